@@ -1,0 +1,5 @@
+"""PPU: programming a laboratory like a processor."""
+
+from ppu._version import __version__
+
+__all__ = ["__version__"]

@@ -1,0 +1,1 @@
+"""What everything in PPU may use: errors, lab time, lab files, capabilities."""

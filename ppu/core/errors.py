@@ -1,0 +1,123 @@
+"""The errors of PPU, arranged by who must act.
+
+::
+
+    PPUError
+    ├── ConfigurationError      somebody must correct a file or an argument
+    ├── TransportError          the path to the instrument failed; retry or reconnect
+    │   ├── ConnectError            it could not be opened, or a stranger answered
+    │   ├── ReplyTimeout            no (complete) reply before the deadline
+    │   └── LinkBroken              the path was lost while in use
+    ├── CodecError
+    │   ├── MalformedReply          the remote sent something its manual forbids
+    │   └── UnencodableRequest      we tried to send something it cannot express
+    ├── InstrumentError         the instrument answered, and refused or failed
+    ├── LimitError              a limit or a stock forbids it; an operator must act
+    ├── InterlockError          a rule about the present state forbids it
+    ├── AbortedError            somebody asked to stop
+    └── InternalError           a mistake of PPU's own
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "AbortedError",
+    "CodecError",
+    "ConfigurationError",
+    "ConnectError",
+    "InstrumentError",
+    "InterlockError",
+    "InternalError",
+    "LimitError",
+    "LinkBroken",
+    "MalformedReply",
+    "PPUError",
+    "ReplyTimeout",
+    "TransportError",
+    "UnencodableRequest",
+    "nearest",
+]
+
+
+class PPUError(Exception):
+    """Base of every error that PPU raises on purpose."""
+
+
+class ConfigurationError(PPUError):
+    """A file or an argument is wrong; nothing has moved."""
+
+
+class TransportError(PPUError):
+    """The path to an instrument failed."""
+
+
+class ConnectError(TransportError):
+    """The instrument could not be reached, or is not the one expected."""
+
+
+class ReplyTimeout(TransportError):  # noqa: N818 - reads as the condition it names
+    """No complete reply came before the deadline."""
+
+
+class LinkBroken(TransportError):  # noqa: N818 - reads as the condition it names
+    """The path to the instrument was lost."""
+
+
+class CodecError(PPUError):
+    """Bytes and meaning do not fit together."""
+
+
+class MalformedReply(CodecError):  # noqa: N818 - reads as the condition it names
+    """The instrument sent bytes that its wire language does not allow."""
+
+
+class UnencodableRequest(CodecError):  # noqa: N818 - reads as the condition it names
+    """The wire language cannot express what was asked."""
+
+
+class InstrumentError(PPUError):
+    """The instrument answered, and refused or reported a fault.
+
+    Args:
+        text: What happened, naming the device.
+        code: The instrument's own code, if it gave one.
+    """
+
+    def __init__(self, text: str, code: str | int | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class LimitError(PPUError):
+    """A limit, a capacity or a stock forbids it; nothing has moved."""
+
+
+class InterlockError(PPUError):
+    """A rule about the present state of the lab forbids it."""
+
+
+class AbortedError(PPUError):
+    """Somebody asked to stop, and the plan was aborted."""
+
+
+class InternalError(PPUError):
+    """PPU made a mistake; please report it."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a hint that names the known word nearest to *word*, or all of them.
+
+    Example:
+        >>> nearest("furnce_1", ["furnace_1", "balance"])
+        "did you mean 'furnace_1'?"
+        >>> nearest("xyz", ["b", "a"])
+        'known are: a, b'
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"known are: {', '.join(names) or 'none'}"

@@ -1,0 +1,322 @@
+"""Lab time: the one clock of a lab, as an asyncio event loop with three paces.
+
+``loop.time()`` *is* lab time. At the *wall* pace it is real time; at a *scaled* pace
+it runs that many times faster; at the *jumping* pace it does not run at all but leaps
+to the next timer whenever nothing else is left to do. Coroutines use
+:func:`asyncio.sleep` and :func:`now`; nothing else in PPU reads a clock.
+
+A jump must not overtake bytes that are under way inside this process, or every reply
+would seem to come too late. So both ends of an in-process link keep a :class:`Debt`:
+what one end wrote and the other has not read yet. While any debt is positive, or
+somebody holds the loop (:meth:`LabTimeLoop.hold`), time stands still and the loop
+blocks in ``select``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import selectors
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ppu.core.errors import InternalError
+
+__all__ = ["TWIN_EPOCH", "Debt", "LabTimeLoop", "iso", "now", "running_loop"]
+
+TWIN_EPOCH = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC).timestamp()
+"""Where a jumping twin's calendar starts [s since 1970], so that runs repeat."""
+
+_WATCHDOG_WALL_S = 5.0
+
+
+class Debt:
+    """What is under way on one link inside this process.
+
+    Byte links count bytes that were written by one end and not yet read by the
+    other. Request links (HTTP) owe one unit from the request until its answer,
+    less one while the server deliberately waits in lab time.
+
+    Args:
+        name: Endpoint of the link, for the watchdog's message.
+        loop: The loop that must not jump while something is owed.
+    """
+
+    __slots__ = ("_amount", "_loop", "name")
+
+    def __init__(self, name: str, loop: LabTimeLoop) -> None:
+        self.name = name
+        self._loop = loop
+        self._amount = 0
+
+    @property
+    def amount(self) -> int:
+        """Bytes or requests under way; time is held while it is positive."""
+        return self._amount
+
+    def add(self, amount: int) -> None:
+        """Owe *amount* more (negative: less)."""
+        was_owing = self._amount > 0
+        self._amount += amount
+        is_owing = self._amount > 0
+        if was_owing is not is_owing:
+            self._loop.n_owing += 1 if is_owing else -1
+
+    def clear(self) -> None:
+        """Forget the debt: the link was closed, what was under way is lost."""
+        self.add(-self._amount)
+
+
+class _LabTimeSelector(selectors.BaseSelector):
+    """A selector that lets its loop decide how long to wait."""
+
+    def __init__(self) -> None:
+        self.inner = selectors.DefaultSelector()
+        self.loop: LabTimeLoop | None = None
+        # Delegates that are called often are bound once.
+        self.get_key = self.inner.get_key  # type: ignore[method-assign]  # same signature
+        self.modify = self.inner.modify  # type: ignore[method-assign]  # same signature
+
+    def register(
+        self, fileobj: Any, events: int, data: Any = None
+    ) -> selectors.SelectorKey:
+        return self.inner.register(fileobj, events, data)
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return self.inner.unregister(fileobj)
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return self.inner.get_map()
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def select(
+        self, timeout: float | None = None
+    ) -> list[tuple[selectors.SelectorKey, int]]:
+        if self.loop is None or (timeout is not None and timeout <= 0):
+            return self.inner.select(timeout)
+        return self.loop.wait_for_events(self.inner, timeout)
+
+
+class LabTimeLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time is lab time.
+
+    Args:
+        pace: Lab seconds per wall second, or None to jump.
+        epoch: UTC stamp of lab time 0 [s since 1970]; by default the present moment,
+            or :data:`TWIN_EPOCH` when jumping.
+        start: Lab time at which the loop starts [s].
+    """
+
+    def __init__(
+        self,
+        pace: float | None = 1.0,
+        *,
+        epoch: float | None = None,
+        start: float = 0.0,
+    ) -> None:
+        if pace is not None and not pace > 0:
+            raise ValueError(f"pace must be positive or None (jump), not {pace}")
+        self.pace = pace
+        self.n_owing = 0
+        self._jumped_to = start
+        self._start = start
+        self._wall_start = time.monotonic()
+        if epoch is None:
+            epoch = TWIN_EPOCH if pace is None else time.time() - start
+        self.epoch = epoch
+        self._n_active = 0
+        self._holds: dict[int, str] = {}
+        self._hold_lock = threading.Lock()
+        self._next_hold = 0
+        self._debts: dict[str, Debt] = {}
+        self.faults: list[InternalError] = []
+        selector = _LabTimeSelector()
+        super().__init__(selector)
+        # A timer that is exactly due fires only if half a float step of time() stays
+        # below the resolution; the default of 1e-9 spins for ever after 194 days.
+        self._clock_resolution = 1e-6
+        selector.loop = self
+
+    @classmethod
+    def shared(cls, pace: float, epoch: float) -> LabTimeLoop:
+        """Return a loop that agrees with another process on lab time.
+
+        Args:
+            pace: Lab seconds per wall second, the same in both processes.
+            epoch: Wall clock at which lab time was 0 in both [s since 1970].
+        """
+        return cls(pace, epoch=epoch, start=(time.time() - epoch) * pace)
+
+    # -- the clock ---------------------------------------------------------------
+
+    @property
+    def is_jumping(self) -> bool:
+        """Whether lab time jumps to the next timer instead of flowing."""
+        return self.pace is None
+
+    def time(self) -> float:
+        """Return lab time [s]; 0 at the epoch."""
+        if self.pace is None:
+            return self._jumped_to
+        return self._start + (time.monotonic() - self._wall_start) * self.pace
+
+    def stamp(self) -> float:
+        """Return lab time as a UTC stamp [s since 1970]."""
+        return self.epoch + self.time()
+
+    def wall_time(self) -> float:
+        """Return real elapsed time since the loop was made [s].
+
+        For reporting how long something took, never for deciding anything.
+        """
+        return time.monotonic() - self._wall_start
+
+    def wire_seconds(self, seconds: float) -> float:
+        """Return the lab time that a real-world deadline of *seconds* takes.
+
+        Deadlines of wire exchanges, reconnect back-off and heartbeats are lab
+        seconds at the wall and jumping paces and wall seconds at a scaled pace.
+        """
+        if self.pace is None or self.pace == 1.0:
+            return seconds
+        return seconds * self.pace
+
+    # -- holding time still ------------------------------------------------------
+
+    def debt(self, endpoint: str) -> Debt:
+        """Return the debt that both in-process ends of *endpoint* share."""
+        debt = self._debts.get(endpoint)
+        if debt is None:
+            debt = self._debts[endpoint] = Debt(endpoint, self)
+        return debt
+
+    @contextlib.contextmanager
+    def hold(self, reason: str) -> Iterator[None]:
+        """Keep time from jumping while the block runs; any thread may use it."""
+        release = self.take_hold(reason)
+        try:
+            yield
+        finally:
+            release()
+
+    def take_hold(self, reason: str) -> _Release:
+        """Keep time from jumping until the returned function is called."""
+        with self._hold_lock:
+            key = self._next_hold
+            self._next_hold += 1
+            self._holds[key] = reason
+        return _Release(self, key)
+
+    def _release_hold(self, key: int) -> None:
+        with self._hold_lock:
+            self._holds.pop(key, None)
+        self._wake()
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """Let time jump while the block runs; otherwise it stands still."""
+        with self._hold_lock:
+            self._n_active += 1
+        self._wake()
+        try:
+            yield
+        finally:
+            with self._hold_lock:
+                self._n_active -= 1
+
+    def _wake(self) -> None:
+        if self.pace is None and not self.is_closed():
+            self.call_soon_threadsafe(_nothing)
+
+    # -- waiting -----------------------------------------------------------------
+
+    def wait_for_events(
+        self, inner: selectors.BaseSelector, timeout: float | None
+    ) -> list[tuple[selectors.SelectorKey, int]]:
+        """Wait for I/O or the next timer; called by the selector only.
+
+        Args:
+            inner: The operating system's selector.
+            timeout: Lab time until the next timer [s], None if there is none.
+
+        Returns:
+            The events that are ready, empty when a timer is due.
+        """
+        if self.pace is not None:
+            return inner.select(None if timeout is None else timeout / self.pace)
+        events = inner.select(0)
+        if events:
+            return events
+        if self.n_owing > 0:
+            events = inner.select(_WATCHDOG_WALL_S)
+            if not events:
+                self._report_stuck_debts()
+            return events
+        if self._holds or self._n_active == 0 or timeout is None:
+            return inner.select(None)
+        # The timer's own time, not now + timeout: lab times stay round numbers.
+        self._jumped_to = max(self._jumped_to, self._scheduled[0].when())  # type: ignore[attr-defined]  # asyncio's timer heap
+        return events
+
+    def _report_stuck_debts(self) -> None:
+        """End a hold that nobody serves: it would last for ever."""
+        owing = [debt for debt in self._debts.values() if debt.amount > 0]
+        names = ", ".join(f"{debt.name} ({debt.amount})" for debt in owing)
+        fault = InternalError(
+            f"lab time was held for {_WATCHDOG_WALL_S:g} s of wall time by "
+            f"unanswered bytes on: {names}"
+        )
+        self.faults.append(fault)
+        for debt in owing:
+            debt.clear()
+        self.call_exception_handler({"message": str(fault), "exception": fault})
+
+
+class _Release:
+    """Ends one hold; calling it twice is harmless."""
+
+    __slots__ = ("_key", "_loop")
+
+    def __init__(self, loop: LabTimeLoop, key: int) -> None:
+        self._loop = loop
+        self._key = key
+
+    def __call__(self) -> None:
+        self._loop._release_hold(self._key)
+
+
+def _nothing() -> None:
+    """Do nothing, but on the loop: its selector wakes up."""
+
+
+def running_loop() -> LabTimeLoop:
+    """Return the running lab-time loop.
+
+    Raises:
+        InternalError: If the running loop is another one.
+    """
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, LabTimeLoop):
+        raise InternalError(f"this must run on a LabTimeLoop, not on {loop!r}")
+    return loop
+
+
+def now() -> float:
+    """Return the UTC stamp of the running loop's lab time [s since 1970]."""
+    return running_loop().stamp()
+
+
+def iso(stamp: float) -> str:
+    """Return *stamp* [s since 1970] as ISO 8601 in UTC, to the millisecond.
+
+    Example:
+        >>> iso(TWIN_EPOCH)
+        '2030-01-01T00:00:00.000Z'
+    """
+    moment = datetime.datetime.fromtimestamp(stamp, tz=datetime.UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

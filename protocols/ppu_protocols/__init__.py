@@ -1,0 +1,1 @@
+"""Protocols, their steps and the analysis of what drivers returned."""

@@ -1,0 +1,1 @@
+"""Simulated instruments with real physics that speak the real wire protocols."""
