@@ -1,0 +1,1 @@
+"""Byte paths to instruments: the only place that imports wire libraries."""

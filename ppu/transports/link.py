@@ -1,0 +1,445 @@
+"""What every byte path has in common: one exchange at a time, with a deadline.
+
+A :class:`Link` belongs to one device. It opens its path when first needed, retries
+what is safe to repeat, throws away what came too late, opens the path again after a
+loss and logs the loss and the return once each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from ppu.core.errors import (
+    ConnectError,
+    LinkBroken,
+    MalformedReply,
+    ReplyTimeout,
+    TransportError,
+)
+from ppu.core.labtime import Debt, LabTimeLoop, running_loop
+
+__all__ = ["ByteLink", "Decoder", "Exchange", "Link", "LinkStatistics"]
+
+T = TypeVar("T")
+
+Decoder = Callable[[bytearray], "T | None"]
+"""Takes a reply from the front of a buffer, or returns None while it is incomplete.
+
+Raises :class:`MalformedReply` for what can never become a reply."""
+
+_FIRST_BACKOFF_S = 0.1
+_LAST_BACKOFF_S = 5.0
+_N_ATTEMPTS = 3
+
+wire_log = logging.getLogger("ppu.wire")
+
+_identifying: ContextVar[Link | None] = ContextVar("_identifying", default=None)
+"""The link whose identity check is running in this context."""
+
+
+@dataclass(frozen=True)
+class LinkStatistics:
+    """What happened on a link since it was made."""
+
+    n_exchanges: int
+    n_retries: int
+    n_timeouts: int
+    n_malformed: int
+    n_losses: int
+    n_returns: int
+    n_bytes_sent: int
+    n_bytes_received: int
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One exchange as it was seen on the wire, for people who look at it."""
+
+    device: str
+    sent: bytes
+    received: bytes
+    meaning: str
+    lab_time_s: float
+    duration_s: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.lab_time_s:12.3f} s {self.device}: {_readable(self.sent)} -> "
+            f"{_readable(self.received)} | {self.meaning} | "
+            f"{self.duration_s * 1000:.1f} ms"
+        )
+
+
+def _readable(data: bytes) -> str:
+    """Return *data* as text if it is text, else as hexadecimal bytes."""
+    if data and all(32 <= byte < 127 or byte in b"\r\n" for byte in data):
+        return repr(data.decode("ascii"))
+    return data.hex(" ") or "nothing"
+
+
+class Link(ABC):
+    """A path to one device, whatever carries it.
+
+    Args:
+        device: Name of the device, for errors and log lines.
+        endpoint: Path or address at the other end.
+        deadline_s: Real-world time for one exchange [s].
+    """
+
+    def __init__(self, device: str, endpoint: str, deadline_s: float) -> None:
+        self.device = device
+        self.endpoint = endpoint
+        self.deadline_s = deadline_s
+        self.identify: Callable[[], Awaitable[None]] | None = None
+        """Checks who answers; called each time the path was opened."""
+        self.log = logging.getLogger("ppu.link")
+        self._lock = asyncio.Lock()
+        self._is_lost = False
+        self._backoff_s = 0.0
+        self._n_exchanges = 0
+        self._n_retries = 0
+        self._n_timeouts = 0
+        self._n_malformed = 0
+        self._n_losses = 0
+        self._n_returns = 0
+        self._n_sent = 0
+        self._n_received = 0
+
+    # -- what a path must do ------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def is_open(self) -> bool:
+        """Whether the path is open now."""
+
+    @abstractmethod
+    async def _open(self) -> None:
+        """Open the path, or raise :class:`ConnectError`."""
+
+    @abstractmethod
+    async def _close(self) -> None:
+        """Close the path; harmless if it is closed."""
+
+    # -- what everybody uses ------------------------------------------------------
+
+    def statistics(self) -> LinkStatistics:
+        """Return the counters of this link."""
+        return LinkStatistics(
+            n_exchanges=self._n_exchanges,
+            n_retries=self._n_retries,
+            n_timeouts=self._n_timeouts,
+            n_malformed=self._n_malformed,
+            n_losses=self._n_losses,
+            n_returns=self._n_returns,
+            n_bytes_sent=self._n_sent,
+            n_bytes_received=self._n_received,
+        )
+
+    async def open(self) -> None:
+        """Open the path and check who answers.
+
+        Raises:
+            ConnectError: If it cannot be opened or a stranger answers.
+        """
+        async with self._lock:
+            if not self.is_open:
+                await self._open_and_identify()
+
+    async def close(self) -> None:
+        """Close the path; the next exchange opens it again."""
+        async with self._lock:
+            await self._close()
+
+    async def _attempt(self, once: Callable[[], Awaitable[T]], *, is_safe: bool) -> T:
+        """Run *once* on an open path, again if it is safe and worth it.
+
+        Args:
+            once: One exchange; raises a TransportError or MalformedReply.
+            is_safe: Whether repeating it is harmless; else it is tried once.
+
+        Raises:
+            TransportError: The path failed; a later exchange may succeed.
+            MalformedReply: The instrument keeps sending nonsense.
+        """
+        if _identifying.get() is self:  # the check runs inside the lock already
+            return await self._try_repeatedly(once, is_safe=is_safe)
+        async with self._lock:
+            return await self._try_repeatedly(once, is_safe=is_safe)
+
+    async def _try_repeatedly(
+        self, once: Callable[[], Awaitable[T]], *, is_safe: bool
+    ) -> T:
+        n_left = _N_ATTEMPTS if is_safe else 1
+        while True:
+            n_left -= 1
+            try:
+                if not self.is_open:
+                    await self._open_and_identify()
+                answer = await once()
+            except (TransportError, MalformedReply) as exc:
+                await self._note_failure(exc)
+                if n_left == 0:
+                    self._note_loss(exc)
+                    raise
+                self._n_retries += 1
+                if self._backoff_s > 0:
+                    loop = running_loop()
+                    await asyncio.sleep(loop.wire_seconds(self._backoff_s))
+            else:
+                self._n_exchanges += 1
+                if self._is_lost and _identifying.get() is not self:
+                    self._note_return()
+                return answer
+
+    async def _open_and_identify(self) -> None:
+        try:
+            await self._open()
+        except ConnectError:
+            self._backoff_s = min(
+                max(2 * self._backoff_s, _FIRST_BACKOFF_S), _LAST_BACKOFF_S
+            )
+            raise
+        if self.identify is not None and _identifying.get() is not self:
+            token = _identifying.set(self)
+            try:
+                await self.identify()
+            except BaseException:
+                await self._close()
+                raise
+            finally:
+                _identifying.reset(token)
+        self._backoff_s = 0.0
+
+    async def _note_failure(self, exc: TransportError | MalformedReply) -> None:
+        """Count a failure; a broken path is closed, to be opened again."""
+        if isinstance(exc, ReplyTimeout):
+            self._n_timeouts += 1
+        elif isinstance(exc, MalformedReply):
+            self._n_malformed += 1
+        elif isinstance(exc, LinkBroken):
+            await self._close()
+
+    def _note_loss(self, exc: Exception) -> None:
+        if not self._is_lost:
+            self._is_lost = True
+            self._n_losses += 1
+            self.log.warning("%s: link lost: %s", self.device, exc)
+
+    def _note_return(self) -> None:
+        self._is_lost = False
+        self._n_returns += 1
+        self.log.warning("%s: link is back", self.device)
+
+
+class _Answer(Generic[T]):
+    """What the exchange in progress waits for."""
+
+    __slots__ = ("decode", "future")
+
+    def __init__(self, decode: Decoder[T], future: asyncio.Future[T]) -> None:
+        self.decode = decode
+        self.future = future
+
+
+class ByteLink(Link):
+    """A link that is a stream of bytes in each direction.
+
+    After a time-out it listens until the line has been quiet for as long as the
+    slowest known reply takes, and throws away what came: a late reply must never be
+    taken for the answer to the next request.
+
+    Args:
+        device: Name of the device.
+        endpoint: Path or address.
+        deadline_s: Real-world time for one exchange [s].
+        slowest_reply_s: Longest time after which this instrument has been known to
+            answer [s]; how long to listen after a time-out.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        endpoint: str,
+        *,
+        deadline_s: float = 1.0,
+        slowest_reply_s: float | None = None,
+    ) -> None:
+        super().__init__(device, endpoint, deadline_s)
+        self.slowest_reply_s = (
+            deadline_s if slowest_reply_s is None else slowest_reply_s
+        )
+        self.was_late = False
+        """Whether an exchange timed out and nothing was confirmed since."""
+        self._buffer = bytearray()
+        self._answer: _Answer[Any] | None = None
+        self._must_drain = False
+        self._debt: Debt | None = None
+        self._heard: asyncio.Event | None = None
+
+    @abstractmethod
+    def _write(self, data: bytes) -> None:
+        """Hand *data* to the path; raises LinkBroken if it is gone."""
+
+    async def exchange(
+        self,
+        request: bytes,
+        decode: Decoder[T],
+        *,
+        is_safe: bool,
+        deadline_lab_s: float | None = None,
+    ) -> T:
+        """Send *request* and return what *decode* makes of the answer.
+
+        Args:
+            request: The bytes to send; empty to wait for what comes by itself.
+            decode: Takes the reply from the front of the buffer.
+            is_safe: Whether the request may be sent again after a failure.
+            deadline_lab_s: Lab time to wait instead of the link's real-world
+                deadline [s]: for people and mechanisms, who take *their* time.
+
+        Raises:
+            ReplyTimeout: No complete reply in time.
+            LinkBroken: The path was lost.
+            ConnectError: The path could not be opened (again).
+            MalformedReply: The reply cannot be what it should be.
+        """
+        return await self._attempt(
+            lambda: self._exchange_once(request, decode, deadline_lab_s),
+            is_safe=is_safe,
+        )
+
+    async def _exchange_once(
+        self, request: bytes, decode: Decoder[T], deadline_lab_s: float | None
+    ) -> T:
+        loop = running_loop()
+        if self._must_drain:
+            await self._drain(loop)
+        self._buffer.clear()
+        future: asyncio.Future[T] = loop.create_future()
+        self._answer = _Answer(decode, future)
+        started = loop.time()
+        wait = (
+            loop.wire_seconds(self.deadline_s)
+            if deadline_lab_s is None
+            else deadline_lab_s
+        )
+        timer = loop.call_at(started + wait, self._give_up, request, wait)
+        try:
+            if request:
+                self._n_sent += len(request)
+                if self._debt is not None:
+                    self._debt.add(len(request))
+                self._write(request)
+            answer = await future
+        except BaseException:
+            # Also when cancelled: the reply to this request may still come.
+            self._must_drain = True
+            raise
+        finally:
+            timer.cancel()
+            self._answer = None
+            if wire_log.isEnabledFor(logging.DEBUG):
+                self._trace(loop, request, future, started)
+        return answer
+
+    def _trace(
+        self,
+        loop: LabTimeLoop,
+        request: bytes,
+        future: asyncio.Future[Any],
+        started: float,
+    ) -> None:
+        meaning = "cancelled"
+        if future.done() and not future.cancelled():
+            exc = future.exception()
+            meaning = repr(future.result()) if exc is None else str(exc)
+        elapsed = loop.time() - started
+        received = bytes(self._last_received)
+        wire_log.debug(
+            "%s",
+            Exchange(self.device, request, received, meaning, started, elapsed),
+        )
+
+    def _give_up(self, request: bytes, wait: float) -> None:
+        answer = self._answer
+        if answer is None or answer.future.done():
+            return
+        self.was_late = True
+        self._last_received = bytes(self._buffer)
+        answer.future.set_exception(
+            ReplyTimeout(
+                f"{self.device}: no complete reply from {self.endpoint} within "
+                f"{wait:g} s to {_readable(request)}; received "
+                f"{_readable(bytes(self._buffer))}"
+            )
+        )
+
+    async def _drain(self, loop: LabTimeLoop) -> None:
+        """Listen until it was quiet for the slowest reply, and forget what came."""
+        quiet = loop.wire_seconds(self.slowest_reply_s)
+        for _ in range(10):
+            self._heard = asyncio.Event()
+            try:
+                async with asyncio.timeout(quiet):
+                    await self._heard.wait()
+            except TimeoutError:
+                self._must_drain = False
+                self._buffer.clear()
+                return
+            finally:
+                self._heard = None
+        raise LinkBroken(
+            f"{self.device}: {self.endpoint} does not stop sending; "
+            f"last {_readable(bytes(self._buffer[-32:]))}"
+        )
+
+    _last_received: bytes | bytearray = b""
+
+    # -- called by the path --------------------------------------------------------
+
+    def _received(self, data: bytes) -> None:
+        """Take what came; unsolicited bytes are dropped."""
+        self._n_received += len(data)
+        if self._debt is not None:
+            self._debt.add(-len(data))
+        if self._heard is not None:
+            self._heard.set()
+        answer = self._answer
+        if answer is None or answer.future.done():
+            return
+        self._buffer += data
+        self._last_received = bytes(self._buffer)
+        try:
+            reply = answer.decode(self._buffer)
+        except MalformedReply as exc:
+            # Whatever follows belongs to the same nonsense.
+            self._must_drain = True
+            answer.future.set_exception(
+                MalformedReply(f"{self.device}: {exc} ({self.endpoint})")
+            )
+        else:
+            if reply is not None:
+                answer.future.set_result(reply)
+
+    def _broken(self, reason: str) -> None:
+        """The path ended; whoever waits is told."""
+        if self._debt is not None:
+            self._debt.clear()
+        if self._answer is not None and not self._answer.future.done():
+            self._answer.future.set_exception(
+                LinkBroken(f"{self.device}: {self.endpoint}: {reason}")
+            )
+
+    def _opened(self) -> None:
+        """The path is open and empty."""
+        loop = running_loop()
+        if loop.is_jumping:
+            self._debt = loop.debt(self.endpoint)
+        self._buffer.clear()
+        self._must_drain = False

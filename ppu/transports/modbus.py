@@ -1,0 +1,189 @@
+"""Modbus masters, RTU and TCP, on a byte link.
+
+pymodbus builds and parses the frames; the link moves them. pymodbus's own client is
+not used: it repeats writes, takes late RTU replies for the next answer, and its
+transport cannot be held while a jumping loop has bytes under way
+(docs/decisions/0004).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from pymodbus.exceptions import ModbusException
+from pymodbus.framer import FramerRTU, FramerSocket
+from pymodbus.pdu import DecodePDU, ExceptionResponse, ModbusPDU
+from pymodbus.pdu.register_message import (
+    ReadHoldingRegistersRequest,
+    WriteMultipleRegistersRequest,
+)
+
+from ppu.core.errors import InstrumentError, LinkBroken, MalformedReply
+from ppu.transports.link import ByteLink
+from ppu.transports.serial import SerialConnection, SerialLink
+from ppu.transports.tcp import TcpConnection, TcpLink
+
+__all__ = ["ModbusMaster"]
+
+_EXCEPTIONS: Final = {
+    1: "illegal function",
+    2: "illegal data address",
+    3: "illegal data value",
+    4: "device failure",
+    5: "acknowledge",
+    6: "device busy",
+    10: "gateway path unavailable",
+    11: "gateway target did not answer",
+}
+_N_CONFIRMATIONS = 4
+
+
+class ModbusMaster:
+    """Reads and writes the holding registers of one unit.
+
+    Args:
+        device: Name of the device, for errors.
+        connection: Serial line (RTU) or TCP address.
+        deadline_s: Real-world time for one exchange [s].
+        slowest_reply_s: Longest reply time known of this instrument [s].
+    """
+
+    def __init__(
+        self,
+        device: str,
+        connection: SerialConnection | TcpConnection,
+        *,
+        deadline_s: float = 1.0,
+        slowest_reply_s: float | None = None,
+    ) -> None:
+        self.device = device
+        self.unit = connection.unit
+        self._framer: FramerRTU | FramerSocket
+        self.link: ByteLink
+        if isinstance(connection, SerialConnection):
+            self._framer = FramerRTU(DecodePDU(False))
+            self.link = SerialLink(
+                device,
+                connection,
+                deadline_s=deadline_s,
+                slowest_reply_s=slowest_reply_s,
+            )
+            self._has_transaction_ids = False
+        else:
+            self._framer = FramerSocket(DecodePDU(False))
+            self.link = TcpLink(
+                device,
+                connection,
+                deadline_s=deadline_s,
+                slowest_reply_s=slowest_reply_s,
+            )
+            self._has_transaction_ids = True
+        self._transaction = 0
+
+    async def read_holding(self, address: int, count: int = 1) -> list[int]:
+        """Return *count* holding registers from *address* on, unsigned 16 bit.
+
+        After a time-out the registers are read until two answers in a row agree: RTU
+        replies carry no sign of the request they belong to.
+
+        Raises:
+            InstrumentError: The unit answered with an exception code.
+            TransportError: No usable answer.
+            MalformedReply: The answers do not fit the request.
+        """
+        was_late = self.link.was_late
+        registers = await self._read_once(address, count)
+        if not (was_late or self.link.was_late):
+            return registers
+        for _ in range(_N_CONFIRMATIONS):
+            again = await self._read_once(address, count)
+            if again == registers:
+                self.link.was_late = False
+                return registers
+            registers = again
+        raise LinkBroken(
+            f"{self.device}: {count} registers from {address} read differently each "
+            f"time after a time-out; last {registers}"
+        )
+
+    async def _read_once(self, address: int, count: int) -> list[int]:
+        reply = await self._execute(
+            ReadHoldingRegistersRequest(address=address, count=count, dev_id=self.unit),
+            n_registers=count,
+            is_safe=True,
+        )
+        return list(reply.registers)
+
+    async def write_registers(self, address: int, values: Sequence[int]) -> None:
+        """Write holding registers (function 16) from *address* on; never repeated.
+
+        Raises:
+            InstrumentError: The unit answered with an exception code.
+            TransportError: No usable answer; whether it was written is unknown.
+        """
+        reply = await self._execute(
+            WriteMultipleRegistersRequest(
+                address=address,
+                registers=[value & 0xFFFF for value in values],
+                dev_id=self.unit,
+            ),
+            n_registers=None,
+            is_safe=False,
+        )
+        if (reply.address, reply.count) != (address, len(values)):
+            raise MalformedReply(
+                f"{self.device}: acknowledged a write of {reply.count} registers at "
+                f"{reply.address}, asked were {len(values)} at {address}"
+            )
+
+    async def _execute(
+        self, request: ModbusPDU, *, n_registers: int | None, is_safe: bool
+    ) -> ModbusPDU:
+        def build() -> bytes:
+            if self._has_transaction_ids:
+                self._transaction = self._transaction % 65535 + 1
+                request.transaction_id = self._transaction
+            return self._framer.buildFrame(request)
+
+        def decode(buffer: bytearray) -> ModbusPDU | None:
+            try:
+                n_used, reply = self._framer.handleFrame(
+                    bytes(buffer), 0, request.transaction_id
+                )
+            except ModbusException as exc:
+                raise MalformedReply(f"not a Modbus reply: {exc}") from exc
+            del buffer[:n_used]
+            if reply is not None:
+                self._check(request, reply, n_registers)
+            return reply
+
+        reply = await self.link.exchange(build(), decode, is_safe=is_safe)
+        if isinstance(reply, ExceptionResponse):
+            code = reply.exception_code
+            raise InstrumentError(
+                f"{self.device}: refused function {request.function_code} at register "
+                f"{request.address}: {_EXCEPTIONS.get(code, 'unknown')} (code {code})",
+                code,
+            )
+        return reply
+
+    def _check(
+        self, request: ModbusPDU, reply: ModbusPDU, n_registers: int | None
+    ) -> None:
+        """Refuse a reply that cannot belong to *request*."""
+        if reply.dev_id != request.dev_id:
+            raise MalformedReply(
+                f"unit {reply.dev_id} answered a request to unit {request.dev_id}"
+            )
+        if reply.function_code & 0x7F != request.function_code:
+            raise MalformedReply(
+                f"function {reply.function_code} answered a request of function "
+                f"{request.function_code}"
+            )
+        if isinstance(reply, ExceptionResponse) or n_registers is None:
+            return
+        if len(reply.registers) != n_registers:
+            raise MalformedReply(
+                f"{len(reply.registers)} registers answered a request for {n_registers}"
+            )

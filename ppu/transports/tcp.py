@@ -1,0 +1,128 @@
+"""TCP streams."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import override
+
+from ppu.core.errors import ConnectError
+from ppu.core.labtime import running_loop
+from ppu.transports.link import ByteLink
+
+__all__ = ["TcpConnection", "TcpLink"]
+
+
+class TcpConnection(BaseModel):
+    """How to reach an instrument over TCP."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    transport: Literal["tcp"]
+    host: str
+    port: int = Field(gt=0, lt=65536)
+    unit: int = Field(default=1, ge=0, le=255, description="Bus address, if any")
+
+    @property
+    def endpoint(self) -> str:
+        """Host and port."""
+        return f"{self.host}:{self.port}"
+
+
+class TcpLink(ByteLink):
+    """A TCP stream.
+
+    Args:
+        device: Name of the device.
+        connection: Host and port.
+        deadline_s: Real-world time for one exchange, also for connecting [s].
+        slowest_reply_s: See :class:`ByteLink`.
+    """
+
+    def __init__(
+        self,
+        device: str,
+        connection: TcpConnection,
+        *,
+        deadline_s: float = 1.0,
+        slowest_reply_s: float | None = None,
+    ) -> None:
+        super().__init__(
+            device,
+            connection.endpoint,
+            deadline_s=deadline_s,
+            slowest_reply_s=slowest_reply_s,
+        )
+        self.connection = connection
+        self._transport: asyncio.Transport | None = None
+
+    @property
+    @override
+    def is_open(self) -> bool:
+        return self._transport is not None
+
+    @override
+    async def _open(self) -> None:
+        loop = running_loop()
+        # Connecting takes no lab time: the kernel answers for the listener.
+        release = loop.take_hold(f"connecting to {self.endpoint}")
+        try:
+            async with asyncio.timeout(loop.wire_seconds(self.deadline_s)):
+                transport, _ = await loop.create_connection(
+                    lambda: _Receiver(self), self.connection.host, self.connection.port
+                )
+        except TimeoutError as exc:
+            raise ConnectError(
+                f"{self.device}: {self.endpoint} did not accept a connection within "
+                f"{self.deadline_s:g} s"
+            ) from exc
+        except OSError as exc:
+            raise ConnectError(
+                f"{self.device}: cannot connect to {self.endpoint}: "
+                f"{exc.strerror or exc}; is the instrument on, and the address right?"
+            ) from exc
+        finally:
+            release()
+        self._transport = transport
+        self._opened()
+
+    @override
+    async def _close(self) -> None:
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()
+            if self._debt is not None:
+                self._debt.clear()
+
+    @override
+    def _write(self, data: bytes) -> None:
+        if self._transport is None:
+            self._broken("the connection is closed")
+            return
+        self._transport.write(data)
+
+    def _lost(self, transport: asyncio.BaseTransport, reason: str) -> None:
+        if transport is self._transport:
+            self._transport = None
+            self._broken(reason)
+
+
+class _Receiver(asyncio.Protocol):
+    """Hands what asyncio received to its link."""
+
+    def __init__(self, link: TcpLink) -> None:
+        self._link = link
+        self._transport: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._link._received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._transport is not None:
+            reason = f"{exc}" if exc else "the instrument closed the connection"
+            self._link._lost(self._transport, reason)
