@@ -1,0 +1,390 @@
+"""The lab file: one YAML file describes one workcell.
+
+Every fault is found before anything connects, and all faults are told at once, each
+with its line, what was given and what is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from ppu.core.capabilities import CAPABILITIES
+from ppu.core.errors import ConfigurationError, nearest
+
+__all__ = [
+    "ContainerEntry",
+    "DeviceEntry",
+    "LabFile",
+    "LimitPair",
+    "LocationEntry",
+    "SimulatedBench",
+    "SimulationEntry",
+    "StockEntry",
+    "describe_faults",
+    "lab_error",
+    "load_lab",
+]
+
+Fault = tuple[tuple[str | int, ...], str]
+"""Where in the document, and what is wrong there."""
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def limit_pair(value: Any) -> tuple[float, float]:
+    """Return *value* as a pair of limits, low first.
+
+    Raises:
+        ValueError: If it is not two finite numbers in ascending order.
+    """
+    if (
+        not isinstance(value, list | tuple)
+        or len(value) != 2
+        or not all(
+            isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)
+            for x in value
+        )
+    ):
+        raise ValueError("should be two numbers [low, high]")
+    low, high = float(value[0]), float(value[1])
+    if low > high:
+        raise ValueError("should be [low, high] with low <= high")
+    return low, high
+
+
+LimitPair = Annotated[tuple[float, float], BeforeValidator(limit_pair)]
+"""Limits as a lab file writes them: ``[low, high]``."""
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DeviceEntry(_Entry):
+    """One device of the lab."""
+
+    driver: str = Field(description="Driver class, as package.module:Class")
+    simulator: str | None = Field(
+        default=None, description="Simulated instrument, as package.module:Class"
+    )
+    serial_number: str = Field(
+        default="unset", description="Checked at connect when set"
+    )
+    hardware: dict[str, Any] | None = Field(
+        default=None, description="How to reach the instrument"
+    )
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="What the driver must know"
+    )
+    limits: dict[str, Any] = Field(
+        default_factory=dict, description="What the lab allows, as [low, high]"
+    )
+    on_abort: str | None = Field(
+        default=None, description="State to go to when a plan is aborted"
+    )
+    provides: tuple[str, ...] = Field(
+        default=(), description="Capabilities that plans may ask of it"
+    )
+    slots: tuple[str, ...] = Field(default=(), description="Its locations")
+    twin: dict[str, Any] = Field(
+        default_factory=dict, description="Read by the simulator only"
+    )
+
+
+class LocationEntry(_Entry):
+    """A place for one container."""
+
+    holds: str = Field(description="Kind of container that fits")
+    inside: str | None = Field(default=None, description="Device it is part of")
+
+
+class ContainerEntry(_Entry):
+    """Something that holds a sample."""
+
+    kind: str
+    at: str = Field(description="Location at the start, its home")
+    capacity_ml: Positive
+    tare_g: Positive
+    contents: dict[str, Positive] = Field(
+        default_factory=dict, description="Powders already in it, in gram"
+    )
+    twin: dict[str, Any] = Field(default_factory=dict)
+
+
+class StockEntry(_Entry):
+    """A powder in stock."""
+
+    at: str = Field(description="Where it is, such as dosing_robot.head_1")
+    mass_g: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    purity: Annotated[float, Field(gt=0, le=1)]
+    bulk_density_g_per_ml: Positive
+    twin: dict[str, Any] = Field(
+        default_factory=dict, description="What it is really like"
+    )
+
+
+class SimulationEntry(_Entry):
+    """What the twin needs beside the instruments."""
+
+    world: str = Field(
+        default="ppu_simulators.world:World",
+        description="Class of the world, as package.module:Class",
+    )
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class SimulatedBench(_Entry):
+    """Says that the hardware connections lead to ``ppu sim``."""
+
+    epoch: float = Field(description="Wall clock when lab time was 0 [s since 1970]")
+    pace: Positive
+    nonces: dict[str, str] = Field(
+        description="What each device must answer as its identity"
+    )
+
+
+class LabFile(_Entry):
+    """A whole lab."""
+
+    lab: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    schema_version: Literal[1]
+    seed: int = Field(default=0, ge=0)
+    simulation: SimulationEntry = SimulationEntry()
+    devices: dict[str, DeviceEntry]
+    locations: dict[str, LocationEntry] = Field(default_factory=dict)
+    containers: dict[str, ContainerEntry] = Field(default_factory=dict)
+    stock: dict[str, StockEntry] = Field(default_factory=dict)
+    simulated_bench: SimulatedBench | None = None
+
+
+class _Document:
+    """A YAML document that remembers on which line each key stands."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.lines: dict[tuple[str | int, ...], int] = {}
+        self._faults: list[str] = []
+        try:
+            root = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
+        except OSError as exc:
+            raise ConfigurationError(f"cannot read {path}: {exc.strerror}") from exc
+        except UnicodeDecodeError as exc:
+            raise ConfigurationError(f"{path} is not a text file: {exc}") from exc
+        except yaml.YAMLError as exc:
+            mark = getattr(exc, "problem_mark", None)
+            line = f" line {mark.line + 1}" if mark is not None else ""
+            problem = getattr(exc, "problem", None) or str(exc)
+            raise ConfigurationError(f"{path}{line}: not YAML: {problem}") from exc
+        if not isinstance(root, yaml.MappingNode):
+            raise ConfigurationError(f"{path}: a lab file is a mapping of keys")
+        self.content = self._convert(root, ())
+        if self._faults:
+            raise ConfigurationError("\n".join(self._faults))
+
+    def _convert(self, node: yaml.Node, where: tuple[str | int, ...]) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            mapping: dict[str, Any] = {}
+            for key_node, value_node in node.value:
+                key = str(key_node.value)
+                place = (*where, key)
+                line = key_node.start_mark.line + 1
+                if key in mapping:
+                    self._faults.append(
+                        f"{self.path} line {line}: '{key}' stands here twice, first "
+                        f"on line {self.lines[place]}"
+                    )
+                    continue
+                self.lines[place] = line
+                mapping[key] = self._convert(value_node, place)
+            return mapping
+        if isinstance(node, yaml.SequenceNode):
+            items = []
+            for index, item in enumerate(node.value):
+                self.lines[(*where, index)] = item.start_mark.line + 1
+                items.append(self._convert(item, (*where, index)))
+            return items
+        constructor = yaml.SafeLoader("")
+        value = constructor.construct_object(node)
+        constructor.dispose()
+        return value
+
+    def where(self, place: tuple[str | int, ...]) -> str:
+        """Return file and line of *place*, or of the nearest key around it."""
+        for length in range(len(place), 0, -1):
+            line = self.lines.get(place[:length])
+            if line is not None:
+                return f"{self.path} line {line}"
+        return str(self.path)
+
+    def error(self, faults: list[Fault]) -> ConfigurationError:
+        """Return the error that tells all *faults*, each with its line."""
+        return ConfigurationError(
+            "\n".join(f"{self.where(place)}: {text}" for place, text in faults)
+        )
+
+
+def describe_faults(
+    exc: ValidationError, model: type[BaseModel], prefix: tuple[str | int, ...] = ()
+) -> list[Fault]:
+    """Return place and sentence for each fault of *exc*.
+
+    Args:
+        exc: What pydantic found.
+        model: The model that was to be filled, to name its nearest key.
+        prefix: Where in the document the model's content stands.
+    """
+    faults = []
+    for error in exc.errors(include_url=False):
+        place = (*prefix, *error["loc"])
+        name = ".".join(str(part) for part in place)
+        if error["type"] == "extra_forbidden":
+            known = _known_keys(model, tuple(error["loc"][:-1]))
+            hint = nearest(str(error["loc"][-1]), known)
+            sentence = f"{name}: unknown key; {hint}"
+        elif error["type"] == "missing":
+            sentence = f"{name}: is missing and has no default"
+        else:
+            given = repr(error["input"])
+            shown = given if len(given) <= 60 else given[:57] + "..."
+            sentence = f"{name}: {_sentence(error['msg'])}; given was {shown}"
+        faults.append((place, sentence))
+    return faults
+
+
+def _sentence(message: str) -> str:
+    """Return pydantic's message, without the prefix of our own validators."""
+    return message.removeprefix("Value error, ")
+
+
+def _known_keys(model: Any, place: tuple[str | int, ...]) -> list[str]:
+    """Return the keys allowed at *place* inside *model*."""
+    for part in place:
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            inner = [arg for arg in getattr(model, "__args__", ()) if _is_model(arg)]
+            model = inner[0] if inner else None
+            if model is None:
+                return []
+            continue
+        field = model.model_fields.get(str(part))
+        model = None if field is None else field.annotation
+    while model is not None and not _is_model(model):
+        inner = [arg for arg in getattr(model, "__args__", ()) if arg is not type(None)]
+        model = next((arg for arg in inner if _is_model(arg)), None)
+    return [] if model is None else list(model.model_fields)
+
+
+def _is_model(item: Any) -> bool:
+    return isinstance(item, type) and issubclass(item, BaseModel)
+
+
+def load_lab(path: Path) -> LabFile:
+    """Read and check the lab file at *path*.
+
+    Raises:
+        ConfigurationError: With every fault, each naming its line.
+    """
+    document = _Document(path)
+    try:
+        lab = LabFile.model_validate(document.content)
+    except ValidationError as exc:
+        raise document.error(describe_faults(exc, LabFile)) from None
+    found = _cross_check(lab)
+    if found:
+        raise document.error(found)
+    return lab
+
+
+def lab_error(path: Path, faults: list[Fault]) -> ConfigurationError:
+    """Return the error that tells *faults* of the lab file at *path*."""
+    return _Document(path).error(faults)
+
+
+def _cross_check(lab: LabFile) -> list[Fault]:
+    """Return what is wrong between the entries of *lab*."""
+    found: list[Fault] = []
+    for name, device in lab.devices.items():
+        for capability in device.provides:
+            if capability not in CAPABILITIES:
+                hint = nearest(capability, CAPABILITIES)
+                found.append(
+                    (
+                        ("devices", name, "provides"),
+                        f"devices.{name}.provides: unknown capability "
+                        f"'{capability}'; {hint}",
+                    )
+                )
+        for slot in device.slots:
+            if slot not in lab.locations:
+                hint = nearest(slot, lab.locations)
+                found.append(
+                    (
+                        ("devices", name, "slots"),
+                        f"devices.{name}.slots: unknown location '{slot}'; {hint}",
+                    )
+                )
+    for name, location in lab.locations.items():
+        if location.inside is not None and location.inside not in lab.devices:
+            hint = nearest(location.inside, lab.devices)
+            found.append(
+                (
+                    ("locations", name, "inside"),
+                    f"locations.{name}.inside: unknown device "
+                    f"'{location.inside}'; {hint}",
+                )
+            )
+    return found + _check_containers(lab) + _check_stock(lab)
+
+
+def _check_containers(lab: LabFile) -> list[Fault]:
+    found: list[Fault] = []
+    occupied: dict[str, str] = {}
+    for name, container in lab.containers.items():
+        place = ("containers", name, "at")
+        location = lab.locations.get(container.at)
+        if location is None:
+            hint = nearest(container.at, lab.locations)
+            found.append(
+                (
+                    place,
+                    f"containers.{name}.at: unknown location '{container.at}'; {hint}",
+                )
+            )
+            continue
+        if location.holds != container.kind:
+            found.append(
+                (
+                    place,
+                    f"containers.{name}.at: '{container.at}' holds a {location.holds}, "
+                    f"not a {container.kind}",
+                )
+            )
+        if container.at in occupied:
+            found.append(
+                (
+                    place,
+                    f"containers.{name}.at: '{container.at}' is taken by "
+                    f"'{occupied[container.at]}'",
+                )
+            )
+        occupied[container.at] = name
+    return found
+
+
+def _check_stock(lab: LabFile) -> list[Fault]:
+    found: list[Fault] = []
+    for name, stock in lab.stock.items():
+        device = stock.at.partition(".")[0]
+        if device not in lab.devices:
+            hint = nearest(device, lab.devices)
+            found.append(
+                (
+                    ("stock", name, "at"),
+                    f"stock.{name}.at: unknown device '{device}'; {hint}",
+                )
+            )
+    return found

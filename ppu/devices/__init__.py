@@ -1,0 +1,1 @@
+"""Base classes that bind transports to ophyd-async signals."""
