@@ -1,0 +1,248 @@
+"""Mettler Toledo balances that speak MT-SICS over a serial line."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated as A
+from typing import Final
+
+from ophyd_async.core import (
+    AsyncStatus,
+    SignalR,
+    StandardReadableFormat,
+    TriggerableCommand,
+)
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import override
+
+from ppu.core.capabilities import Balance
+from ppu.core.errors import ConnectError, InstrumentError, LimitError, MalformedReply
+from ppu.core.labfile import DeviceEntry, LimitPair
+from ppu.devices.instrument import DriverFacts, Identity, Instrument
+from ppu.devices.line import Query
+from ppu.devices.signals import Measured, record
+from ppu.transports.line import LineClient
+from ppu.transports.serial import SerialConnection
+
+__all__ = ["MettlerSics", "MettlerSicsLimits", "MettlerSicsSettings", "Weight"]
+
+_GRAMS: Final = {"g": 1.0, "kg": 1000.0, "mg": 1e-3, "ug": 1e-6}
+_WEIGHT = re.compile(r"(S|T|TA|SI) (S|D) +(-?\d+(?:\.\d+)?) (\w+) *")
+_ERRORS: Final = {
+    "ES": "it does not know the command (syntax error)",
+    "ET": "it received a character with a wrong parity or a break",
+    "EL": "it cannot execute the command (logical error)",
+}
+_STATES: Final = {
+    "I": "it is busy, or did not become stable in time",
+    "L": "it does not allow the parameter",
+    "+": "it is overloaded",
+    "-": "it is underloaded; is the pan in place?",
+}
+_STABILITY_S: Final = 60.0
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight as the balance sent it."""
+
+    mass_g: float
+    is_stable: bool
+
+
+def _refuse(line: str) -> None:
+    """Raise what *line* says is wrong, if it is an error of the manual."""
+    if line in _ERRORS:
+        raise InstrumentError(f"the balance refused: {_ERRORS[line]}", line)
+    error = re.fullmatch(r"(\w+) S Error (\d+)([bt])", line)
+    if error is not None:
+        number = error[2] + error[3]
+        raise InstrumentError(f"the balance reports internal error {number}", number)
+    state = re.fullmatch(r"(\w+|@) ([IL+-])", line)
+    if state is not None:
+        raise InstrumentError(f"the balance refused: {_STATES[state[2]]}", state[2])
+
+
+def parse_weight(lines: list[str]) -> Weight:
+    """Return the weight in the answer to S, SI, T or TI.
+
+    Raises:
+        InstrumentError: If the balance refused or is over- or underloaded.
+        MalformedReply: If the manual does not allow the answer.
+
+    Example:
+        >>> parse_weight(["S S     100.00 g"])
+        Weight(mass_g=100.0, is_stable=True)
+    """
+    (line,) = lines
+    _refuse(line)
+    match = _WEIGHT.fullmatch(line)
+    if match is None:
+        raise MalformedReply(f"{line!r} is no weight")
+    unit = match[4]
+    if unit not in _GRAMS:
+        raise MalformedReply(f"{line!r} has the unit {unit!r}; set the host unit to g")
+    return Weight(float(match[3]) * _GRAMS[unit], match[2] == "S")
+
+
+def parse_mass(lines: list[str]) -> float:
+    """Return the mass in the answer to S, SI, T or TI [g]."""
+    return parse_weight(lines).mass_g
+
+
+def parse_text(lines: list[str]) -> str:
+    """Return the quoted text of an answer such as ``I4 A "0123456789"``.
+
+    Raises:
+        InstrumentError: If the balance refused.
+        MalformedReply: If the manual does not allow the answer.
+
+    Example:
+        >>> parse_text(['I4 A "B021002593"'])
+        'B021002593'
+    """
+    (line,) = lines
+    _refuse(line)
+    match = re.fullmatch(r'\w+ A "([^"]*)"', line)
+    if match is None:
+        raise MalformedReply(f"{line!r} is no text")
+    return match[1]
+
+
+def parse_acknowledgement(lines: list[str]) -> None:
+    """Accept ``Z A`` and ``Z S``-like answers.
+
+    Raises:
+        InstrumentError: If the balance refused.
+        MalformedReply: If the manual does not allow the answer.
+    """
+    (line,) = lines
+    _refuse(line)
+    if re.fullmatch(r"\w+ [ASD]( .*)?", line) is None:
+        raise MalformedReply(f"{line!r} is no acknowledgement")
+
+
+class MettlerSicsSettings(BaseModel):
+    """What the driver must know of the balance."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    readability_g: float = Field(default=0.0001, gt=0)
+
+
+class MettlerSicsLimits(BaseModel):
+    """What the lab allows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mass_g: LimitPair = (0.0, 220.0)
+
+
+class MettlerSics(Instrument, Balance):
+    """A balance with MT-SICS level 0 and 1 (reference manual 11780711).
+
+    Args:
+        name: Name of the device.
+        entry: Its entry in the lab file; its first slot is the pan.
+        connection: The serial line.
+        settings: What the driver must know.
+        limits: What the lab allows.
+    """
+
+    facts = DriverFacts(
+        maker="Mettler Toledo",
+        model="MT-SICS balance",
+        wire="mt-sics",
+        sources=(
+            "MT-SICS reference manual 11780711, as cited by labmcp-mettler-toledo",
+            "PyLabRobot mettler_toledo.py (used on a WXS205SDU)",
+        ),
+        verified="",
+        open_questions=(
+            "ZC and TC answered ES on a real WXS205SDU although documented; they are "
+            "not used.",
+            "InstrumentKit's test vectors begin replies to SI with SI; the manual "
+            "says S. Both are accepted.",
+        ),
+        orphan_behaviour="keeps displaying the weight; nothing can happen",
+    )
+    connections = (SerialConnection,)
+    settings_model = MettlerSicsSettings
+    limits_model = MettlerSicsLimits
+
+    mass: A[
+        SignalR[float],
+        Measured(units="g", decimals=4),
+        StandardReadableFormat.HINTED_SIGNAL,
+    ]
+    present_mass: A[
+        SignalR[float], Query("SI", parse_mass, units="g", decimals=4, manual="SI")
+    ]
+    firmware: A[SignalR[str], Query("I3", parse_text, manual="I3")]
+    tare_: A[
+        TriggerableCommand, Query("T", parse_acknowledgement, lasts_s=_STABILITY_S)
+    ]
+    zero: A[TriggerableCommand, Query("Z", parse_acknowledgement, lasts_s=_STABILITY_S)]
+
+    def __init__(
+        self,
+        name: str,
+        entry: DeviceEntry,
+        connection: SerialConnection,
+        settings: MettlerSicsSettings,
+        limits: MettlerSicsLimits,
+    ) -> None:
+        self.settings = settings
+        self.limits = limits
+        self._client = LineClient(name, connection, deadline_s=1.0)
+        super().__init__(name, entry, self._client, self._client.link)
+
+    @override
+    async def read_identity(self) -> Identity:
+        try:
+            serial_number = parse_text(await self._client.ask("I4"))
+            firmware = parse_text(await self._client.ask("I3"))
+            (model,) = await self._client.ask("I2")
+        except (MalformedReply, InstrumentError) as exc:
+            raise ConnectError(
+                f"{self.name}: what answers at {self.link.endpoint} does not speak "
+                f"MT-SICS as expected: {exc}"
+            ) from exc
+        return Identity(model.partition('"')[2].strip('"'), serial_number, firmware)
+
+    @property
+    def pan(self) -> str:
+        """Location that is the pan."""
+        return self.entry.slots[0]
+
+    @property
+    def tare(self) -> TriggerableCommand:
+        """Takes the present load as zero."""
+        return self.tare_
+
+    @property
+    def mass_key(self) -> str:
+        """Data key of the mass [g]."""
+        return self.mass.name
+
+    @AsyncStatus.wrap
+    async def trigger(self) -> None:
+        """Wait for a stable weight and keep it.
+
+        Raises:
+            InstrumentError: If it is over- or underloaded or does not settle.
+            LimitError: If the lab does not allow this load.
+        """
+        lines = await self._client.ask("S", deadline_lab_s=_STABILITY_S)
+        try:
+            weight = parse_weight(lines)
+        except InstrumentError as exc:
+            raise InstrumentError(f"{self.name}: {exc}", exc.code) from exc
+        low, high = self.limits.mass_g
+        if weight.mass_g > high:
+            raise LimitError(
+                f"{self.name}: {weight.mass_g:g} g on the pan, allowed are {low:g} to "
+                f"{high:g} g"
+            )
+        record(self.mass, weight.mass_g)
