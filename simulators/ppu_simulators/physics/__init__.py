@@ -1,0 +1,1 @@
+"""Physics models: pure functions and states of numpy; time is an argument."""
