@@ -1,0 +1,33 @@
+"""What a front needs of an instrument: bytes in, timed answers out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["Answer", "Conversation"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Bytes that an instrument sends after a while.
+
+    Args:
+        data: The bytes, or what makes them at the lab time when they are sent.
+        delay_s: How long the instrument waits first, in lab time.
+    """
+
+    data: bytes | Callable[[float], bytes]
+    delay_s: float = 0.0
+
+    def at(self, time: float) -> bytes:
+        """Return the bytes, sent at lab time *time*."""
+        return self.data if isinstance(self.data, bytes) else self.data(time)
+
+
+class Conversation(Protocol):
+    """The wire language of one instrument, without any I/O."""
+
+    def receive(self, data: bytes, time: float) -> Iterable[Answer]:
+        """Take bytes that arrived at lab time *time*; return what to answer."""

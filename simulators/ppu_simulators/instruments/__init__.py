@@ -1,0 +1,1 @@
+"""Simulated instruments: physics, firmware and a wire front each."""

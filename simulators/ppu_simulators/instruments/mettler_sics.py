@@ -1,0 +1,201 @@
+"""A simulated balance that speaks MT-SICS, from the reference manual 11780711."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from ppu.core.labfile import DeviceEntry
+from ppu_simulators.fronts.conversation import Answer
+from ppu_simulators.fronts.serial import SerialFront, SerialLine
+from ppu_simulators.physics.weighing import (
+    BalanceModel,
+    BalanceParameters,
+    LoadHistory,
+    Reading,
+)
+from ppu_simulators.world import World, settings_of
+
+__all__ = ["SimulatedMettlerSics"]
+
+_TWIN_DEFAULTS: Final[Mapping[str, Any]] = {
+    "capacity_g": 220.0,
+    "resolution_g": 1e-4,
+    "repeatability_g": 3e-5,
+    "stability_timeout_s": 30.0,
+    "baudrate": 9600,
+    "parity": "none",
+    "model": "XPR205 Excellence",
+    "faults": [],
+}
+_THINKING_S: Final = 0.01
+_LONGEST_COMMAND: Final = 200
+
+
+class SimulatedMettlerSics:
+    """Pan, weighing cell and MT-SICS interface of one balance.
+
+    Args:
+        name: Name of the device.
+        entry: Its lab-file entry; its first slot is the pan.
+        world: The world its pan stands in.
+        serial_number: What it answers to I4.
+    """
+
+    wire = "mt-sics"
+
+    def __init__(
+        self, name: str, entry: DeviceEntry, world: World, serial_number: str
+    ) -> None:
+        self.name = name
+        twin = settings_of(entry.twin, _TWIN_DEFAULTS)
+        if twin["faults"]:
+            raise ValueError(f"{name}: this simulator knows no faults yet")
+        self._pan = entry.slots[0]
+        self._world = world
+        self._serial_number = serial_number
+        self._model_name = str(twin["model"])
+        self._timeout_s = float(twin["stability_timeout_s"])
+        self._parameters = BalanceParameters(
+            capacity_g=float(twin["capacity_g"]),
+            resolution_g=float(twin["resolution_g"]),
+            repeatability_g=float(twin["repeatability_g"]),
+        )
+        self._decimals = max(0, -round(math.log10(self._parameters.resolution_g)))
+        self._model = BalanceModel(self._parameters, world.rng(name, "cell"))
+        self._history = LoadHistory()
+        self._zero_g = 0.0
+        self._tare_g = 0.0
+        self._buffer = b""
+        self._generation = 0
+        line = SerialLine(int(twin["baudrate"]), twin["parity"])
+        client_parity = (entry.hardware or {}).get("parity", "none")
+        self._front = SerialFront(self, line, client_parity)
+        self._connection = {
+            "transport": "serial",
+            "baudrate": line.baudrate,
+            "parity": line.parity,
+        }
+
+    async def start(self) -> Mapping[str, Any]:
+        """Open the serial port; return the connection that leads here."""
+        return {**self._connection, "port": self._front.start()}
+
+    async def stop(self) -> None:
+        """Close the serial port."""
+        self._front.stop()
+
+    # -- weighing ------------------------------------------------------------------
+
+    def _look(self, time: float) -> None:
+        """Let the cell feel what stands on the pan."""
+        self._world.advance(time)
+        container = self._world.at(self._pan)
+        if container is None:
+            self._history.set_load(time, 0.0)
+        else:
+            # It rings from the moment it was put down, not from when we look.
+            since = max(container.put_at_s, self._last_step_s)
+            self._history.set_load(min(since, time), container.mass_g)
+        self._last_step_s = self._history.steps[-1][0] if self._history.steps else 0.0
+
+    _last_step_s = 0.0
+
+    def _reading(self, time: float) -> Reading:
+        self._look(time)
+        return self._model.reading(self._history, time)
+
+    def _weight(self, command: str, reading: Reading) -> str:
+        """Return a weight line: value right-justified in ten characters."""
+        if reading.status == "overload":
+            return f"{command} +"
+        if reading.status == "underload":
+            return f"{command} -"
+        net = reading.value_g - self._zero_g - self._tare_g
+        state = "S" if reading.is_stable else "D"
+        return f"{command} {state} {net:10.{self._decimals}f} g"
+
+    # -- the interface -------------------------------------------------------------
+
+    def receive(self, data: bytes, time: float) -> Iterable[Answer]:
+        """Take bytes; return the answers to the lines they complete."""
+        self._buffer += data
+        answers: list[Answer] = []
+        while b"\n" in self._buffer:
+            line, _, self._buffer = self._buffer.partition(b"\n")
+            answers += self._execute(line.rstrip(b"\r").decode("latin-1"), time)
+        if len(self._buffer) > _LONGEST_COMMAND:
+            self._buffer = b""
+            answers.append(_text("ES"))
+        return answers
+
+    def _execute(self, command: str, time: float) -> list[Answer]:
+        if command == "":
+            return []
+        texts = {
+            "I2": f'I2 A "{self._model_name} {self._parameters.capacity_g:.4f} g"',
+            "I3": 'I3 A "2.10 10.28.0.493.142"',
+            "I4": f'I4 A "{self._serial_number}"',
+            "I10": f'I10 A "{self.name[:20]}"',
+            "I11": f'I11 A "{self._model_name}"',
+            "TA": f"TA A {self._tare_g:10.{self._decimals}f} g",
+        }
+        if command in texts:
+            return [_text(texts[command])]
+        if command == "@":
+            self._generation += 1  # cancels what is waiting
+            self._tare_g = self._zero_g = 0.0
+            return [_text(f'I4 A "{self._serial_number}"')]
+        if command == "I0":
+            known = ("@", "I0", "I2", "I3", "I4", "S", "SI", "Z", "ZI", "T", "TI")
+            lines = [f'I0 B 0 "{name}"' for name in known[:-1]]
+            return [_text("\r\n".join([*lines, f'I0 A 0 "{known[-1]}"']))]
+        if command == "SI":
+            return [_text(self._weight("S", self._reading(time)))]
+        if command in ("S", "T", "Z"):
+            return [self._when_stable(command, time)]
+        if command in ("TI", "ZI"):
+            return [_text(self._adjust(command, self._reading(time)))]
+        if command == "TAC":
+            self._tare_g = 0.0
+            return [_text("TAC A")]
+        if re.fullmatch(r"(SC|TA|D|M21) .+", command):
+            return [_text(f"{command.split(maxsplit=1)[0]} L")]
+        return [_text("ES")]
+
+    def _when_stable(self, command: str, time: float) -> Answer:
+        """Answer when the weight is stable, or ``I`` when it does not become so."""
+        self._look(time)
+        generation = self._generation
+        moment = self._model.next_stable_time(self._history, time, self._timeout_s)
+
+        def answer(now: float) -> bytes:
+            if generation != self._generation:
+                return b""
+            reading = self._reading(now)
+            if moment is None or not reading.is_stable:
+                return f"{command} I\r\n".encode()
+            if command == "S":
+                return (self._weight("S", reading) + "\r\n").encode()
+            return (self._adjust(command, reading) + "\r\n").encode()
+
+        wait = self._timeout_s if moment is None else moment - time
+        return Answer(answer, wait + _THINKING_S)
+
+    def _adjust(self, command: str, reading: Reading) -> str:
+        """Tare or zero with *reading*."""
+        if reading.status != "ok":
+            return f"{command} {'+' if reading.status == 'overload' else '-'}"
+        state = "S" if reading.is_stable else "D"
+        if command in ("T", "TI"):
+            self._tare_g = reading.value_g - self._zero_g
+            return f"{command} {state} {self._tare_g:10.{self._decimals}f} g"
+        self._zero_g = reading.value_g
+        self._tare_g = 0.0
+        return f"{command} {'A' if command == 'Z' else state}"
+
+
+def _text(line: str) -> Answer:
+    return Answer((line + "\r\n").encode("latin-1"), _THINKING_S)
