@@ -1,0 +1,18 @@
+"""What a protocol author imports: protocols, steps, the lab, and plan stubs."""
+
+from bluesky.utils import MsgGenerator
+
+from ppu.plans.lab import Lab
+from ppu.plans.protocol import ProtocolResult, RegisteredProtocol, protocol
+from ppu.plans.steps import StepKind, compute, step
+
+__all__ = [
+    "Lab",
+    "MsgGenerator",
+    "ProtocolResult",
+    "RegisteredProtocol",
+    "StepKind",
+    "compute",
+    "protocol",
+    "step",
+]

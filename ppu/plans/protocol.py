@@ -1,0 +1,160 @@
+"""Protocols: registered Bluesky plans with typed parameters and a typed result."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bluesky.utils import MsgGenerator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ppu.core.errors import ConfigurationError, InternalError, nearest
+from ppu.core.labfile import describe_faults
+from ppu.core.registry import plug_ins
+from ppu.plans.lab import Lab
+from ppu.plans.report import RunRecord, Section
+
+__all__ = ["ProtocolResult", "RegisteredProtocol", "find_protocol", "protocol"]
+
+
+class ProtocolResult(BaseModel):
+    """Base of typed results: what a protocol returns and ``result.json`` keeps."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    parameters_actual: dict[str, Any] = Field(
+        default_factory=dict, description="What was realised of the parameters"
+    )
+    attachments: dict[str, Path] = Field(
+        default_factory=dict,
+        exclude=True,
+        description="Files to keep beside the result, by what they are",
+    )
+
+
+Check = Callable[[Lab, Any], None]
+Report = Callable[[RunRecord], list[Section]]
+
+
+@dataclass(frozen=True)
+class RegisteredProtocol:
+    """A plan that people can run by name.
+
+    Args:
+        name: Its name.
+        version: Changes whenever its results may differ.
+        plan: The plan itself, called with a lab and its parameters.
+        parameters: Model of its parameters.
+        result: Model of its result.
+        hazards: What can hurt people or things.
+        check: Refuses what the lab does not allow, before anything moves.
+        report: Makes the protocol's own part of a report of what a run left behind.
+    """
+
+    name: str
+    version: str
+    plan: Callable[[Lab, Any], MsgGenerator[Any]]
+    parameters: type[BaseModel]
+    result: type[ProtocolResult]
+    hazards: tuple[str, ...] = ()
+    check: Check | None = None
+    report: Report | None = None
+    summary: str = field(default="")
+
+    def __call__(self, lab: Lab, parameters: Any) -> MsgGenerator[Any]:
+        """Return the plan, so that protocols can be parts of other plans."""
+        return self.plan(lab, parameters)
+
+    def parse(self, values: Mapping[str, Any]) -> BaseModel:
+        """Return *values* as this protocol's parameters.
+
+        Raises:
+            ConfigurationError: With every fault: which parameter, what was given,
+                what is allowed.
+        """
+        try:
+            return self.parameters.model_validate(dict(values))
+        except ValidationError as exc:
+            faults = describe_faults(exc, self.parameters)
+            raise ConfigurationError(
+                "\n".join(f"protocol {self.name}: {text}" for _, text in faults)
+            ) from None
+
+
+def protocol(
+    *,
+    version: str,
+    hazards: tuple[str, ...] = (),
+    check: Check | None = None,
+    report: Report | None = None,
+) -> Callable[[Callable[..., MsgGenerator[Any]]], RegisteredProtocol]:
+    """Register a plan as a protocol.
+
+    The plan takes a :class:`Lab` and one pydantic model of parameters, and returns a
+    :class:`ProtocolResult`; both types are read from its annotations.
+
+    Args:
+        version: Changes whenever results may differ.
+        hazards: What can hurt people or things, as sentences.
+        check: Raises LimitError or ConfigurationError for parameters that the lab
+            does not allow; runs before anything moves.
+        report: Makes the protocol's own part of the report.
+    """
+
+    def register(plan: Callable[..., MsgGenerator[Any]]) -> RegisteredProtocol:
+        hints = typing.get_type_hints(plan)
+        names = list(inspect.signature(plan).parameters)
+        if len(names) != 2:
+            raise InternalError(f"protocol {plan.__name__} takes a lab and parameters")
+        result = typing.get_args(hints["return"])[-1]
+        return RegisteredProtocol(
+            name=plan.__name__,
+            version=version,
+            plan=plan,
+            parameters=hints[names[1]],
+            result=result,
+            hazards=hazards,
+            check=check,
+            report=report,
+            summary=(inspect.getdoc(plan) or "").partition("\n")[0],
+        )
+
+    return register
+
+
+@cache
+def known_protocols() -> dict[str, RegisteredProtocol]:
+    """Return every protocol of the installed packages, by name."""
+    found: dict[str, RegisteredProtocol] = {}
+    for point in plug_ins("ppu.protocols"):
+        module: types.ModuleType = importlib.import_module(point.value)
+        for item in vars(module).values():
+            if not isinstance(item, RegisteredProtocol):
+                continue
+            if found.get(item.name, item) is not item:
+                raise ConfigurationError(
+                    f"two packages bring a protocol called '{item.name}'"
+                )
+            found[item.name] = item
+    return dict(sorted(found.items()))
+
+
+def find_protocol(name: str) -> RegisteredProtocol:
+    """Return the protocol called *name*.
+
+    Raises:
+        ConfigurationError: If there is none, naming the nearest.
+    """
+    protocols = known_protocols()
+    if name not in protocols:
+        raise ConfigurationError(
+            f"there is no protocol '{name}'; {nearest(name, protocols)}"
+        )
+    return protocols[name]

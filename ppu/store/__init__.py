@@ -1,0 +1,1 @@
+"""The journal: what must not be lost, in a database."""
