@@ -88,6 +88,13 @@ class Furnace(Preparable, Flyable, EventPageCollectable, HasName, Protocol):
     def last_firing(self) -> FiringRecord | None:
         """The last completed firing."""
 
+    def check_profile(self, profile: FiringProfile) -> None:
+        """Refuse what the lab or the furnace does not allow; sends nothing.
+
+        Raises:
+            LimitError: With every fault.
+        """
+
     def expected_duration_s(self, profile: FiringProfile) -> float:
         """Return how long *profile* will take, cooling included [s]."""
 
@@ -138,6 +145,13 @@ class PowderDoser(Preparable, Triggerable, HasName, Protocol):
     def station(self) -> str:
         """Location of the lab file where the container must stand."""
 
+    def check_request(self, request: DoseRequest) -> None:
+        """Refuse what the lab or the robot does not allow; sends nothing.
+
+        Raises:
+            LimitError: With every fault.
+        """
+
     @property
     def dosed_g(self) -> Mapping[str, float]:
         """Mass of each powder dosed by the last request [g]."""
@@ -164,6 +178,13 @@ class Diffractometer(Preparable, Triggerable, Readable[Any], HasName, Protocol):
     @property
     def slot(self) -> str:
         """Location of the lab file where the mounted specimen must stand."""
+
+    def check_scan(self, scan: ScanRequest) -> None:
+        """Refuse what the lab or the instrument does not allow; sends nothing.
+
+        Raises:
+            LimitError: With every fault.
+        """
 
     @property
     def scan_file(self) -> str | None:

@@ -20,12 +20,21 @@ import datetime
 import selectors
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ppu.core.errors import InternalError
 
-__all__ = ["TWIN_EPOCH", "Debt", "LabTimeLoop", "iso", "now", "running_loop"]
+__all__ = [
+    "TWIN_EPOCH",
+    "Debt",
+    "LabTimeLoop",
+    "calendar_date",
+    "iso",
+    "now",
+    "running_loop",
+    "stopwatch",
+]
 
 TWIN_EPOCH = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC).timestamp()
 """Where a jumping twin's calendar starts [s since 1970], so that runs repeat."""
@@ -292,6 +301,20 @@ class _Release:
 
 def _nothing() -> None:
     """Do nothing, but on the loop: its selector wakes up."""
+
+
+def stopwatch() -> Callable[[], float]:
+    """Start a stopwatch of real time; calling it returns the seconds since [s].
+
+    For telling people how long something took, never for deciding anything.
+    """
+    started = time.monotonic()
+    return lambda: time.monotonic() - started
+
+
+def calendar_date() -> str:
+    """Return today's UTC date of the wall clock, to name things that people keep."""
+    return datetime.datetime.now(tz=datetime.UTC).date().isoformat()
 
 
 def running_loop() -> LabTimeLoop:

@@ -364,7 +364,7 @@ class WireConnector(DeviceConnector):
             backend.address = _take_address(extras)
         for backend, extras in self._filler.create_commands_from_annotations():
             backend.address = _take_address(extras)
-        self._filler.check_created()  # type: ignore[no-untyped-call]  # ophyd-async's
+        self._filler.check_created()
 
     @override
     async def connect_mock(self, device: Device, mock: LazyMock[Any]) -> None:

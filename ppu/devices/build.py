@@ -1,0 +1,172 @@
+"""Makes the devices of a lab file, checking each entry against its driver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from ppu.core.capabilities import CAPABILITIES
+from ppu.core.errors import ConfigurationError, nearest
+from ppu.core.labfile import DeviceEntry, Fault, LabFile, describe_faults, lab_error
+from ppu.core.registry import load_object
+from ppu.devices.instrument import Instrument
+
+__all__ = ["build_devices", "check_devices", "driver_class"]
+
+
+def driver_class(name: str, entry: DeviceEntry) -> type[Instrument]:
+    """Return the driver class of a device.
+
+    Raises:
+        ConfigurationError: If there is no such class or it is no driver.
+    """
+    driver = load_object(entry.driver, f"devices.{name}.driver")
+    if not (isinstance(driver, type) and issubclass(driver, Instrument)):
+        raise ConfigurationError(
+            f"devices.{name}.driver: '{entry.driver}' is no driver (not a subclass of "
+            "ppu.devices.instrument.Instrument)"
+        )
+    return driver
+
+
+def build_devices(
+    lab: LabFile,
+    path: Path,
+    connections: Mapping[str, Mapping[str, Any]] | None = None,
+    only: tuple[str, ...] = (),
+) -> dict[str, Instrument]:
+    """Return the devices of *lab*, not yet connected.
+
+    Args:
+        lab: The lab file.
+        path: Where it was read from, for errors.
+        connections: Connections to use instead of the lab file's ``hardware``.
+        only: Names of the devices to make; by default all.
+
+    Raises:
+        ConfigurationError: With every fault and its line.
+    """
+    devices: dict[str, Instrument] = {}
+    faults: list[Fault] = []
+    for name, entry in lab.devices.items():
+        if only and name not in only:
+            continue
+        driver = driver_class(name, entry)
+        hardware = entry.hardware if connections is None else connections[name]
+        parts = [
+            _fill(driver.settings_model, entry.settings, (name, "settings"), faults),
+            _fill(driver.limits_model, entry.limits, (name, "limits"), faults),
+        ]
+        connection = _connect(driver, name, hardware, faults)
+        _check_entry(driver, name, entry, faults)
+        if connection is None or None in parts or faults:
+            continue
+        make: Callable[..., Instrument] = driver  # each driver has its own models
+        devices[name] = make(name, entry, connection, *parts)
+    if faults:
+        raise lab_error(path, faults)
+    return devices
+
+
+def check_devices(lab: LabFile, path: Path) -> None:
+    """Check every device entry of *lab* against its driver; makes nothing.
+
+    Raises:
+        ConfigurationError: With every fault and its line.
+    """
+    faults: list[Fault] = []
+    for name, entry in lab.devices.items():
+        try:
+            driver = driver_class(name, entry)
+        except ConfigurationError as exc:
+            faults.append((("devices", name, "driver"), str(exc)))
+            continue
+        _fill(driver.settings_model, entry.settings, (name, "settings"), faults)
+        _fill(driver.limits_model, entry.limits, (name, "limits"), faults)
+        _connect(driver, name, entry.hardware, faults)
+        _check_entry(driver, name, entry, faults)
+        if entry.simulator is not None:
+            try:
+                load_object(entry.simulator, f"devices.{name}.simulator")
+            except ConfigurationError as exc:
+                faults.append((("devices", name, "simulator"), str(exc)))
+    if faults:
+        raise lab_error(path, faults)
+
+
+def _fill(
+    model: type[BaseModel],
+    values: Mapping[str, Any],
+    place: tuple[str, ...],
+    faults: list[Fault],
+) -> BaseModel | None:
+    """Return *values* as *model*, or None after noting every fault."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as exc:
+        faults += describe_faults(exc, model, ("devices", *place))
+        return None
+
+
+def _connect(
+    driver: type[Instrument],
+    name: str,
+    hardware: Mapping[str, Any] | None,
+    faults: list[Fault],
+) -> BaseModel | None:
+    """Return the connection that *hardware* describes, or None after noting faults."""
+    place = (name, "hardware")
+    models = {_transport_of(model): model for model in driver.connections}
+    if hardware is None:
+        faults.append(
+            (
+                ("devices", name),
+                f"devices.{name}.hardware: is missing; say how to reach the "
+                f"instrument ({', '.join(models)})",
+            )
+        )
+        return None
+    transport = hardware.get("transport")
+    if transport not in models:
+        given = f"'{transport}' given" if transport else "nothing given"
+        hint = nearest(str(transport), models)
+        faults.append(
+            (
+                ("devices", *place, "transport"),
+                f"devices.{name}.hardware.transport: {given}; {hint}",
+            )
+        )
+        return None
+    return _fill(models[transport], hardware, place, faults)
+
+
+def _transport_of(model: type[BaseModel]) -> str:
+    """Return the value of a connection model's ``transport``."""
+    annotation = model.model_fields["transport"].annotation
+    return str(getattr(annotation, "__args__", ("?",))[0])
+
+
+def _check_entry(
+    driver: type[Instrument], name: str, entry: DeviceEntry, faults: list[Fault]
+) -> None:
+    """Note what the entry promises and the driver cannot keep."""
+    if entry.on_abort is not None and entry.on_abort not in driver.abort_states:
+        hint = nearest(entry.on_abort, driver.abort_states)
+        faults.append(
+            (
+                ("devices", name, "on_abort"),
+                f"devices.{name}.on_abort: '{entry.on_abort}' is no state of "
+                f"{driver.__name__}; {hint}",
+            )
+        )
+    faults.extend(
+        (
+            ("devices", name, "provides"),
+            f"devices.{name}.provides: {driver.__name__} does not provide {capability}",
+        )
+        for capability in entry.provides
+        if CAPABILITIES[capability] not in driver.__mro__
+    )

@@ -1,0 +1,260 @@
+"""Runs plans: a RunEngine on the shared lab-time loop, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+from bluesky.run_engine import RunEngine
+from bluesky.utils import (
+    FailedStatus,
+    Msg,
+    MsgGenerator,
+    RequestAbort,
+    RunEngineInterrupted,
+)
+
+from ppu.core.errors import AbortedError, InternalError, PPUError
+from ppu.core.labtime import LabTimeLoop
+from ppu.plans.steps import StepRecord
+from ppu.store.journal import Journal
+
+__all__ = ["Host", "Timing", "in_run"]
+
+T = TypeVar("T")
+
+
+class LabRunEngine(RunEngine):
+    """A RunEngine whose documents carry lab time, and which is never paused."""
+
+    def emit_sync(self, name: Any, doc: dict[str, Any]) -> None:
+        """Stamp *doc* in lab time before anybody sees it."""
+        kind = str(getattr(name, "name", name))
+        if kind == "event":
+            doc["time"] = max(doc["timestamps"].values(), default=self._stamp())
+        elif kind == "event_page":
+            columns = list(doc["timestamps"].values())
+            if columns:
+                doc["time"] = [max(row) for row in zip(*columns, strict=True)]
+        elif "time" in doc:
+            doc["time"] = self._stamp()
+        super().emit_sync(name, doc)
+
+    def request_pause(self, defer: bool = False) -> None:
+        """Refuse: a pause replays acts. Holding waits at the begin of a step."""
+        raise InternalError(
+            f"the engine is never paused (defer={defer}); hold at a step instead"
+        )
+
+    def _stamp(self) -> float:
+        loop = self.loop
+        return loop.stamp() if isinstance(loop, LabTimeLoop) else 0.0
+
+
+@dataclass
+class Timing:
+    """When a plan ran, in lab time and in wall time [s]."""
+
+    first_lab_s: float = 0.0
+    last_lab_s: float = 0.0
+    first_wall_s: float = 0.0
+    last_wall_s: float = 0.0
+
+    @property
+    def lab_time_s(self) -> float:
+        """Lab time from the first to the last message."""
+        return self.last_lab_s - self.first_lab_s
+
+    @property
+    def run_time_s(self) -> float:
+        """Wall time from the first to the last message."""
+        return self.last_wall_s - self.first_wall_s
+
+
+class Host:
+    """Owns a lab-time loop, its thread, and the RunEngine that runs on it.
+
+    Args:
+        loop: A loop that does not run yet.
+    """
+
+    def __init__(self, loop: LabTimeLoop) -> None:
+        self.loop = loop
+        self.timing = Timing()
+        self.steps: list[StepRecord] = []
+        self.on_step: Callable[[StepRecord], None] | None = None
+        self._journal: Journal | None = None
+        self._abort_reason: str | None = None
+        # The first RunEngine starts the loop's thread: it looks the thread up in a
+        # table that only it fills.
+        self.engine = LabRunEngine(
+            loop=loop, context_managers=[], call_returns_result=True
+        )
+        self._thread = self.engine._th
+        self.engine.register_command("step_begin", self._begin_step)
+        self.engine.register_command("step_end", self._end_step)
+        self.engine.register_command("compute", self._compute)
+        self.engine.subscribe(self._journal_document)
+
+    # -- the loop --------------------------------------------------------------------
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop, from another thread, and return its result."""
+
+        async def run_actively() -> T:
+            with self.loop.active():
+                return await work
+
+        return asyncio.run_coroutine_threadsafe(run_actively(), self.loop).result()
+
+    def close(self) -> None:
+        """Stop the loop and its thread; every task must have ended."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    # -- running ---------------------------------------------------------------------
+
+    def run(self, plan: Iterable[Msg], journal: Journal | None = None) -> Any:
+        """Run *plan* and return what it returns.
+
+        Args:
+            plan: Any Bluesky plan.
+            journal: Where documents and steps are recorded.
+
+        Raises:
+            AbortedError: If :meth:`abort` was called.
+            PPUError: What made the plan fail, if it was an error of PPU's tree.
+        """
+        loop = self.loop
+        self._journal = journal
+        self._abort_reason = None
+        self.steps = []
+        self.timing = Timing()
+        # Thread start and thread end would race with the jump: time is held until
+        # the first message, and again from idle until the call is back.
+        releases = [loop.take_hold("the engine is starting")]
+
+        def on_message(_: Msg) -> None:
+            timing = self.timing
+            timing.last_lab_s, timing.last_wall_s = loop.time(), loop.wall_time()
+            if releases and not timing.first_wall_s:
+                timing.first_lab_s = timing.last_lab_s
+                timing.first_wall_s = timing.last_wall_s
+                releases.pop()()
+
+        def on_state(new: str, _: str) -> None:
+            if new == "idle":
+                releases.append(loop.take_hold("the engine has ended"))
+
+        # bluesky's annotations say None only.
+        vars(self.engine).update(msg_hook=on_message, state_hook=on_state)
+        try:
+            with loop.active():
+                result: Any = self.engine(plan)
+        except RunEngineInterrupted:
+            raise AbortedError(self._reason or "the plan was aborted") from None
+        except RequestAbort as exc:
+            raise AbortedError(self._reason or str(exc)) from None
+        except FailedStatus as exc:
+            raise _cause_of(exc) from exc
+        finally:
+            for release in releases:
+                release()
+            self._journal = None
+        if loop.faults:
+            raise loop.faults[0]
+        return result.plan_result
+
+    @property
+    def _reason(self) -> str | None:
+        return self._abort_reason
+
+    def abort(self, reason: str) -> None:
+        """Abort the running plan; harmless if it has ended or is ending."""
+        if self._abort_reason is None and not self.engine._state.is_idle:
+            self._abort_reason = reason
+            self.engine.abort(reason)
+
+    def subscribe(self, function: Callable[[str, dict[str, Any]], None]) -> int:
+        """Have *function* called with each document; return a token."""
+        return int(self.engine.subscribe(function))
+
+    def unsubscribe(self, token: int) -> None:
+        """End the subscription of *token*."""
+        self.engine.unsubscribe(token)
+
+    # -- messages of PPU's own -------------------------------------------------------
+
+    async def _begin_step(self, msg: Msg) -> int:
+        """Journal that a step begins; return its number within the job."""
+        step = StepRecord(
+            msg.kwargs["name"],
+            msg.kwargs["kind"],
+            self.loop.time(),
+            msg.kwargs["expected_s"],
+            msg.kwargs["arguments"],
+        )
+        self.steps.append(step)
+        number = len(self.steps) - 1
+        if self._journal is not None:
+            content = {"step": number, **msg.kwargs}
+            self._journal.add(self.loop.time(), "step_begin", content)
+        if self.on_step is not None:
+            self.on_step(step)
+        return number
+
+    async def _end_step(self, msg: Msg) -> None:
+        """Journal a step's result before the plan goes on."""
+        number = msg.kwargs["key"]
+        step = self.steps[number]
+        step.ended_s = self.loop.time()
+        if self._journal is not None:
+            content = {"step": number, "result": msg.kwargs["result"]}
+            self._journal.add(self.loop.time(), "step_end", content)
+        if self.on_step is not None:
+            self.on_step(step)
+
+    async def _compute(self, msg: Msg) -> Any:
+        """Run a function in a worker thread; time does not jump meanwhile."""
+        (function,) = msg.args
+        with self.loop.hold(f"computing {function}"):
+            return await self.loop.run_in_executor(None, function)
+
+    def _journal_document(self, name: str, document: dict[str, Any]) -> None:
+        if self._journal is not None:
+            content = {"name": name, "document": document}
+            self._journal.add(self.loop.time(), "document", content)
+
+
+def in_run(plan: MsgGenerator[T], metadata: dict[str, Any]) -> MsgGenerator[T]:
+    """Return *plan* inside a run; its result is kept, unlike bluesky's wrapper."""
+
+    def close_failed(exc: Exception) -> MsgGenerator[None]:
+        yield from bps.close_run(exit_status="fail", reason=str(_cause_of(exc)))
+
+    def opened() -> MsgGenerator[T]:
+        yield from bps.open_run(md=metadata)
+        result: T = yield from bpp.contingency_wrapper(
+            plan, except_plan=close_failed, else_plan=bps.close_run
+        )
+        return result
+
+    return opened()
+
+
+def _cause_of(exc: BaseException) -> BaseException:
+    """Return the error of PPU's tree behind *exc*, or what caused it."""
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, PPUError):
+            return cause
+        deeper = cause.__cause__ or cause.__context__
+        if deeper is None:
+            return cause
+        cause = deeper
+    return exc
