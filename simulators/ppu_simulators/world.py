@@ -172,6 +172,18 @@ class World:
                 total[symbol] = total.get(symbol, 0.0) + amount
         return total
 
+    def truth(self, time: float) -> dict[str, Any]:
+        """Return curves that no instrument can know, for reports."""
+        self.advance(time)
+        times: list[float] = []
+        temperatures: list[float] = []
+        for process in self._processes.values():
+            for moment, _, _, sample in getattr(process, "curve", ()):
+                if sample is not None:
+                    times.append(moment)
+                    temperatures.append(sample)
+        return {"sample_curve": {"time_s": times, "temperature_degc": temperatures}}
+
     # -- acting --------------------------------------------------------------------
 
     def add_process(self, process: Process, time: float = 0.0) -> None:

@@ -1,0 +1,101 @@
+"""A bench of simulated instruments: one world, a wire front for each device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ppu.core.errors import ConfigurationError
+from ppu.core.labfile import DeviceEntry, LabFile, lab_error
+from ppu.core.registry import load_object
+from ppu.core.simulation import SimulatedInstrument, SimulatedWorld
+
+__all__ = ["Bench"]
+
+_ADDRESSES = ("port", "host", "url", "results_folder")
+
+
+class Bench:
+    """The simulated instruments of a lab, listening.
+
+    Args:
+        lab: The lab file.
+        path: Where it was read from, for errors.
+        seed: Seed of every random stream.
+        nonces: What devices answer as their identity, by device.
+        only: Names of the devices to serve; by default all that have a simulator.
+
+    Raises:
+        ConfigurationError: If a simulator cannot be made of its entry.
+    """
+
+    def __init__(
+        self,
+        lab: LabFile,
+        path: Path,
+        seed: int,
+        nonces: Mapping[str, str] | None = None,
+        only: tuple[str, ...] = (),
+    ) -> None:
+        world_class = load_object(lab.simulation.world, "simulation.world")
+        try:
+            self.world: SimulatedWorld = world_class(lab, seed)
+        except ValueError as exc:
+            raise ConfigurationError(f"{path}: the world: {exc}") from exc
+        self.instruments: dict[str, SimulatedInstrument] = {}
+        self.connections: dict[str, dict[str, Any]] = {}
+        self._entries = lab.devices
+        for name, entry in lab.devices.items():
+            if only and name not in only:
+                continue
+            if entry.simulator is None:
+                raise lab_error(
+                    path,
+                    [
+                        (
+                            ("devices", name),
+                            f"devices.{name}.simulator: is missing, so there is no "
+                            "twin of it",
+                        )
+                    ],
+                )
+            simulator = load_object(entry.simulator, f"devices.{name}.simulator")
+            serial_number = (nonces or {}).get(name) or _serial_number(entry)
+            try:
+                self.instruments[name] = simulator(
+                    name, entry, self.world, serial_number
+                )
+            except (ValueError, TypeError, KeyError) as exc:
+                raise lab_error(
+                    path,
+                    [(("devices", name, "twin"), f"devices.{name}.twin: {exc}")],
+                ) from exc
+
+    async def start(self) -> None:
+        """Let every instrument listen."""
+        for name, instrument in self.instruments.items():
+            address = await instrument.start()
+            self.connections[name] = rewired(self._entries[name].hardware, address)
+
+    async def stop(self) -> None:
+        """Stop every instrument."""
+        for instrument in self.instruments.values():
+            await instrument.stop()
+
+
+def _serial_number(entry: DeviceEntry) -> str:
+    return "1001" if entry.serial_number == "unset" else entry.serial_number
+
+
+def rewired(
+    hardware: Mapping[str, Any] | None, address: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the connection of the lab file, leading to a simulator's *address*.
+
+    Line settings stay those of the lab file, so that a wrong one shows in the twin.
+    """
+    if hardware is None or hardware.get("transport") != address["transport"]:
+        return dict(address)
+    places = {key: address[key] for key in _ADDRESSES if key in address}
+    return {**address, **hardware, **places}

@@ -1,0 +1,222 @@
+"""One execution of a protocol, from parameters to a directory of results."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ppu._version import __version__
+from ppu.core.errors import ConfigurationError, PPUError
+from ppu.engine.host import in_run
+from ppu.plans.protocol import ProtocolResult, RegisteredProtocol
+from ppu.plans.report import RunRecord, build_report
+from ppu.plans.steps import digest
+from ppu.store.journal import Journal
+from ppu.twin.open_lab import OpenLab
+
+__all__ = ["Job", "tell"]
+
+RESULT_SCHEMA_VERSION = 1
+
+
+class Job:
+    """One execution of a protocol on an open lab.
+
+    Args:
+        lab: An open lab.
+        protocol: What to run.
+        asked: The parameters as the user gave them.
+        out: Directory of its own for everything it leaves behind.
+
+    Raises:
+        ConfigurationError: If a parameter is wrong; nothing moved.
+    """
+
+    def __init__(
+        self,
+        lab: OpenLab,
+        protocol: RegisteredProtocol,
+        asked: Mapping[str, Any],
+        out: Path,
+    ) -> None:
+        self.lab = lab
+        self.protocol = protocol
+        self.parameters = protocol.parse(asked)
+        self.out = out
+        self.view = lab.view()
+        self.has_started = False
+        self._samples: dict[str, dict[str, list[float]]] = {}
+        self._streams: dict[str, str] = {}
+        asked_fully = self.parameters.model_dump(mode="json")
+        self.sample_id = (
+            f"{protocol.name}-{digest([lab.file.lab, lab.seed, asked_fully])[:8]}"
+        )
+
+    def check(self) -> None:
+        """Refuse what the lab does not allow; nothing moves.
+
+        Raises:
+            LimitError: If a limit, a capacity or the stock forbids it.
+            ConfigurationError: If the lab lacks something.
+        """
+        if self.protocol.check is not None:
+            self.protocol.check(self.view, self.parameters)
+
+    def run(self, elapsed: Callable[[], float]) -> dict[str, Any]:
+        """Run the protocol; return and write its result.
+
+        Args:
+            elapsed: Wall time since the command began [s].
+
+        Raises:
+            PPUError: What went wrong; the devices are in their abort states.
+        """
+        journal = Journal(self.out / "journal.sqlite")
+        host = self.lab.host
+        token = host.subscribe(self._collect)
+        try:
+            typed = self._run_plan(journal)
+            result = self._assemble(typed)
+            self._write(result, typed, journal, elapsed)
+        except PPUError:
+            journal.export_documents(self.out / "documents.jsonl")
+            raise
+        finally:
+            host.unsubscribe(token)
+            journal.close()
+        return result
+
+    def _run_plan(self, journal: Journal) -> ProtocolResult:
+        metadata = {
+            "protocol": self.protocol.name,
+            "protocol_version": self.protocol.version,
+            "ppu_version": __version__,
+            "lab": self.lab.file.lab,
+            "target": self.lab.target,
+            "simulated": self.lab.is_simulated,
+            "sample_id": self.sample_id,
+            "parameters": self.parameters.model_dump(mode="json"),
+        }
+        self.view.sample_id = self.sample_id
+        self.has_started = True
+        plan = in_run(self.protocol(self.view, self.parameters), metadata)
+        typed = self.lab.run(plan, journal)
+        if not isinstance(typed, self.protocol.result):
+            raise ConfigurationError(
+                f"protocol {self.protocol.name} returned a {type(typed).__name__}, "
+                f"not the {self.protocol.result.__name__} it declares"
+            )
+        return typed
+
+    def _collect(self, name: str, document: Mapping[str, Any]) -> None:
+        """Keep the columns of event pages, for the report."""
+        if name == "descriptor":
+            self._streams[document["uid"]] = document["name"]
+        elif name == "event_page":
+            stream = self._streams[document["descriptor"]]
+            columns = self._samples.setdefault(stream, {"time": []})
+            columns["time"] += document["time"]
+            for key, values in document["data"].items():
+                columns.setdefault(key, []).extend(values)
+
+    def _assemble(self, typed: ProtocolResult) -> dict[str, Any]:
+        timing = self.lab.host.timing
+        content = typed.model_dump(mode="json")
+        actual = content.pop("parameters_actual")
+        bench = self.lab.bench
+        incidents = [] if bench is None else bench.world.incidents
+        files = {"documents": "documents.jsonl", "report": "report.html"}
+        for what, path in typed.attachments.items():
+            files[what] = path.name
+        return {
+            "schema_version": RESULT_SCHEMA_VERSION,
+            "protocol": self.protocol.name,
+            "protocol_version": self.protocol.version,
+            "ppu_version": __version__,
+            "lab": self.lab.file.lab,
+            "target": self.lab.target,
+            "simulated": self.lab.is_simulated,
+            "seed": self.lab.seed if self.lab.target == "twin" else None,
+            "parameters_asked": self.parameters.model_dump(mode="json"),
+            "parameters_actual": actual,
+            **content,
+            "lab_time_s": timing.lab_time_s,
+            "wall_time_s": 0.0,
+            "run_time_s": timing.run_time_s,
+            "incidents": [
+                {
+                    "lab_time_s": incident.lab_time_s,
+                    "kind": incident.kind,
+                    "device": incident.device,
+                    "text": incident.text,
+                }
+                for incident in incidents
+            ],
+            "files": files,
+        }
+
+    def _write(
+        self,
+        result: dict[str, Any],
+        typed: ProtocolResult,
+        journal: Journal,
+        elapsed: Callable[[], float],
+    ) -> None:
+        journal.export_documents(self.out / "documents.jsonl")
+        for path in typed.attachments.values():
+            shutil.copyfile(path, self.out / path.name)
+        record = self.record(result, typed)
+        sections = [] if self.protocol.report is None else self.protocol.report(record)
+        write_whole(self.out / "report.html", build_report(record, sections))
+        result["wall_time_s"] = elapsed()
+        write_whole(self.out / "result.json", json.dumps(result, indent=2) + "\n")
+
+    def record(self, result: dict[str, Any], typed: ProtocolResult) -> RunRecord:
+        """Return all that the run left behind."""
+        host, bench = self.lab.host, self.lab.bench
+        truth = {} if bench is None else bench.world.truth(host.loop.time())
+        return RunRecord(
+            result=result,
+            steps=list(host.steps),
+            samples=self._samples,
+            truth=truth,
+            protocol_result=typed,
+            started_s=host.timing.first_lab_s,
+            epoch=host.loop.epoch,
+        )
+
+    def make_safe(self) -> list[str]:
+        """Bring every device to its declared abort state; return what to tell people.
+
+        Every device is tried, whatever happens to the others.
+        """
+        return self.lab.host.call(self._make_safe())
+
+    async def _make_safe(self) -> list[str]:
+        told: list[str] = []
+        for name, device in self.lab.devices.items():
+            for act in (device.go_to_abort_state, device.hot_parts):
+                try:
+                    told.append(await act())
+                except PPUError as exc:
+                    told.append(f"{name}: NOT in its abort state: {exc}")
+        used = [c for c in self.lab.file.containers if self.view.is_used(c)]
+        told += [f"{c} is at {self.view.location_of(c)}" for c in used]
+        return [text for text in told if text]
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write *text* to *path* completely or not at all."""
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def tell(text: str) -> None:
+    """Write a line for people to standard error."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
