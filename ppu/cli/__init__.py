@@ -1,0 +1,1 @@
+"""The command line: ``ppu run``, ``ppu sim``, ``ppu read`` and the rest."""

@@ -1,0 +1,129 @@
+"""``ppu read``: the first thing done at a bench."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ppu.cli import main
+from ppu.cli.run import TargetName, read_pace
+from ppu.core.errors import ConfigurationError, PPUError, nearest
+
+if TYPE_CHECKING:
+    from ppu.twin.open_lab import OpenLab
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the command to *app*."""
+    app.command(epilog="Example: ppu read furnace_1.process_value --watch")(read)
+
+
+def read(
+    what: Annotated[
+        str | None, typer.Argument(help="DEVICE or DEVICE.SIGNAL; all by default.")
+    ] = None,
+    lab: Annotated[str, typer.Option(help="Lab name or lab file.")] = "a-lab",
+    target: Annotated[
+        TargetName, typer.Option(help="Simulated or real instruments.")
+    ] = TargetName.HARDWARE,
+    pace: Annotated[str | None, typer.Option(help="See `ppu run --help`.")] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Read again every second.")
+    ] = False,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="With --watch: stop after so many.")
+    ] = None,
+    json_: Annotated[
+        bool, typer.Option("--json", help="One JSON object for each reading.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Print each wire exchange.")
+    ] = False,
+) -> None:
+    """Read signals: value, unit, quality and age. Nothing is changed."""
+    from ppu.core.labfile import load_lab
+    from ppu.core.registry import find_lab
+    from ppu.twin.open_lab import open_lab
+
+    main.set_up_logging(verbose=verbose)
+    device, _, signal = (what or "").partition(".")
+    if device:
+        devices = load_lab(find_lab(lab)).devices
+        if device not in devices:
+            raise ConfigurationError(
+                f"there is no device '{device}'; {nearest(device, devices)}"
+            )
+    speed: Any = read_pace(pace)
+    opened = open_lab(lab, target.value, pace=speed, only=(device,) if device else ())
+    n_left = count if watch else 1
+    with opened:
+        names = _signals(opened, device, signal)
+        while n_left is None or n_left > 0:
+            for name, key in names:
+                _show(_read_one(opened, name, key), as_json=json_)
+            sys.stdout.flush()
+            if n_left is not None:
+                n_left -= 1
+            if n_left != 0:
+                opened.host.call(_wait_a_second())
+
+
+async def _wait_a_second() -> None:
+    import asyncio
+
+    await asyncio.sleep(1.0)
+
+
+def _signals(lab: OpenLab, device: str, signal: str) -> list[tuple[str, str]]:
+    """Return the names of the signals to read."""
+    names = []
+    for name in lab:
+        signals = lab[name].signals()
+        if signal and signal not in signals:
+            raise ConfigurationError(
+                f"{device} has no signal '{signal}'; {nearest(signal, signals)}"
+            )
+        names += [(name, key) for key in signals if not signal or key == signal]
+    return names
+
+
+def _read_one(lab: OpenLab, device: str, signal: str) -> dict[str, Any]:
+    """Return one reading; what cannot be read says why."""
+    found = lab[device].signals()[signal]
+    described: dict[str, Any] = {"device": device, "signal": signal}
+    try:
+        reading = lab.read(device, signal)
+    except PPUError as exc:
+        return {**described, "value": None, "quality": "invalid", "message": str(exc)}
+    backend = found._connector.backend
+    age = lab.host.loop.stamp() - reading["timestamp"]
+    value = reading["value"]
+    return {
+        **described,
+        "value": getattr(value, "value", value),
+        "units": backend.address.units or "",
+        "quality": reading["quality"],
+        "age_s": age,
+        "message": reading.get("message", ""),
+    }
+
+
+def _show(reading: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(reading, default=str) + "\n")
+        return
+    name = f"{reading['device']}.{reading['signal']}"
+    if reading["value"] is None:
+        sys.stdout.write(f"{name:34} {'-':>12}  invalid  {reading['message']}\n")
+        return
+    value = reading["value"]
+    shown = f"{value:g}" if isinstance(value, float) else str(value)
+    if len(shown) > 40:
+        shown = shown[:37] + "..."
+    sys.stdout.write(
+        f"{name:34} {shown:>12} {reading['units']:8} {reading['quality']:8} "
+        f"{reading['age_s']:.1f} s {reading['message']}\n"
+    )

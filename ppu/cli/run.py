@@ -1,0 +1,293 @@
+"""``ppu run``: run a protocol on a twin or on the instruments."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import signal
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ppu.cli import main
+from ppu.core.errors import ConfigurationError, PPUError
+
+if TYPE_CHECKING:
+    from ppu.twin.job import Job
+    from ppu.twin.open_lab import OpenLab
+
+
+class TargetName(enum.StrEnum):
+    """Where a protocol runs."""
+
+    TWIN = "twin"
+    HARDWARE = "hardware"
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the command to *app*."""
+    app.command(
+        epilog="Example: ppu run solid_state_synthesis --set temperature_degc=850 "
+        "--seed 7 --out my-run"
+    )(run)
+
+
+def run(
+    protocol: Annotated[str, typer.Argument(help="See `ppu protocols`.")],
+    lab: Annotated[str, typer.Option(help="Lab name or lab file.")] = "a-lab",
+    params: Annotated[
+        Path | None, typer.Option(help="YAML or JSON file of parameters.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="One parameter, key=value; may be repeated."),
+    ] = None,
+    target: Annotated[
+        TargetName, typer.Option(help="Simulated or real instruments.")
+    ] = TargetName.TWIN,
+    pace: Annotated[
+        str | None,
+        typer.Option(help="jump, or lab seconds per wall second (twin: jump)."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the twin.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Directory for everything the run leaves.")
+    ] = None,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print the result as one JSON object.")
+    ] = False,
+    attended: Annotated[
+        bool,
+        typer.Option(
+            "--attended", help="Somebody stays beside the hardware that heats."
+        ),
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Print each wire exchange.")
+    ] = False,
+) -> None:
+    """Run a protocol and leave result.json, report.html and documents.jsonl."""
+    main.set_up_logging(verbose=verbose)
+    try:
+        result, where = _run(
+            protocol,
+            lab,
+            asked=read_parameters(params, set_ or []),
+            target=target,
+            pace=read_pace(pace),
+            seed=seed,
+            out=out,
+            attended=attended,
+        )
+    except _RunFailed as failed:
+        _tell_failure(failed.error, failed.code, as_json=json_)
+        raise typer.Exit(failed.code) from None
+    except PPUError as exc:
+        code = main.code_of(exc)
+        _tell_failure(exc, code, as_json=json_)
+        raise typer.Exit(code) from None
+    if json_:
+        sys.stdout.write(json.dumps(result) + "\n")
+    else:
+        _tell_result(result, where)
+
+
+class _RunFailed(Exception):  # noqa: N818 - carries an error, is none itself
+    """A run failed after something moved."""
+
+    def __init__(self, error: PPUError, code: main.Exit) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.code = code
+
+
+def read_pace(text: str | None) -> float | str | None:
+    """Return the pace that *text* means: None to jump, "default" if not given.
+
+    Raises:
+        ConfigurationError: If it is neither ``jump`` nor a positive number.
+    """
+    if text is None:
+        return "default"
+    if text == "jump":
+        return None
+    try:
+        pace = float(text)
+    except ValueError:
+        pace = 0.0
+    if not 0 < pace < 1e6:
+        raise ConfigurationError(
+            f"--pace {text}: should be 'jump' or a number above 0 and below 1000000"
+        )
+    return pace
+
+
+def read_parameters(file: Path | None, settings: list[str]) -> dict[str, Any]:
+    """Return the parameters of a file and of ``--set``, which wins.
+
+    Raises:
+        ConfigurationError: If the file or a setting cannot be read.
+    """
+    import yaml
+
+    values: dict[str, Any] = {}
+    if file is not None:
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except OSError as exc:
+            raise ConfigurationError(f"--params {file}: {exc.strerror}") from exc
+        except (yaml.YAMLError, UnicodeDecodeError) as exc:
+            raise ConfigurationError(
+                f"--params {file}: neither YAML nor JSON: {exc}"
+            ) from exc
+        if not isinstance(content, dict):
+            raise ConfigurationError(f"--params {file}: should be a mapping of names")
+        values |= content
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not key:
+            raise ConfigurationError(f"--set {setting}: should look like key=value")
+        try:
+            values[key] = yaml.safe_load(text)
+        except yaml.YAMLError as exc:
+            raise ConfigurationError(f"--set {setting}: not a YAML value") from exc
+    return values
+
+
+def _run(
+    name: str,
+    lab: str,
+    *,
+    asked: dict[str, Any],
+    target: TargetName,
+    pace: float | str | None,
+    seed: int | None,
+    out: Path | None,
+    attended: bool,
+) -> tuple[dict[str, Any], Path]:
+    from ppu.core.labtime import calendar_date
+    from ppu.plans.protocol import find_protocol
+    from ppu.twin.job import Job
+    from ppu.twin.open_lab import open_lab
+
+    protocol = find_protocol(name)
+    protocol.parse(asked)
+    opened = open_lab(lab, target.value, pace=pace, seed=seed)  # type: ignore[arg-type]  # read_pace returns "default" or a pace
+    if out is None:
+        out = Path("runs") / f"{calendar_date()}-{name}-{uuid.uuid4().hex[:6]}"
+    # bluesky prints; standard output belongs to the result.
+    with contextlib.redirect_stdout(sys.stderr), opened:
+        _refuse_unattended(opened, attended=attended)
+        job = Job(opened, protocol, asked, out)
+        job.check()
+        with _progress(opened), _abort_on_signals(opened):
+            try:
+                result = job.run(main.elapsed)
+            except PPUError as exc:
+                _leave_safely(job)
+                raise _RunFailed(exc, main.code_of(exc, has_started=True)) from exc
+    return result, out
+
+
+def _refuse_unattended(lab: OpenLab, *, attended: bool) -> None:
+    """Refuse to heat hardware with nobody beside it.
+
+    Raises:
+        ConfigurationError: If something could heat and nobody says to stay.
+    """
+    if lab.target != "hardware" or attended:
+        return
+    hot = [name for name, device in lab.devices.items() if device.heats]
+    if hot:
+        raise ConfigurationError(
+            f"{', '.join(hot)} can heat and nothing supervises it yet: stay beside it "
+            "and say --attended"
+        )
+
+
+@contextlib.contextmanager
+def _abort_on_signals(lab: OpenLab) -> Iterator[None]:
+    """Abort the plan on SIGINT and SIGTERM; a second signal changes nothing."""
+
+    def stop(number: int, _: object) -> None:
+        from ppu.twin.job import tell
+
+        tell(f"{signal.Signals(number).name}: stopping; wait for the last lines")
+        lab.host.abort(f"stopped by {signal.Signals(number).name}")
+
+    before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave_safely(job: Job) -> None:
+    """Bring everything to its abort state, and say where things are."""
+    from ppu.twin.job import tell
+
+    for line in job.make_safe():
+        tell(line)
+
+
+@contextlib.contextmanager
+def _progress(lab: OpenLab) -> Iterator[None]:
+    """Tell steps, lab time, temperature and expected end while a plan runs."""
+    from ppu.cli.progress import Progress
+
+    progress = Progress(lab)
+    progress.start()
+    try:
+        yield
+    finally:
+        progress.stop()
+
+
+def _tell_failure(exc: PPUError, code: int, *, as_json: bool) -> None:
+    sys.stderr.write(f"error: {exc}\n")
+    if as_json:
+        content = {
+            "schema_version": 1,
+            "error": {"kind": type(exc).__name__, "text": str(exc)},
+            "exit_code": int(code),
+        }
+        sys.stdout.write(json.dumps(content) + "\n")
+
+
+def _tell_result(result: dict[str, Any], out: Path) -> None:
+    """Print the result for people."""
+    lines = [
+        f"  {phase['name']:16} {100 * phase['weight_fraction']:6.2f} wt% "
+        f"+- {100 * phase['standard_error']:.2f}"
+        for phase in result.get("phases", ())
+    ]
+    if lines:
+        lines.insert(0, "phases:")
+        lines.append(f"confidence: {result['confidence']}")
+        lines += [f"  {reason}" for reason in result["confidence_reasons"]]
+    sample = result.get("sample")
+    if sample is not None:
+        lines.append(
+            f"sample {sample['id']} in {sample['container']}: "
+            f"{sample['mass_before_g']:.4f} g before, {sample['mass_after_g']:.4f} g "
+            "after"
+        )
+    hours = result["lab_time_s"] / 3600
+    pace = result["lab_time_s"] / max(result["run_time_s"], 1e-9)
+    lines.append(
+        f"lab time {hours:.2f} h in {result['run_time_s']:.2f} s "
+        f"({pace:,.0f} x), {result['wall_time_s']:.2f} s in all"
+    )
+    incidents = result["incidents"]
+    lines.append(f"incidents: {len(incidents) or 'none'}")
+    lines += [f"  {i['device']}: {i['kind']}: {i['text']}" for i in incidents]
+    lines.append(f"report: {out / result['files']['report']}")
+    if result["simulated"]:
+        lines.append("simulated: no real sample was made or measured")
+    sys.stdout.write("\n".join(lines) + "\n")

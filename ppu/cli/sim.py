@@ -1,0 +1,187 @@
+"""``ppu sim``: serve a lab's simulated instruments in a process of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ppu.cli import main
+from ppu.cli.run import read_pace
+from ppu.core.errors import ConfigurationError, nearest
+
+if TYPE_CHECKING:
+    from ppu.core.labfile import LabFile
+    from ppu.core.labtime import LabTimeLoop
+    from ppu.twin.bench import Bench
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the command to *app*."""
+    app.command(epilog="Example: ppu sim --pace 600 --write-lab bench.yaml")(sim)
+
+
+def sim(
+    lab: Annotated[str, typer.Argument(help="Lab name or lab file.")] = "a-lab",
+    only: Annotated[
+        list[str] | None, typer.Option(help="Serve only this device; repeatable.")
+    ] = None,
+    pace: Annotated[str, typer.Option(help="Lab seconds per wall second.")] = "1",
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the world.")] = None,
+    json_: Annotated[
+        bool, typer.Option("--json", help="Print endpoints as one JSON object.")
+    ] = False,
+    write_lab: Annotated[
+        Path | None,
+        typer.Option(help="Write a lab file whose hardware leads here."),
+    ] = None,
+) -> None:
+    """Serve simulated instruments until SIGINT or SIGTERM."""
+    from ppu.core.labfile import load_lab
+    from ppu.core.labtime import LabTimeLoop
+    from ppu.core.registry import find_lab
+    from ppu.twin.bench import Bench
+
+    main.set_up_logging(verbose=False)
+    speed = read_pace(pace)
+    if not isinstance(speed, float):
+        raise ConfigurationError(
+            "--pace jump: other programs live in real time; give a number"
+        )
+    path = find_lab(lab)
+    file = load_lab(path)
+    names = tuple(only or ())
+    for name in names:
+        if name not in file.devices:
+            raise ConfigurationError(
+                f"--only {name}: no such device; {nearest(name, file.devices)}"
+            )
+    nonces = make_nonces(file, names)
+    bench = Bench(
+        file, path, file.seed if seed is None else seed, nonces=nonces, only=names
+    )
+    loop = LabTimeLoop(speed)
+    try:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(
+                _serve(loop, file, path, bench, nonces, write_lab, as_json=json_)
+            )
+    finally:
+        incidents = bench.world.incidents
+        for incident in incidents:
+            sys.stderr.write(
+                f"incident at {incident.lab_time_s:.0f} s: {incident.device}: "
+                f"{incident.kind}: {incident.text}\n"
+            )
+
+
+def make_nonces(file: LabFile, only: tuple[str, ...]) -> dict[str, str]:
+    """Return a fresh number for each device, to tell this bench from any other.
+
+    Four digits, because a Eurotherm's customer id has no more. A serial number that
+    the lab file states stays.
+    """
+    import secrets
+
+    names = [name for name in file.devices if not only or name in only]
+    numbers = secrets.SystemRandom().sample(range(1000, 10000), len(names))
+    return {
+        name: str(number)
+        if file.devices[name].serial_number == "unset"
+        else file.devices[name].serial_number
+        for name, number in zip(names, numbers, strict=True)
+    }
+
+
+async def _serve(
+    loop: LabTimeLoop,
+    file: LabFile,
+    path: Path,
+    bench: Bench,
+    nonces: dict[str, str],
+    write_lab: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    await bench.start()
+    try:
+        devices = {name: describe(bench, file, name) for name in bench.instruments}
+        if write_lab is not None:
+            write_bench_lab(write_lab, path, loop, bench, nonces)
+        content = {
+            "lab": file.lab,
+            "pace": loop.pace,
+            "epoch": loop.epoch,
+            "devices": devices,
+        }
+        if as_json:
+            sys.stdout.write(json.dumps(content) + "\n")
+        else:
+            sys.stdout.write(f"lab {file.lab} at pace {loop.pace:g}; Ctrl-C ends it\n")
+            for name, facts in devices.items():
+                settings = ", ".join(f"{k} {v}" for k, v in facts["settings"].items())
+                sys.stdout.write(
+                    f"  {name:16} {facts['wire']:14} {facts['endpoint']} {settings}\n"
+                )
+            if write_lab is not None:
+                sys.stdout.write(f"lab file for this bench: {write_lab}\n")
+        sys.stdout.flush()
+        await stopped.wait()
+    finally:
+        await bench.stop()
+
+
+def describe(bench: Bench, file: LabFile, name: str) -> dict[str, Any]:
+    """Return driver, wire, endpoint and line settings of one device."""
+    connection = dict(bench.connections[name])
+    transport = connection.pop("transport")
+    if transport == "serial":
+        endpoint = connection.pop("port")
+    elif transport == "http":
+        endpoint = connection.pop("url")
+    else:
+        endpoint = f"{connection.pop('host')}:{connection.pop('port')}"
+    return {
+        "driver": file.devices[name].driver,
+        "wire": bench.instruments[name].wire,
+        "endpoint": endpoint,
+        "settings": connection,
+    }
+
+
+def write_bench_lab(
+    target: Path, source: Path, loop: LabTimeLoop, bench: Bench, nonces: dict[str, str]
+) -> None:
+    """Write the lab file *source* again, its hardware leading to *bench*."""
+    import yaml
+
+    content = yaml.safe_load(source.read_text(encoding="utf-8"))
+    served = bench.connections
+    content["devices"] = {
+        name: {**entry, "hardware": served[name]}
+        for name, entry in content["devices"].items()
+        if name in served
+    }
+    content["simulated_bench"] = {
+        "epoch": loop.epoch,
+        "pace": loop.pace,
+        "nonces": nonces,
+    }
+    temporary = target.with_name(target.name + ".part")
+    try:
+        temporary.write_text(
+            "# Written by `ppu sim --write-lab`; valid while that process runs.\n"
+            + yaml.safe_dump(content, sort_keys=False),
+            encoding="utf-8",
+        )
+    except OSError as exc:
+        raise ConfigurationError(f"--write-lab {target}: {exc.strerror}") from exc
+    temporary.replace(target)

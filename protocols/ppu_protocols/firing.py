@@ -1,0 +1,107 @@
+"""Fire a sample that is there already, and weigh it before and after."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ppu.core.capabilities import Balance, FiringProfile, Furnace, Segment
+from ppu.core.errors import LimitError
+from ppu.plans import Lab, MsgGenerator, ProtocolResult, protocol
+from ppu_protocols.steps import (
+    fire,
+    free_slot,
+    move_container,
+    tare_balance,
+    weigh_container,
+)
+
+__all__ = ["FireSampleParameters", "FireSampleResult", "fire_sample"]
+
+
+class FireSampleParameters(BaseModel):
+    """What to fire, and how."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    container: str = Field(
+        default="crucible_04", description="Container with the sample"
+    )
+    ramp_degc_per_min: float = Field(default=5.0, gt=0, le=100, allow_inf_nan=False)
+    temperature_degc: float = Field(default=900.0, gt=0, le=3000, allow_inf_nan=False)
+    hold_s: float = Field(default=3600.0, ge=0, le=1e6, allow_inf_nan=False)
+    cool_to_degc: float = Field(
+        default=60.0,
+        ge=30,
+        le=1000,
+        allow_inf_nan=False,
+        description="The crucible is taken out when the chamber is below this",
+    )
+
+    def profile(self) -> FiringProfile:
+        """Return the firing these parameters describe."""
+        segment = Segment(self.temperature_degc, self.ramp_degc_per_min, self.hold_s)
+        return FiringProfile((segment,), self.cool_to_degc)
+
+
+class FiredSample(BaseModel):
+    """A sample, weighed before and after."""
+
+    id: str
+    container: str
+    mass_before_g: float
+    mass_after_g: float
+    loss_percent: float = Field(description="Of the mass before")
+
+
+class FireSampleResult(ProtocolResult):
+    """What came of it."""
+
+    sample: FiredSample
+
+
+def check(lab: Lab, parameters: FireSampleParameters) -> None:
+    """Refuse what the furnace does not allow, or an empty container."""
+    furnace = lab.the(Furnace)
+    furnace.check_profile(parameters.profile())
+    free_slot(lab, furnace)
+    if not lab.container(parameters.container).contents:
+        raise LimitError(f"{parameters.container} is empty; nothing to fire")
+    lab.the(Balance)
+
+
+@protocol(
+    version="1",
+    hazards=("The furnace and the crucible get hot.",),
+    check=check,
+)
+def fire_sample(
+    lab: Lab, parameters: FireSampleParameters
+) -> MsgGenerator[FireSampleResult]:
+    """Tare, weigh, fire, cool and weigh one sample."""
+    container = parameters.container
+    lab.claim_container(container)
+    balance, furnace = lab.the(Balance), lab.the(Furnace)
+    yield from tare_balance(lab, balance)
+    yield from move_container(lab, container, balance.pan)
+    before = yield from weigh_container(lab, container, balance)
+    yield from move_container(lab, container, free_slot(lab, furnace))
+    record = yield from fire(lab, furnace, parameters.profile())
+    yield from move_container(lab, container, lab.home_of(container))
+    yield from tare_balance(lab, balance)
+    yield from move_container(lab, container, balance.pan)
+    after = yield from weigh_container(lab, container, balance)
+    yield from move_container(lab, container, lab.home_of(container))
+    return FireSampleResult(
+        sample=FiredSample(
+            id=lab.sample_id,
+            container=container,
+            mass_before_g=before,
+            mass_after_g=after,
+            loss_percent=100.0 * (before - after) / before,
+        ),
+        parameters_actual={
+            "container": container,
+            "temperature_degc": record.max_temperature_degc,
+            "hold_s": sum(record.dwell_s),
+        },
+    )

@@ -1,0 +1,1 @@
+"""Lab files that come with PPU."""
