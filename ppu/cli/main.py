@@ -111,7 +111,8 @@ def set_up_logging(*, verbose: bool) -> None:
         logger.handlers = [handler]
         logger.setLevel(level)
         logger.propagate = False
-    # Its own account of garbage on the line; ours names the device.
+    # Their own accounts of failures; ours name the device and what to do.
+    logging.getLogger("bluesky").setLevel(logging.CRITICAL)
     logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
 
 

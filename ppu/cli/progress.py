@@ -45,7 +45,6 @@ class Progress:
         return f"[{duration(elapsed):>9}]"
 
     def _tell_step(self, step: StepRecord) -> None:
-        name = step.name.replace("_", " ")
         if step.ended_s is not None:
             self._step = None
             return
@@ -53,7 +52,7 @@ class Progress:
         end = ""
         if step.expected_s is not None:
             end = f", about {duration(step.expected_s)}"
-        tell(f"{self._now()} {name}{end}")
+        tell(f"{self._now()} {step.label}{end}")
 
     def _tell_document(self, name: str, document: Mapping[str, Any]) -> None:
         if name != "event_page":

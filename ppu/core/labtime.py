@@ -54,12 +54,13 @@ class Debt:
         loop: The loop that must not jump while something is owed.
     """
 
-    __slots__ = ("_amount", "_loop", "name")
+    __slots__ = ("_amount", "_is_closed", "_loop", "name")
 
     def __init__(self, name: str, loop: LabTimeLoop) -> None:
         self.name = name
         self._loop = loop
         self._amount = 0
+        self._is_closed = False
 
     @property
     def amount(self) -> int:
@@ -67,16 +68,35 @@ class Debt:
         return self._amount
 
     def add(self, amount: int) -> None:
-        """Owe *amount* more (negative: less)."""
+        """Owe *amount* more (negative: less); nothing is owed on a closed link."""
+        if self._is_closed:
+            return
         was_owing = self._amount > 0
         self._amount += amount
         is_owing = self._amount > 0
         if was_owing is not is_owing:
             self._loop.n_owing += 1 if is_owing else -1
 
+    def settle(self, n_bytes: int) -> None:
+        """Take note that *n_bytes* were read.
+
+        They may be more than is owed: bytes that were under way when the link was
+        closed and opened again were forgotten, but still arrive.
+        """
+        self.add(-min(n_bytes, max(self._amount, 0)))
+
     def clear(self) -> None:
-        """Forget the debt: the link was closed, what was under way is lost."""
+        """Forget the debt: what was under way is lost."""
         self.add(-self._amount)
+
+    def close(self) -> None:
+        """Forget the debt, and owe nothing more: nobody reads what is sent now."""
+        self.clear()
+        self._is_closed = True
+
+    def open(self) -> None:
+        """Count again: somebody reads what is sent."""
+        self._is_closed = False
 
 
 class _LabTimeSelector(selectors.BaseSelector):
@@ -120,6 +140,8 @@ class LabTimeLoop(asyncio.SelectorEventLoop):
             or :data:`TWIN_EPOCH` when jumping.
         start: Lab time at which the loop starts [s].
     """
+
+    _closed = True  # asyncio's __del__ asks even if the arguments were refused
 
     def __init__(
         self,

@@ -78,7 +78,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "")
         mark = ' class="number"' if is_number else ""
         return f"<td{mark}>{html.escape(str(value))}</td>"
 
-    heads = "".join(f"<th scope=col>{html.escape(name)}</th>" for name in head)
+    rows = list(rows)
+
+    def title(column: int, name: str) -> str:
+        cells = [cell(row[column]) for row in rows]
+        is_number = bool(cells) and all("number" in text for text in cells)
+        mark = ' class="number"' if is_number else ""
+        return f"<th scope=col{mark}>{html.escape(name)}</th>"
+
+    heads = "".join(title(column, name) for column, name in enumerate(head))
     lines = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
     told = f"<caption>{html.escape(caption)}</caption>" if caption else ""
     return (
@@ -215,13 +223,13 @@ def _timeline(record: RunRecord) -> Section:
             label=step.kind if step.kind not in shown else None,
         )
         shown.add(step.kind)
-    axes.set_yticks(range(len(steps)), [step.name.replace("_", " ") for step in steps])
+    axes.set_yticks(range(len(steps)), [step.label for step in steps])
     axes.invert_yaxis()
     axes.set_xlabel("lab time since the start [h]")
     axes.legend(loc="lower left")
     rows = [
         (
-            step.name.replace("_", " "),
+            step.label,
             step.kind,
             duration(step.begun_s - record.started_s),
             duration((step.ended_s or step.begun_s) - step.begun_s),
@@ -368,8 +376,9 @@ section {{
   color: var(--ink); opacity: .05; transform: rotate(-24deg);
   pointer-events: none; overflow: hidden;
 }}
-figure {{ margin: 0 0 1rem; }}
-figure svg {{ width: 100%; height: auto; display: block; }}
+figure {{ margin: 0 0 1rem; overflow-x: auto; }}
+figure svg {{ width: 100%; min-width: 36rem; height: auto; display: block; }}
+figcaption {{ position: sticky; left: 0; }}
 figure text {{ font-family: system-ui, sans-serif !important; }}
 .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; width: 100%; font-size: .92rem; }}
@@ -377,9 +386,8 @@ th, td {{
   text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--faint);
 }}
 th {{ color: var(--soft); font-weight: 600; }}
-td.number {{
-  font-variant-numeric: tabular-nums; text-align: right; white-space: nowrap;
-}}
+th.number, td.number {{ text-align: right; }}
+td.number {{ font-variant-numeric: tabular-nums; white-space: nowrap; }}
 .verdict {{ font-size: 1.1rem; font-weight: 600; }}
 ul.reasons {{ margin: .3rem 0 0; padding-left: 1.2rem; }}
 @media print {{ section {{ break-inside: avoid; }} .watermark {{ opacity: .08; }} }}

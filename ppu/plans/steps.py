@@ -35,6 +35,20 @@ class StepRecord:
     arguments: Any = None
     ended_s: float | None = None
 
+    @property
+    def label(self) -> str:
+        """The step in words: its name and what it acts on.
+
+        Example:
+            >>> StepRecord("move_container", "irreversible", 0.0, arguments=[
+            ...     ["lab a-lab", "crucible_01", "balance.pan"], {}]).label
+            'move container: crucible_01, balance.pan'
+        """
+        name = self.name.replace("_", " ")
+        words = self.arguments[0][1:] if self.arguments else []
+        names = [word for word in words if isinstance(word, str)]
+        return f"{name}: {', '.join(names)}" if names else name
+
 
 def plain(value: Any) -> Any:
     """Return *value* as plain JSON data; a lab stands for itself by its name."""
@@ -54,7 +68,7 @@ def plain(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if hasattr(value, "name"):
-        return f"{type(value).__name__} {value.name}"
+        return value.name
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a step cannot record a {type(value).__name__}: {value!r}")

@@ -96,12 +96,13 @@ class Journal:
                 yield row.sequence, row.lab_time_s, row.kind, json.loads(row.content)
 
     def export_documents(self, path: Path) -> None:
-        """Write all documents to *path*, one JSON array [name, document] a line."""
+        """Write all documents to *path*, one ``{"name", "doc"}`` object a line."""
         temporary = path.with_suffix(".part")
         with temporary.open("w", encoding="utf-8") as file:
             for _, _, _, content in self.entries("document"):
                 line = json.dumps(
-                    [content["name"], content["document"]], separators=(",", ":")
+                    {"name": content["name"], "doc": content["document"]},
+                    separators=(",", ":"),
                 )
                 file.write(line + "\n")
         temporary.replace(path)

@@ -148,8 +148,14 @@ class Link(ABC):
             ConnectError: If it cannot be opened or a stranger answers.
         """
         async with self._lock:
-            if not self.is_open:
+            if self.is_open:
+                return
+            try:
                 await self._open_and_identify()
+            except (ReplyTimeout, LinkBroken, MalformedReply) as exc:
+                raise ConnectError(
+                    f"{exc}; is it on, and are address and line settings right?"
+                ) from exc
 
     async def close(self) -> None:
         """Close the path; the next exchange opens it again."""
@@ -281,6 +287,7 @@ class ByteLink(Link):
         self._must_drain = False
         self._debt: Debt | None = None
         self._heard: asyncio.Event | None = None
+        self._last_received = bytearray()
 
     @abstractmethod
     def _write(self, data: bytes) -> None:
@@ -321,6 +328,7 @@ class ByteLink(Link):
         if self._must_drain:
             await self._drain(loop)
         self._buffer.clear()
+        self._last_received.clear()
         future: asyncio.Future[T] = loop.create_future()
         self._answer = _Answer(decode, future)
         started = loop.time()
@@ -371,12 +379,11 @@ class ByteLink(Link):
         if answer is None or answer.future.done():
             return
         self.was_late = True
-        self._last_received = bytes(self._buffer)
         answer.future.set_exception(
             ReplyTimeout(
                 f"{self.device}: no complete reply from {self.endpoint} within "
                 f"{wait:g} s to {_readable(request)}; received "
-                f"{_readable(bytes(self._buffer))}"
+                f"{_readable(bytes(self._last_received))}"
             )
         )
 
@@ -399,22 +406,20 @@ class ByteLink(Link):
             f"last {_readable(bytes(self._buffer[-32:]))}"
         )
 
-    _last_received: bytes | bytearray = b""
-
     # -- called by the path --------------------------------------------------------
 
     def _received(self, data: bytes) -> None:
         """Take what came; unsolicited bytes are dropped."""
         self._n_received += len(data)
         if self._debt is not None:
-            self._debt.add(-len(data))
+            self._debt.settle(len(data))
         if self._heard is not None:
             self._heard.set()
         answer = self._answer
         if answer is None or answer.future.done():
             return
         self._buffer += data
-        self._last_received = bytes(self._buffer)
+        self._last_received += data
         try:
             reply = answer.decode(self._buffer)
         except MalformedReply as exc:
@@ -436,10 +441,17 @@ class ByteLink(Link):
                 LinkBroken(f"{self.device}: {self.endpoint}: {reason}")
             )
 
-    def _opened(self) -> None:
-        """The path is open and empty."""
+    def _opened(self, *, is_new: bool) -> None:
+        """The path is open.
+
+        Args:
+            is_new: Whether nothing sent before can arrive on it. An instrument on a
+                serial line does not know that its port was closed meanwhile.
+        """
         loop = running_loop()
         if loop.is_jumping:
             self._debt = loop.debt(self.endpoint)
+            self._debt.open()
         self._buffer.clear()
-        self._must_drain = False
+        if is_new:
+            self._must_drain = False

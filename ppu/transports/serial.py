@@ -97,7 +97,7 @@ class SerialLink(ByteLink):
         self._fd = self._port.fileno()
         self._port.reset_input_buffer()
         asyncio.get_running_loop().add_reader(self._fd, self._readable)
-        self._opened()
+        self._opened(is_new=False)
 
     def _explain(self, exc: Exception) -> str:
         line = self.connection
@@ -130,7 +130,7 @@ class SerialLink(ByteLink):
         self._unsent = b""
         self._is_writing = False
         if self._debt is not None:
-            self._debt.clear()
+            self._debt.close()
         port.close()
 
     @override

@@ -86,7 +86,7 @@ class TcpLink(ByteLink):
         finally:
             release()
         self._transport = transport
-        self._opened()
+        self._opened(is_new=True)
 
     @override
     async def _close(self) -> None:
@@ -94,7 +94,7 @@ class TcpLink(ByteLink):
         if transport is not None:
             transport.abort()
             if self._debt is not None:
-                self._debt.clear()
+                self._debt.close()
 
     @override
     def _write(self, data: bytes) -> None:

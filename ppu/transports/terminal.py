@@ -50,7 +50,7 @@ class TerminalLink(ByteLink):
             )
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), self._readable)
         self._is_open = True
-        self._opened()
+        self._opened(is_new=True)
 
     @override
     async def _close(self) -> None:

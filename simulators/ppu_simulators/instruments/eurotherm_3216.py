@@ -293,25 +293,19 @@ class SimulatedEurotherm3216:
         value = self._registers[address]
         return value - 0x10000 if value >= 0x8000 else value
 
-    def _live(self, address: int) -> int | None:
-        """Return the value of a register that follows the process."""
-        if address == 1:
-            return round(self._pv_degc * 10)
-        if address == 2:
-            return self._registers[24]
-        if address == 4:
-            return round(self._output * 1000)
-        if address == 5:
-            return round(self._setpoint_degc * 10)
-        if address == 23:
-            return self._programmer.status
-        if address == 75:
-            return self._status_word()
-        if address == 76:
-            return self._status_word() ^ 0xFFFF
-        if address == 258:
-            return 0
-        return None
+    def _live(self) -> dict[int, int]:
+        """Return the registers that follow the process."""
+        status = self._status_word()
+        return {
+            1: round(self._pv_degc * 10),
+            2: self._registers[24],
+            4: round(self._output * 1000),
+            5: round(self._setpoint_degc * 10),
+            23: self._programmer.status,
+            75: status,
+            76: status ^ 0xFFFF,
+            258: 0,
+        }
 
     def _status_word(self) -> int:
         word = 0
@@ -328,17 +322,13 @@ class SimulatedEurotherm3216:
     def read(self, address: int, count: int, time: float) -> list[int]:
         """Return registers; unlisted ones inside a block read 0 (our assumption)."""
         self._world.advance(time)
-        values = []
-        for register in range(address, address + count):
-            value = self._live(register)
-            if value is None:
-                value = self._registers.get(register)
-            if value is None:
-                if count == 1:
-                    raise ModbusRefusal(ILLEGAL_ADDRESS)
-                value = 0
-            values.append(value & 0xFFFF)
-        return values
+        known = self._registers | self._live()
+        if count == 1 and address not in known:
+            raise ModbusRefusal(ILLEGAL_ADDRESS)
+        return [
+            known.get(register, 0) & 0xFFFF
+            for register in range(address, address + count)
+        ]
 
     def write(self, address: int, values: list[int], time: float) -> None:
         """Take new values, all or none."""

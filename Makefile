@@ -1,0 +1,55 @@
+# Two commands are all a newcomer needs: `make demo` and `make test`. Each sets up what
+# it needs in .venv; only Python 3.11 or later with venv and pip must be there.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: help demo test unit lint types contracts wheel bench clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "PPU needs Python 3.11 or later; say make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "no venv module: install it (Debian: apt-get install python3-venv)"; exit 1; }
+
+$(VENV)/.run: pyproject.toml | $(BIN)/python
+	@echo "installing PPU into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	@echo "installing PPU and its development tools into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $(VENV)/.run $@
+
+demo: $(VENV)/.run  ## Make barium titanate on the simulated lab and open nothing but a report
+	@$(BIN)/ppu run solid_state_synthesis
+
+test: $(VENV)/.dev  ## Run all tests
+	@$(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+unit: $(VENV)/.dev  ## Run the unit tests only
+	@$(BIN)/python -m pytest -n 2 -q tests/unit ppu drivers simulators protocols
+
+lint: $(VENV)/.dev  ## Check style
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev  ## Check types
+	@$(BIN)/mypy
+
+contracts: $(VENV)/.dev  ## Check who may import whom
+	@$(BIN)/lint-imports
+
+wheel: $(VENV)/.dev  ## Build sdist and wheel, and try the wheel in a fresh environment
+	@$(BIN)/python tests/wheel/check_wheel.py
+
+bench: $(VENV)/.dev  ## Measure, and write docs/performance.md
+	@$(BIN)/python tests/bench/bench.py docs/performance.md
+
+clean:  ## Remove everything that was built or installed here
+	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis \
+	  .import_linter_cache

@@ -1,0 +1,303 @@
+"""Measure what the project promises, and write docs/performance.md.
+
+Run by `make bench`. Timings are only ever reported here; no test asserts one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import serial
+from pymodbus.client import AsyncModbusSerialClient
+
+from ppu.core.labfile import load_lab
+from ppu.core.labtime import Debt, LabTimeLoop, stopwatch
+from ppu.core.registry import find_lab
+from ppu.devices.build import build_devices
+from ppu.twin.bench import Bench
+
+ROUNDS = 5
+EXCHANGES = 400
+RUNS = 3
+
+Once = Callable[[], Awaitable[object]]
+
+
+@dataclass
+class Ratio:
+    """One driver reading beside the bare client library's same exchange."""
+
+    wire: str
+    bare_ms: float
+    driver_ms: float
+
+    @property
+    def factor(self) -> float:
+        """Driver over bare."""
+        return self.driver_ms / self.bare_ms
+
+
+# -- bare clients ---------------------------------------------------------------------
+#
+# Each pays the debt of a jumping loop (what it wrote and what it read), because
+# without that its every exchange would time out; nothing else is added to the library.
+
+
+class BareModbus:
+    """pymodbus's own serial client."""
+
+    def __init__(self, connection: dict[str, Any], debt: Debt) -> None:
+        self._debt = debt
+        self._counted = 0
+        self._client = AsyncModbusSerialClient(
+            connection["port"],
+            baudrate=connection["baudrate"],
+            retries=0,
+            timeout=1,
+            trace_packet=self._pay,
+        )
+
+    def _pay(self, sending: bool, data: bytes) -> bytes:
+        if sending:
+            self._counted = 0
+            self._debt.add(len(data))
+        else:  # pymodbus shows the whole buffer again each time it grows
+            self._debt.add(self._counted - len(data))
+            self._counted = len(data)
+        return data
+
+    async def open(self) -> None:
+        """Open the port."""
+        await self._client.connect()
+
+    async def once(self) -> object:
+        """Read register 1."""
+        reply = await self._client.read_holding_registers(1, count=1, device_id=1)
+        return reply.registers[0]
+
+    async def close(self) -> None:
+        """Close the port."""
+        self._client.close()
+
+
+class BareSerial:
+    """pyserial on the loop, for the balance."""
+
+    def __init__(self, connection: dict[str, Any], debt: Debt) -> None:
+        self._debt = debt
+        self._connection = connection
+        self._buffer = b""
+        self._future: asyncio.Future[bytes] | None = None
+
+    async def open(self) -> None:
+        """Open the port."""
+        self._port = serial.Serial(
+            self._connection["port"], self._connection["baudrate"], timeout=0
+        )
+        asyncio.get_running_loop().add_reader(self._port.fileno(), self._readable)
+
+    def _readable(self) -> None:
+        data = self._port.read(1024)
+        self._debt.add(-len(data))
+        self._buffer += data
+        if self._buffer.endswith(b"\r\n") and self._future is not None:
+            line, self._buffer = self._buffer, b""
+            self._future.set_result(line)
+            self._future = None
+
+    async def once(self) -> object:
+        """Ask for the weight."""
+        self._future = asyncio.get_running_loop().create_future()
+        self._debt.add(4)
+        self._port.write(b"SI\r\n")
+        line = await asyncio.wait_for(self._future, 1.0)
+        return float(line.split()[2])
+
+    async def close(self) -> None:
+        """Close the port."""
+        asyncio.get_running_loop().remove_reader(self._port.fileno())
+        self._port.close()
+
+
+class BareHttp:
+    """aiohttp's own client."""
+
+    def __init__(self, connection: dict[str, Any], debt: Debt) -> None:
+        self._debt = debt
+        self._url = connection["url"]
+
+    async def open(self) -> None:
+        """Make the session."""
+        connector = aiohttp.TCPConnector(limit=1, keepalive_timeout=1e9)
+        self._session = aiohttp.ClientSession(self._url, connector=connector)
+
+    async def once(self) -> object:
+        """Ask for the status."""
+        self._debt.add(1)
+        try:
+            async with self._session.get("/GetStatus") as response:
+                content = await response.json()
+        finally:
+            self._debt.add(-1)
+        return content["Data"]
+
+    async def close(self) -> None:
+        """Close the session."""
+        await self._session.close()
+
+
+async def time_exchanges(once: Once) -> float:
+    """Return milliseconds for one exchange, the mean of many."""
+    await once()
+    elapsed = stopwatch()
+    for _ in range(EXCHANGES):
+        await once()
+    return 1000 * elapsed() / EXCHANGES
+
+
+async def compare(loop: LabTimeLoop) -> list[Ratio]:
+    """Measure driver and bare client in alternating rounds."""
+    path = find_lab("a-lab")
+    lab = load_lab(path)
+    names = ("furnace_1", "balance", "dosing_robot")
+    bench = Bench(lab, path, 0, only=names)
+    await bench.start()
+    devices: dict[str, Any] = dict(build_devices(lab, path, bench.connections, names))
+    cases: tuple[tuple[str, str, type[Any], str], ...] = (
+        ("Modbus RTU", "furnace_1", BareModbus, "process_value"),
+        ("MT-SICS", "balance", BareSerial, "present_mass"),
+        ("HTTP", "dosing_robot", BareHttp, "is_running"),
+    )
+    ratios = []
+    for wire, name, bare_class, signal in cases:
+        device = devices[name]
+        connection = bench.connections[name]
+        debt = loop.debt(str(connection.get("port", connection.get("url"))))
+        timings: dict[str, list[float]] = {"bare": [], "driver": []}
+        for _ in range(ROUNDS):
+            bare = bare_class(connection, debt)
+            await bare.open()
+            timings["bare"].append(await time_exchanges(bare.once))
+            await bare.close()
+            debt.clear()
+            await device.connect_link()
+            reader = device.signals()[signal]
+            timings["driver"].append(await time_exchanges(reader.get_value))
+            await device.disconnect()
+            debt.clear()
+        ratios.append(
+            Ratio(
+                wire,
+                statistics.median(timings["bare"]),
+                statistics.median(timings["driver"]),
+            )
+        )
+    await bench.stop()
+    return ratios
+
+
+def run_command(*words: str) -> tuple[float, str]:
+    """Run ``ppu`` with *words*; return wall seconds by an outside stopwatch."""
+    command = [str(Path(sys.executable).with_name("ppu")), *words]
+    elapsed = stopwatch()
+    done = subprocess.run(  # noqa: S603 - our own command
+        command, check=True, capture_output=True, text=True
+    )
+    return elapsed(), done.stdout
+
+
+def measure_demonstrations() -> list[tuple[float, dict[str, Any]]]:
+    """Run the demonstration a few times; return wall seconds and results."""
+    runs = []
+    for number in range(RUNS):
+        with tempfile.TemporaryDirectory() as out:
+            wall, printed = run_command(
+                "run", "solid_state_synthesis", "--json", "--out", f"{out}/{number}"
+            )
+        runs.append((wall, json.loads(printed)))
+    return runs
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def write_page(
+    ratios: list[Ratio], runs: list[tuple[float, dict[str, Any]]], help_s: float
+) -> str:
+    """Return the page."""
+    paces = [r["lab_time_s"] / r["run_time_s"] for _, r in runs]
+    walls = [wall for wall, _ in runs]
+    result = runs[0][1]
+    lines = [
+        "# Performance",
+        "",
+        "Written by `make bench`; run it again to check every figure. Timings depend "
+        "on the machine and on what else it does, so they are reported, not tested.",
+        "",
+        f"Machine: {processor()}, {os.cpu_count()} cores, Python "
+        f"{platform.python_version()}.",
+        "",
+        "## The demonstration",
+        "",
+        "`ppu run solid_state_synthesis` on the jumping twin: real drivers, real wire "
+        "bytes, the furnace sampled every 10 s of lab time.",
+        "",
+        f"| figure | median of {len(runs)} | required |",
+        "|---|---|---|",
+        f"| lab time | {result['lab_time_s'] / 3600:.2f} h | |",
+        f"| pace after start-up (`lab_time_s / run_time_s`) | "
+        f"{statistics.median(paces):,.0f} x | 12,000 x |",
+        f"| whole command, outside stopwatch | {statistics.median(walls):.2f} s "
+        "| 12 s |",
+        f"| `ppu --help` | {help_s:.2f} s | 0.5 s |",
+        "",
+        "## One driver reading beside the bare client library",
+        "",
+        f"The same exchange on the jumping loop in one process, {EXCHANGES} exchanges "
+        f"a round, medians of {ROUNDS} alternating rounds. The driver's reading adds "
+        "the deadline, the checks, retries, counters, the lock and the ophyd-async "
+        "signal. Bare clients: pymodbus, pyserial on the loop, aiohttp.",
+        "",
+        "| wire | bare | driver | factor | required |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {r.wire} | {r.bare_ms:.3f} ms | {r.driver_ms:.3f} ms | {r.factor:.2f} | 2 |"
+        for r in ratios
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Measure everything and write the page named on the command line."""
+    loop = LabTimeLoop(None)
+    with loop.active():
+        ratios = loop.run_until_complete(compare(loop))
+    loop.close()
+    help_s = statistics.median(run_command("--help")[0] for _ in range(RUNS))
+    page = write_page(ratios, measure_demonstrations(), help_s)
+    Path(sys.argv[1]).write_text(page, encoding="utf-8")
+    sys.stdout.write(page)
+
+
+if __name__ == "__main__":
+    main()
