@@ -65,7 +65,7 @@ class _Act:
     """Something the robot will do at a lab time."""
 
     due: float
-    do: Callable[[float], None]
+    do: Callable[[_Work, float], None]
 
 
 @dataclass
@@ -151,12 +151,13 @@ class SimulatedLabmanPowderRobot:
     def advance(self, time: float) -> None:
         """Do everything that is due until lab time *time* [s]."""
         while self._work is not None and self._work.acts:
-            act = self._work.acts[0]
+            work = self._work
+            act = work.acts[0]
             if act.due > time:
                 return
             # Pouring looks at the world again, and so comes back here.
-            del self._work.acts[0]
-            act.do(act.due)
+            del work.acts[0]
+            act.do(work, act.due)
 
     def put_in(self, container: Container, time: float) -> None:
         """Take note that *container* stands in the rack."""
@@ -205,13 +206,14 @@ class SimulatedLabmanPowderRobot:
                 )
 
             def pour(
+                work: _Work,
                 now: float,
                 dispense: _PowderDispense = dispense,
                 mass_g: float = outcome.mass_g,
                 weighed_g: float = weighed,
                 trouble: str | None = trouble,
             ) -> None:
-                self._pour(now, dispense, mass_g, weighed_g, trouble)
+                self._pour(work, now, dispense, mass_g, weighed_g, trouble)
 
             work.acts.append(_Act(due, pour))
             if trouble is not None:
@@ -230,6 +232,7 @@ class SimulatedLabmanPowderRobot:
 
     def _pour(
         self,
+        work: _Work,
         time: float,
         dispense: _PowderDispense,
         mass_g: float,
@@ -238,42 +241,36 @@ class SimulatedLabmanPowderRobot:
     ) -> None:
         container = self._world.at(self._station)
         if container is None:
-            self._break_off(time, f"no pot at position {self._place[1]}")
+            self._break_off(work, time, f"no pot at position {self._place[1]}")
             return
         powder = self._world.take_stock(dispense.powder, mass_g)
         self._world.pour(time, container, powder, self.name)
-        work = self._work
-        if work is not None:
-            report = self._results[work.workflow.name]["Results"][0]
-            report["PowderResults"].append(
-                {
-                    "PowderName": dispense.powder,
-                    "TargetMass": dispense.target_g,
-                    "ActualMass": weighed_g,
-                }
-            )
+        report = self._results[work.workflow.name]["Results"][0]
+        report["PowderResults"].append(
+            {
+                "PowderName": dispense.powder,
+                "TargetMass": dispense.target_g,
+                "ActualMass": weighed_g,
+            }
+        )
         if trouble is not None:
-            self._break_off(time, trouble)
+            self._break_off(work, time, trouble)
 
-    def _mix(self, time: float) -> None:
+    def _mix(self, work: _Work, time: float) -> None:
         container = self._world.at(self._station)
-        if self._work is None:
-            return
         if container is None:
-            self._break_off(time, f"no pot at position {self._place[1]}")
+            self._break_off(work, time, f"no pot at position {self._place[1]}")
             return
-        mill(container.matter, self._work.workflow.mixing_s, MIXING_ROBOT)
+        mill(container.matter, work.workflow.mixing_s, MIXING_ROBOT)
 
-    def _finish(self, _time: float) -> None:
-        if self._work is not None:
-            self._quadrants[self._work.workflow.quadrant].progress = "Complete"
+    def _finish(self, work: _Work, _time: float) -> None:
+        self._quadrants[work.workflow.quadrant].progress = "Complete"
         self._work = None
 
-    def _break_off(self, time: float, reason: str) -> None:
+    def _break_off(self, work: _Work, time: float, reason: str) -> None:
         """Stop in the middle and wait for a person."""
         self._error = reason
-        if self._work is not None:
-            self._quadrants[self._work.workflow.quadrant].progress = "Unknown"
+        self._quadrants[work.workflow.quadrant].progress = "Unknown"
         self._work = None
         self._busy_until = time
 
@@ -403,7 +400,7 @@ class SimulatedLabmanPowderRobot:
         loaded = set(self._heads.values())
         for dispense in dispenses:
             powder = dispense.get("PowderName") if isinstance(dispense, dict) else None
-            if not powder:
+            if not isinstance(powder, str) or not powder:
                 return "BlankPowderName"
             mass = dispense.get("TargetMass")
             if not (_is_within(mass, 0, _LARGEST_DOSE_G) and mass > 0):
@@ -522,7 +519,7 @@ def _number(value: Any, low: int, high: int) -> int:
     """
     try:
         number = int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = low - 1
     if not low <= number <= high:
         raise _Fault(f"{value!r} is not within {low} to {high}")

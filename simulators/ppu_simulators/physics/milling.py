@@ -31,7 +31,7 @@ class MillParameters:
     """
 
     limiting_radius_um: float = 0.3
-    milling_time_s: float = 300.0
+    milling_time_s: float = 200.0
     mixing_time_s: float = 200.0
     recovery: float = 0.98
     caked_recovery: float = 0.6

@@ -1,0 +1,602 @@
+"""Labman powder robot of an automated solid-state laboratory, JSON over HTTP.
+
+The robot's indexing rack faces either a person (or arm) or the robot. Pots are declared
+while the rack faces outwards; giving the rack back starts the work. Declaring pots and
+giving the rack back are never repeated: the status tells whether they came through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated as A
+from typing import Any, Final, TypeVar
+
+from ophyd_async.core import AsyncStatus, SignalR, StandardReadableFormat
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import override
+
+from ppu.core.capabilities import DoseRequest, PowderDoser
+from ppu.core.errors import (
+    ConnectError,
+    InstrumentError,
+    LimitError,
+    MalformedReply,
+    TransportError,
+)
+from ppu.core.labfile import DeviceEntry, LimitPair
+from ppu.core.labtime import running_loop
+from ppu.devices.http import JsonField
+from ppu.devices.instrument import DriverFacts, Identity, Instrument
+from ppu.devices.signals import Measured, record
+from ppu.transports.http import HttpClient, HttpConnection
+
+__all__ = [
+    "DosingHead",
+    "LabmanPowderRobot",
+    "LabmanPowderRobotLimits",
+    "LabmanPowderRobotSettings",
+    "RobotStatus",
+    "parse_heads",
+    "parse_results",
+    "parse_status",
+    "parse_verdict",
+    "unwrap",
+]
+
+T = TypeVar("T")
+
+_VERDICTS: Final = {
+    "NoMixingPots": "no pot is given",
+    "RepeatedPosition": "a position is given twice",
+    "PotWithNoWork": "a pot has nothing to do",
+    "InvalidCrucibleReplicates": "the number of crucibles is not allowed",
+    "InvalidHeatingDuration": "the heating duration is not allowed",
+    "InvalidEthanolVolume": "the ethanol volume is not allowed",
+    "InvalidMixerDuration": "the mixing duration is not allowed",
+    "InvalidMixerSpeed": "the mixing speed is not allowed",
+    "InvalidPosition": "the position is not allowed",
+    "InvalidTransferVolume": "the transfer volume is not allowed",
+    "BlankPowderName": "a powder has no name",
+    "InvalidPowderMass": "a powder mass is not allowed",
+    "TooManyCrucibles": "there are too many crucibles",
+    "InsufficientPipetteTips": "there are not enough pipette tips",
+    "PowderNotLoaded": "a powder is in no dosing head",
+}
+"""What each validation result but NoError says, in words."""
+
+_WRONG: Final = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+"""What reading a JSON value raises that is not built as expected."""
+
+_log = logging.getLogger("ppu.drivers")
+
+
+@dataclass(frozen=True)
+class RobotStatus:
+    """What the robot says of itself."""
+
+    serial_number: str | None
+    is_automated: bool
+    is_running: bool
+    is_user_control: bool
+    outward_quadrant: int
+    error: str | None
+    progress: Mapping[int, str]
+    """Empty, Processing, Complete or Unknown, for each quadrant."""
+    workflows: Mapping[int, str | None]
+    """Name of the workflow loaded in each quadrant."""
+
+
+@dataclass(frozen=True)
+class DosingHead:
+    """A dosing head in its rack."""
+
+    position: int
+    powder: str
+    is_empty: bool
+
+
+def unwrap(answer: Mapping[str, Any]) -> Any:
+    """Return the data in the envelope of an answer.
+
+    Raises:
+        InstrumentError: If the robot refused.
+        MalformedReply: If it is no envelope.
+
+    Example:
+        >>> unwrap({"Status": "OK", "ErrorMessage": None, "Data": {"Result": "x"}})
+        {'Result': 'x'}
+    """
+    status = answer.get("Status")
+    if status == "OK":
+        return answer.get("Data")
+    if not isinstance(status, str):
+        raise MalformedReply(f"no Status in {str(answer)[:80]}")
+    text = answer.get("ErrorMessage") or answer.get("Message") or "no reason given"
+    raise InstrumentError(f"the robot refused: {text}", status)
+
+
+def parse_status(data: Any) -> RobotStatus:
+    """Return the status in the data of ``/GetStatus``.
+
+    Raises:
+        MalformedReply: If something is missing.
+    """
+    try:
+        quadrants = {int(q["QuadrantNumber"]): q for q in data["QuadrantStatuses"]}
+        serial_number = data.get("SerialNumber")
+        return RobotStatus(
+            serial_number=None if serial_number is None else str(serial_number),
+            is_automated=bool(data["InAutomatedMode"]),
+            is_running=bool(data["RobotRunning"]),
+            is_user_control=data["IndexingRackStatus"] == "UserControl",
+            outward_quadrant=int(data["CurrentOutwardQuadrantNumber"]),
+            error=None
+            if not data["ProcessErrorMessage"]
+            else str(data["ProcessErrorMessage"]),
+            progress={n: str(q["Progress"]) for n, q in quadrants.items()},
+            workflows={n: q["LoadedWorkflowName"] for n, q in quadrants.items()},
+        )
+    except _WRONG as exc:
+        raise MalformedReply(f"no status of a powder robot: {exc!r}") from exc
+
+
+def parse_heads(data: Any) -> list[DosingHead]:
+    """Return the heads in the data of ``/DosingHeads``, by position.
+
+    Raises:
+        MalformedReply: If something is missing.
+    """
+    try:
+        heads = [
+            DosingHead(
+                int(head["Position"]), str(head["PowderName"]), head["Status"] != "OK"
+            )
+            for head in data
+        ]
+    except _WRONG as exc:
+        raise MalformedReply(f"no list of dosing heads: {exc!r}") from exc
+    return sorted(heads, key=lambda head: head.position)
+
+
+def parse_verdict(data: Any) -> str | None:
+    """Return what is wrong by the data of ``/ValidateWorkflow``, None if nothing.
+
+    Raises:
+        MalformedReply: If there is no result.
+    """
+    result = data.get("Result") if isinstance(data, dict) else None
+    if not isinstance(result, str):
+        raise MalformedReply(f"no validation result in {str(data)[:80]}")
+    return None if result == "NoError" else result
+
+
+def parse_results(data: Any, position: int) -> dict[str, float]:
+    """Return the mass of each powder dosed at *position* [g].
+
+    Raises:
+        MalformedReply: If something is missing or no mass.
+    """
+    dosed: dict[str, float] = {}
+    try:
+        (pot,) = [pot for pot in data["Results"] if int(pot["Position"]) == position]
+        for result in pot["PowderResults"]:
+            mass = float(result["ActualMass"])
+            if not math.isfinite(mass):
+                raise ValueError(f"{mass} is no mass")
+            powder = str(result["PowderName"])
+            dosed[powder] = dosed.get(powder, 0.0) + mass
+    except _WRONG as exc:
+        raise MalformedReply(f"no results of one pot: {exc!r}") from exc
+    return dosed
+
+
+class LabmanPowderRobotSettings(BaseModel):
+    """What the driver must know of the robot."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    quadrant: int = Field(default=1, ge=1, le=4, description="Quadrant of the station")
+    position: int = Field(
+        default=1, ge=1, le=16, description="Pot position in the quadrant"
+    )
+    mixer_speed_rpm: int = Field(default=2000, gt=0, le=2000)
+    poll_period_s: float = Field(default=5.0, gt=0, allow_inf_nan=False)
+    max_silence_s: float = Field(
+        default=300.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long the robot may be unreachable while it works",
+    )
+    rack_deadline_s: float = Field(
+        default=600.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long it may take until the rack faces outwards",
+    )
+    max_duration_s: float = Field(
+        default=4 * 3600.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long one workflow may take",
+    )
+
+
+class LabmanPowderRobotLimits(BaseModel):
+    """What the lab allows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dose_mg: LimitPair
+    mixing_s: LimitPair = (0.0, 600.0)
+
+
+class LabmanPowderRobot(Instrument, PowderDoser):
+    """A Labman powder robot with dosing heads, mixer and indexing rack.
+
+    Args:
+        name: Name of the device.
+        entry: Its entry in the lab file; its first slot is the station.
+        connection: The base URL of its API.
+        settings: What the driver must know.
+        limits: What the lab allows.
+    """
+
+    facts = DriverFacts(
+        maker="Labman",
+        model="powder robot",
+        wire="labman-http",
+        sources=(
+            "CederGroupHub/alab_control labman/api/api.py (paths, envelope, examples "
+            "of GetStatus and DosingHeads), api/enums.py (validation results), "
+            "components.py (fields of an input), labman.py (states of a quadrant)",
+        ),
+        verified="",
+        open_questions=(
+            "The fields of GetResults are in no source: WorkflowName, Results, "
+            "Position, PowderResults, PowderName, TargetMass and ActualMass [g] are "
+            "our assumption.",
+            "No serial number is in any source; SerialNumber in the status is our "
+            "assumption. Without it, leave serial_number unset.",
+            "TargetMass is taken as gram and MixerDuration as second, after the names "
+            "of alab_control's arguments.",
+            "A dry workflow (no ethanol, no heating, no transfer) is sent with zeros; "
+            "whether the robot accepts that is not known.",
+            "The mixer is said to run at most 600 s; alab_control checks that itself.",
+            "RobotRunning is true in alab_control's example of an idle robot, so it is "
+            "not taken for being busy: work is done when the quadrant says Complete.",
+            "The text of a refusal is ErrorMessage in the examples, Message in the "
+            "code that reads it. Both are read.",
+            "The number of a quadrant unloaded is sent as query; later code of "
+            "alab_control sends it as JSON.",
+            "DosingHeads reports no masses, only OK or Empty.",
+            "No way to stop a workflow is known.",
+        ),
+        orphan_behaviour="finishes its workflow, then waits",
+    )
+    connections = (HttpConnection,)
+    settings_model = LabmanPowderRobotSettings
+    limits_model = LabmanPowderRobotLimits
+
+    dosed_mass: A[
+        SignalR[float],
+        Measured(units="g", decimals=4),
+        StandardReadableFormat.HINTED_SIGNAL,
+    ]
+    is_automatic: A[SignalR[bool], JsonField("/GetStatus", ("Data", "InAutomatedMode"))]
+    is_running: A[SignalR[bool], JsonField("/GetStatus", ("Data", "RobotRunning"))]
+    rack_temperature: A[
+        SignalR[float],
+        JsonField("/GetStatus", ("Data", "HeatedRackTemperature"), units="degC"),
+    ]
+
+    def __init__(
+        self,
+        name: str,
+        entry: DeviceEntry,
+        connection: HttpConnection,
+        settings: LabmanPowderRobotSettings,
+        limits: LabmanPowderRobotLimits,
+    ) -> None:
+        self.settings = settings
+        self.limits = limits
+        self._client = HttpClient(name, connection)
+        self._request: DoseRequest | None = None
+        self._dosed_g: dict[str, float] = {}
+        super().__init__(name, entry, self._client, self._client)
+
+    @override
+    async def read_identity(self) -> Identity:
+        try:
+            status = await self.read_status()
+        except (MalformedReply, InstrumentError) as exc:
+            raise ConnectError(
+                f"{self.name}: what answers at {self.link.endpoint} is no Labman "
+                f"powder robot: {exc}"
+            ) from exc
+        return Identity(model="powder robot", serial_number=status.serial_number)
+
+    @property
+    def station(self) -> str:
+        """Location where the container must stand."""
+        return self.entry.slots[0]
+
+    @property
+    def dosed_g(self) -> Mapping[str, float]:
+        """Mass of each powder dosed by the last request [g]."""
+        return dict(self._dosed_g)
+
+    async def read_status(self) -> RobotStatus:
+        """Ask the robot how it is."""
+        return self._understand(parse_status, await self._client.get("/GetStatus"))
+
+    async def read_heads(self) -> list[DosingHead]:
+        """Ask the robot which powder is in which head."""
+        return self._understand(parse_heads, await self._client.get("/DosingHeads"))
+
+    def _unwrap(self, answer: Mapping[str, Any]) -> Any:
+        return self._understand(lambda data: data, answer)
+
+    def _understand(self, parse: Callable[[Any], T], answer: Mapping[str, Any]) -> T:
+        """Return what *parse* makes of the data of *answer*; errors name the device."""
+        try:
+            return parse(unwrap(answer))
+        except InstrumentError as exc:
+            raise InstrumentError(f"{self.name}: {exc}", exc.code) from exc
+        except MalformedReply as exc:
+            raise MalformedReply(f"{self.name}: {exc}") from exc
+
+    # -- preparing -----------------------------------------------------------------
+
+    def check_request(self, request: DoseRequest) -> None:
+        """Refuse what the lab does not allow; sends nothing.
+
+        Raises:
+            LimitError: With every fault.
+        """
+        faults = self._find_limit_faults(request)
+        if faults:
+            raise LimitError(f"{self.name}: " + "; ".join(faults))
+
+    @AsyncStatus.wrap
+    async def prepare(self, value: DoseRequest) -> None:
+        """Check *value* against the limits and the heads, and let the robot judge it.
+
+        Raises:
+            LimitError: With every fault; nothing has moved.
+            InstrumentError: If only the robot objects; nothing has moved.
+        """
+        self._request = None
+        faults = self._find_limit_faults(value)
+        is_sendable = not faults
+        faults += _find_head_faults(value, await self.read_heads())
+        status = await self.read_status()
+        objections = []
+        if not status.is_automated:
+            objections.append("the robot is not in automated mode")
+        if status.progress.get(self.settings.quadrant) == "Processing":
+            objections.append(
+                f"quadrant {self.settings.quadrant} is processing "
+                f"{status.workflows[self.settings.quadrant]}"
+            )
+        code = None
+        if is_sendable:
+            code = self._understand(
+                parse_verdict,
+                await self._client.post(
+                    "/ValidateWorkflow", self._inputs(value), is_safe=True
+                ),
+            )
+            if code is not None:
+                words = _VERDICTS.get(code, "a reason that the driver does not know")
+                objections.append(f"the robot says {code}: {words}")
+        if faults:
+            raise LimitError(f"{self.name}: " + "; ".join(faults + objections))
+        if objections:
+            raise InstrumentError(f"{self.name}: " + "; ".join(objections), code)
+        self._request = value
+
+    def _find_limit_faults(self, request: DoseRequest) -> list[str]:
+        """Return what the lab does not allow of *request*."""
+        faults = []
+        low, high = self.limits.dose_mg
+        if not request.doses:
+            faults.append("no powder is asked for")
+        for number, dose in enumerate(request.doses, 1):
+            mass = dose.mass_g * 1000
+            if not low <= mass <= high or mass <= 0:
+                faults.append(
+                    f"dose {number}: {mass:g} mg of {dose.powder}, allowed are "
+                    f"{low:g} to {high:g} mg"
+                )
+        low, high = self.limits.mixing_s
+        if not low <= request.mixing_s <= high or request.mixing_s % 1 != 0:
+            faults.append(
+                f"mixing for {request.mixing_s:g} s, allowed are whole seconds from "
+                f"{low:g} to {high:g} s"
+            )
+        return faults
+
+    def _inputs(self, request: DoseRequest) -> list[dict[str, Any]]:
+        """Return *request* as the robot's list of inputs."""
+        return [
+            {
+                "CrucibleReplicates": 1,
+                "HeatingDuration": 0,
+                "EthanolDispenseVolume": 0,
+                "MinimumTransferMass": 0,
+                "MixerDuration": int(request.mixing_s),
+                "MixerSpeed": self.settings.mixer_speed_rpm,
+                "Position": self.settings.position,
+                "PowderDispenses": [
+                    {"PowderName": dose.powder, "TargetMass": dose.mass_g}
+                    for dose in request.doses
+                ],
+                "TargetTransferVolume": 0,
+            }
+        ]
+
+    # -- working -------------------------------------------------------------------
+
+    @AsyncStatus.wrap
+    async def trigger(self) -> None:
+        """Dose and mix what was prepared, and wait until it is done.
+
+        A request is executed once. If waiting is cancelled the robot goes on. At the
+        end the rack faces outwards, so that the container can be taken.
+
+        Raises:
+            InstrumentError: If nothing is prepared, or the robot refuses or fails.
+            TransportError: If it stayed unreachable; it may be working.
+        """
+        request, self._request = self._request, None
+        if request is None:
+            raise InstrumentError(f"{self.name}: nothing is prepared")
+        self._dosed_g = {}
+        quadrant = self.settings.quadrant
+        # No colon and no dot: the robot makes a file name of it.
+        workflow = f"{request.container}-{running_loop().stamp() * 1000:.0f}"
+        status = await self._take_rack()
+        if status.error is not None:
+            raise InstrumentError(f"{self.name}: the robot reports {status.error}")
+        if status.progress.get(quadrant) != "Empty":
+            await self._unload()
+        await self._post_once(
+            "/PotsLoaded",
+            {
+                "WorkflowName": workflow,
+                "Quadrant": quadrant,
+                "InputFile": self._inputs(request),
+            },
+            lambda seen: seen.workflows.get(quadrant) == workflow,
+        )
+        await self._post_once(
+            "/ReleaseIndexingRackControl", None, lambda seen: not seen.is_user_control
+        )
+        await self._wait_until_complete(workflow)
+        await self._keep_results(workflow, request)
+        await self._take_rack()
+        await self._unload()
+
+    async def _take_rack(self) -> RobotStatus:
+        """Ask for the rack and wait until the quadrant faces outwards."""
+        quadrant = self.settings.quadrant
+        self._unwrap(
+            await self._client.post(
+                "/RequestIndexingRackControl",
+                query={"outwardFacingQuadrant": quadrant},
+                is_safe=True,  # it states where the rack shall be
+            )
+        )
+        loop = running_loop()
+        deadline = loop.time() + self.settings.rack_deadline_s
+        while True:
+            status = await self.read_status()
+            if status.is_user_control and status.outward_quadrant == quadrant:
+                return status
+            if loop.time() >= deadline:
+                raise InstrumentError(
+                    f"{self.name}: quadrant {quadrant} does not face outwards after "
+                    f"{self.settings.rack_deadline_s:g} s"
+                )
+            await asyncio.sleep(self.settings.poll_period_s)
+
+    async def _unload(self) -> None:
+        """Tell the robot that the pots of the quadrant are ours."""
+        self._unwrap(
+            await self._client.post(
+                "/PotsUnloaded",
+                query={"quadrant": self.settings.quadrant},
+                is_safe=True,  # an empty quadrant stays empty
+            )
+        )
+
+    async def _post_once(
+        self, path: str, body: Any, was_done: Callable[[RobotStatus], bool]
+    ) -> None:
+        """Post what must not be repeated; if the answer is lost, look at the status.
+
+        Raises:
+            TransportError: The answer was lost and the status shows no effect.
+            InstrumentError: The robot refused.
+        """
+        try:
+            self._unwrap(await self._client.post(path, body))
+        except (TransportError, MalformedReply) as exc:
+            if not was_done(await self.read_status()):
+                raise
+            _log.warning("%s: %s came through although %s", self.name, path, exc)
+
+    async def _wait_until_complete(self, workflow: str) -> None:
+        """Poll, one exchange each time, until the robot has done *workflow*."""
+        loop = running_loop()
+        last_heard = loop.time()
+        deadline = last_heard + self.settings.max_duration_s
+        while True:
+            await asyncio.sleep(self.settings.poll_period_s)
+            try:
+                status = await self.read_status()
+            except (TransportError, MalformedReply):
+                if loop.time() - last_heard > self.settings.max_silence_s:
+                    raise
+                continue
+            last_heard = loop.time()
+            if self._is_complete(status, workflow):
+                return
+            if last_heard >= deadline:
+                raise InstrumentError(
+                    f"{self.name}: {workflow} is not complete after "
+                    f"{self.settings.max_duration_s:g} s"
+                )
+
+    def _is_complete(self, status: RobotStatus, workflow: str) -> bool:
+        """Return whether *workflow* is done.
+
+        Raises:
+            InstrumentError: If it will never be.
+        """
+        quadrant = self.settings.quadrant
+        if status.error is not None:
+            raise InstrumentError(f"{self.name}: {workflow}: {status.error}")
+        if status.workflows.get(quadrant) != workflow:
+            raise InstrumentError(
+                f"{self.name}: quadrant {quadrant} holds "
+                f"{status.workflows.get(quadrant)} instead of {workflow}"
+            )
+        if status.progress[quadrant] == "Complete":
+            return True
+        if not status.is_running or not status.is_automated:
+            raise InstrumentError(f"{self.name}: was stopped during {workflow}")
+        return False
+
+    async def _keep_results(self, workflow: str, request: DoseRequest) -> None:
+        """Read what was weighed in and keep it."""
+        dosed = self._understand(
+            lambda data: parse_results(data, self.settings.position),
+            await self._client.get("/GetResults", {"workflowName": workflow}),
+        )
+        missing = {dose.powder for dose in request.doses} - dosed.keys()
+        if missing:
+            raise InstrumentError(
+                f"{self.name}: {workflow} is complete but reports no mass of "
+                + ", ".join(sorted(missing))
+            )
+        self._dosed_g = dosed
+        record(self.dosed_mass, sum(dosed.values()))
+
+
+def _find_head_faults(request: DoseRequest, heads: list[DosingHead]) -> list[str]:
+    """Return which powders of *request* no head can give."""
+    faults = []
+    for powder in dict.fromkeys(dose.powder for dose in request.doses):
+        holding = [head for head in heads if head.powder == powder]
+        if not holding:
+            loaded = ", ".join(sorted({head.powder for head in heads})) or "none"
+            faults.append(f"no dosing head holds {powder}; loaded are {loaded}")
+        elif all(head.is_empty for head in holding):
+            positions = ", ".join(str(head.position) for head in holding)
+            faults.append(f"dosing head {positions} ({powder}) is empty")
+    return faults
