@@ -1,0 +1,690 @@
+"""Malvern Panalytical Aeris diffractometer: remote interface and results folder.
+
+The Aeris takes one message on one connection, and puts the scan as a file into a folder
+that the lab computer can read. Adding a sample and starting a scan are never repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated as A
+from typing import Final
+from xml.etree import ElementTree
+
+import numpy as np
+import numpy.typing as npt
+from bluesky.protocols import Reading
+from event_model import DataKey
+from ophyd_async.core import Array1D, AsyncStatus, SignalR
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import override
+
+from ppu.core.capabilities import Diffractometer, ScanRequest
+from ppu.core.errors import (
+    ConnectError,
+    InstrumentError,
+    LimitError,
+    MalformedReply,
+    TransportError,
+)
+from ppu.core.labfile import DeviceEntry, LimitPair
+from ppu.core.labtime import running_loop
+from ppu.devices.instrument import DriverFacts, Identity, Instrument
+from ppu.devices.signals import Measured, record
+from ppu.transports.link import Decoder, T
+from ppu.transports.tcp import TcpConnection, TcpLink
+
+__all__ = [
+    "AerisConnection",
+    "PanalyticalAeris",
+    "PanalyticalAerisLimits",
+    "PanalyticalAerisSettings",
+    "PowderScan",
+    "field_of",
+    "parse_scan",
+    "program_name",
+    "refuse_fatal",
+    "take_message",
+]
+
+_LONGEST_REPLY: Final = 1024
+_LARGEST_FILE: Final = 32 * 1024 * 1024
+_MOST_POINTS: Final = 1_000_000
+_SAMPLE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_BEGIN_S: Final = 10.0
+"""How long READY may still say yes after a scan was asked for [s]."""
+_FILE_POLL_S: Final = 1.0
+_RANGE_SLACK_DEG: Final = 0.5
+
+_log = logging.getLogger("ppu.drivers")
+
+
+class AerisConnection(TcpConnection):
+    """How to reach the Aeris and its files."""
+
+    port: int = Field(default=702, gt=0, lt=65536)
+    results_folder: str = Field(
+        min_length=1, description="Folder where the scans appear, as seen from here"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class PowderScan:
+    """A scan as its file tells it.
+
+    Attributes:
+        two_theta: Detector angles, shape ``(n,)`` [deg].
+        counts: Counts, shape ``(n,)``.
+        counting_time_s: Time that each point was counted [s].
+        k_alpha_1_angstrom: Wavelength of K-alpha 1.
+        k_alpha_2_angstrom: Wavelength of K-alpha 2.
+        sample_id: What the file calls the sample.
+        instrument_id: Serial number of the instrument, None if it is not told.
+    """
+
+    two_theta: npt.NDArray[np.float64]
+    counts: npt.NDArray[np.float64]
+    counting_time_s: float
+    k_alpha_1_angstrom: float
+    k_alpha_2_angstrom: float
+    sample_id: str
+    instrument_id: str | None
+
+
+# -- the wire language ---------------------------------------------------------------
+
+
+def take_message(buffer: bytearray) -> str | None:
+    """Return the message at the front of *buffer*, None while it is incomplete.
+
+    Raises:
+        MalformedReply: If it can never become one.
+
+    Example:
+        >>> take_message(bytearray(b"@STATUS@UNIT=xrd@READY=yes@END"))
+        '@STATUS@UNIT=xrd@READY=yes@END'
+    """
+    if not buffer.startswith(b"@"):
+        raise MalformedReply(f"no message: {bytes(buffer[:80])!r}")
+    end = buffer.find(b"@END")
+    if end < 0:
+        if len(buffer) > _LONGEST_REPLY:
+            raise MalformedReply(f"a message of more than {_LONGEST_REPLY} bytes")
+        return None
+    try:
+        return bytes(buffer[: end + len(b"@END")]).decode("ascii")
+    except UnicodeDecodeError as exc:
+        raise MalformedReply(f"not text: {bytes(buffer[:80])!r}") from exc
+
+
+def field_of(message: str, key: str) -> str | None:
+    """Return the value of *key* in *message*, None if it is not there.
+
+    Example:
+        >>> field_of("@STATUS@LOCATION=0,2@STATE=free@END", "STATE")
+        'free'
+    """
+    match = re.search(rf"@{re.escape(key)}=([^@]*)(?=@)", message)
+    return None if match is None else match[1]
+
+
+def refuse_fatal(message: str) -> str:
+    """Return *message*.
+
+    Raises:
+        InstrumentError: If it contains ``fatal``, as every refusal does.
+    """
+    if "fatal" in message:
+        raise InstrumentError(f"the Aeris refused: {message}", "fatal")
+    return message
+
+
+def program_name(request: ScanRequest) -> str:
+    """Return the name of the scan program that measures *request*.
+
+    Example:
+        >>> program_name(ScanRequest("a", 10.0, 100.0, 480.0))
+        '10-100_8-minutes'
+    """
+    minutes = request.duration_s / 60
+    return f"{request.start_deg:g}-{request.stop_deg:g}_{minutes:g}-minutes"
+
+
+# -- the file ------------------------------------------------------------------------
+
+
+def parse_scan(content: bytes) -> PowderScan:
+    """Return the one scan in the XRDML *content*.
+
+    Raises:
+        MalformedReply: If it is not the XML of one complete 2theta scan.
+    """
+    if len(content) > _LARGEST_FILE:
+        raise MalformedReply(f"a file of {len(content)} bytes is no powder scan")
+    if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
+        raise MalformedReply("the file declares a document type, which XRDML never has")
+    try:
+        root = ElementTree.fromstring(content)  # noqa: S314 - entities refused above
+        return _scan_of(root)
+    except (ElementTree.ParseError, LookupError, ValueError) as exc:
+        raise MalformedReply(f"no XRDML file of one scan: {exc}") from exc
+
+
+def _scan_of(root: ElementTree.Element) -> PowderScan:
+    scans = root.findall("{*}xrdMeasurement/{*}scan")
+    if len(scans) != 1:
+        raise ValueError(f"it holds {len(scans)} scans")
+    (scan,) = scans
+    if scan.get("status") != "Completed":
+        raise ValueError(f"its status is {scan.get('status')}")
+    points = _child(scan, "{*}dataPoints")
+    if points.find("{*}beamAttenuationFactors") is not None:
+        raise ValueError("its beam was attenuated, which this driver cannot undo")
+    counts = np.array(_text(points, "{*}counts").split(), dtype=np.float64)
+    if not 2 <= counts.size <= _MOST_POINTS:
+        raise ValueError(f"it has {counts.size} points")
+    if not np.all(np.isfinite(counts)) or np.any(counts < 0):
+        raise ValueError("a count is negative or no number")
+    (positions,) = (
+        item for item in points.findall("{*}positions") if item.get("axis") == "2Theta"
+    )
+    first = _number(positions, "{*}startPosition")
+    last = _number(positions, "{*}endPosition")
+    if not first < last:
+        raise ValueError(f"it goes from {first} to {last} deg")
+    wavelength = _child(root, "{*}xrdMeasurement/{*}usedWavelength")
+    instrument = root.findtext(".//{*}instrumentID")
+    return PowderScan(
+        two_theta=np.linspace(first, last, counts.size),
+        counts=counts,
+        counting_time_s=_number(points, "{*}commonCountingTime"),
+        k_alpha_1_angstrom=_number(wavelength, "{*}kAlpha1"),
+        k_alpha_2_angstrom=_number(wavelength, "{*}kAlpha2"),
+        sample_id=_text(root, "{*}sample/{*}id"),
+        instrument_id=None if instrument is None else instrument.strip(),
+    )
+
+
+def _child(element: ElementTree.Element, path: str) -> ElementTree.Element:
+    child = element.find(path)
+    if child is None:
+        raise LookupError(f"there is no {path.replace('{*}', '')}")
+    return child
+
+
+def _text(element: ElementTree.Element, path: str) -> str:
+    return (_child(element, path).text or "").strip()
+
+
+def _number(element: ElementTree.Element, path: str) -> float:
+    value = float(_text(element, path))
+    if not math.isfinite(value):
+        raise ValueError(f"{path.replace('{*}', '')} is {value}")
+    return value
+
+
+# -- the device ----------------------------------------------------------------------
+
+
+class _OneShotLink(TcpLink):
+    """A TCP link that opens a connection for each exchange, as the Aeris wants it."""
+
+    @override
+    async def _exchange_once(
+        self, request: bytes, decode: Decoder[T], deadline_lab_s: float | None
+    ) -> T:
+        try:
+            return await super()._exchange_once(request, decode, deadline_lab_s)
+        finally:
+            await self._close()
+
+
+class PanalyticalAerisSettings(BaseModel):
+    """What the driver must know of the diffractometer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    position: int = Field(
+        default=1, ge=1, le=5, description="Sample position that the slot is"
+    )
+    instrument_id: str | None = Field(
+        default=None,
+        description="What scan files say under instrumentID; by default the serial "
+        "number, if the instrument tells it",
+    )
+    poll_period_s: float = Field(default=5.0, gt=0, allow_inf_nan=False)
+    max_silence_s: float = Field(
+        default=300.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long it may be unreachable while it measures",
+    )
+    max_overhead_s: float = Field(
+        default=300.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How much longer than the scan a measurement may take",
+    )
+    file_wait_s: float = Field(
+        default=10.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="How long after the measurement its file may appear",
+    )
+
+
+class PanalyticalAerisLimits(BaseModel):
+    """What the lab allows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    two_theta_deg: LimitPair
+    duration_s: LimitPair = (60.0, 24 * 3600.0)
+
+
+class PanalyticalAeris(Instrument, Diffractometer):
+    """A Malvern Panalytical Aeris under remote control.
+
+    Args:
+        name: Name of the device.
+        entry: Its entry in the lab file; its first slot is the sample position.
+        connection: Host, port and results folder.
+        settings: What the driver must know.
+        limits: What the lab allows.
+    """
+
+    facts = DriverFacts(
+        maker="Malvern Panalytical",
+        model="Aeris",
+        wire="aeris",
+        sources=(
+            "CederGroupHub/alab_control diffractometer_aeris/aeris.py: port 702, "
+            "messages, the substrings READY=, SYSTEM=, STATE= and fatal, locations "
+            "0,2 to 0,6 for positions 1 to 5, the program 10-100_8-minutes, the file",
+            "Two XRDML 2.3 files of the DARA project, measured on an Aeris",
+        ),
+        verified="",
+        open_questions=(
+            "The replies are not public. A reply without 'fatal' is taken for success.",
+            "No serial number is known on the wire: SERIAL in the status is our "
+            "assumption. Without it, leave serial_number unset and state "
+            "instrument_id: the instrumentID of every scan file is compared.",
+            "How a program is named is up to the lab. The driver asks for "
+            "'<start>-<stop>_<minutes>-minutes' and checks the range of the file.",
+            "Whether a file of the same sample id is replaced is not known. A file "
+            "that is the same as before the scan is not taken for its result.",
+            "How soon READY says no after a scan was asked for is not known; "
+            "alab_control waits 10 s, and so does this driver.",
+            "Whether @SAMPLE@ADD may be sent for a sample that exists is not known; "
+            "if it is refused, the position is cleared and it is sent once more.",
+        ),
+        orphan_behaviour="finishes its scan and stores it",
+    )
+    connections = (AerisConnection,)
+    settings_model = PanalyticalAerisSettings
+    limits_model = PanalyticalAerisLimits
+
+    two_theta: A[SignalR[Array1D[np.float64]], Measured(units="deg")]
+    counts: A[SignalR[Array1D[np.float64]], Measured(units="counts")]
+
+    def __init__(
+        self,
+        name: str,
+        entry: DeviceEntry,
+        connection: AerisConnection,
+        settings: PanalyticalAerisSettings,
+        limits: PanalyticalAerisLimits,
+    ) -> None:
+        self.settings = settings
+        self.limits = limits
+        self._folder = Path(connection.results_folder)
+        self._link = _OneShotLink(name, connection, deadline_s=2.0)
+        self._request: ScanRequest | None = None
+        self._scan: PowderScan | None = None
+        self._scan_file: str | None = None
+        self._is_known = False
+        super().__init__(name, entry, self._link, self._link)
+        # A connection lives for one exchange: the check cannot be part of opening it.
+        self._link.identify = None
+
+    # -- identity ------------------------------------------------------------------
+
+    @override
+    async def connect_link(self) -> None:
+        await self._check_identity()
+        self._is_known = True
+        if not self._folder.is_dir():
+            raise ConnectError(
+                f"{self.name}: the results folder {self._folder} cannot be read; is "
+                "the share mounted?"
+            )
+        await self.connect()
+
+    @override
+    async def read_identity(self) -> Identity:
+        try:
+            message = await self._exchange("@STATUS_REQUEST@UNIT=xrd@END", is_safe=True)
+            self._field(message, "READY", "yes", "no")
+        except (MalformedReply, InstrumentError) as exc:
+            raise ConnectError(
+                f"{self.name}: what answers at {self.link.endpoint} is no Aeris: {exc}"
+            ) from exc
+        return Identity(model="Aeris", serial_number=field_of(message, "SERIAL"))
+
+    # -- the wire ------------------------------------------------------------------
+
+    async def _exchange(self, message: str, *, is_safe: bool) -> str:
+        try:
+            return await self._link.exchange(
+                message.encode("ascii"), take_message, is_safe=is_safe
+            )
+        except TransportError:
+            self._is_known = False  # who answers next may be another instrument
+            raise
+
+    async def _ask(self, message: str, *, is_safe: bool) -> str:
+        """Send *message* to the instrument of the lab file; return its reply.
+
+        Raises:
+            InstrumentError: If it refused.
+            TransportError: If there was no reply.
+        """
+        if not self._is_known:
+            await self._check_identity()
+            self._is_known = True
+        reply = await self._exchange(message, is_safe=is_safe)
+        try:
+            return refuse_fatal(reply)
+        except InstrumentError as exc:
+            raise InstrumentError(f"{self.name}: {exc}", exc.code) from exc
+
+    def _field(self, message: str, key: str, *allowed: str) -> str:
+        """Return the value of *key*, one of *allowed* if any are given.
+
+        Raises:
+            MalformedReply: If it is not there or not allowed.
+        """
+        value = field_of(message, key)
+        if value is None or (allowed and value not in allowed):
+            raise MalformedReply(f"{self.name}: no {key} in {message!r}")
+        return value
+
+    async def read_is_ready(self) -> bool:
+        """Ask whether it could measure now."""
+        reply = await self._ask("@STATUS_REQUEST@UNIT=xrd@END", is_safe=True)
+        return self._field(reply, "READY", "yes", "no") == "yes"
+
+    async def read_is_remote(self) -> bool:
+        """Ask whether it is under remote control."""
+        reply = await self._ask("@STATUS_REQUEST@SYSTEM@END", is_safe=True)
+        return self._field(reply, "SYSTEM") == "remote"
+
+    async def read_is_occupied(self) -> bool:
+        """Ask whether something stands at the sample position."""
+        reply = await self._ask(
+            f"@STATUS_REQUEST@LOCATION={self._location}@END", is_safe=True
+        )
+        return self._field(reply, "STATE", "free", "occupied") == "occupied"
+
+    @property
+    def _location(self) -> str:
+        """The sample position as the instrument counts."""
+        return f"0,{self.settings.position + 1}"
+
+    # -- capability ----------------------------------------------------------------
+
+    @property
+    def slot(self) -> str:
+        """Location where the specimen must stand."""
+        return self.entry.slots[0]
+
+    @property
+    def scan_file(self) -> str | None:
+        """Path of the file that the last scan wrote."""
+        return self._scan_file
+
+    @property
+    def last_scan(self) -> PowderScan | None:
+        """The last scan, with its wavelengths and counting time."""
+        return self._scan
+
+    def check_scan(self, scan: ScanRequest) -> None:
+        """Refuse what the lab or the wire does not allow; sends nothing.
+
+        Raises:
+            LimitError: With every fault.
+        """
+        faults = []
+        low, high = self.limits.two_theta_deg
+        if not low <= scan.start_deg < scan.stop_deg <= high:
+            faults.append(
+                f"2theta from {scan.start_deg:g} to {scan.stop_deg:g} deg, "
+                f"allowed is a rising range within {low:g} to {high:g} deg"
+            )
+        low, high = self.limits.duration_s
+        if not (low <= scan.duration_s <= high and scan.duration_s > 0):
+            faults.append(
+                f"a scan of {scan.duration_s:g} s, allowed are {low:g} to {high:g} s"
+            )
+        if _SAMPLE_ID.fullmatch(scan.sample_id) is None:
+            faults.append(
+                f"the sample id {scan.sample_id!r}, allowed are up to 64 letters, "
+                "digits, '_', '-' and '.', beginning with a letter or digit"
+            )
+        if faults:
+            raise LimitError(f"{self.name}: " + "; ".join(faults))
+
+    @AsyncStatus.wrap
+    async def prepare(self, value: ScanRequest) -> None:
+        """Check *value* against the limits, and that the instrument could measure it.
+
+        Raises:
+            LimitError: If the lab does not allow it; with every fault.
+            InstrumentError: If the instrument is not in a state to measure.
+        """
+        self._request = None
+        self.check_scan(value)
+        faults = []
+        if not await self.read_is_remote():
+            faults.append("it is not under remote control")
+        if not await self.read_is_ready():
+            faults.append("it is not ready")
+        if not await self.read_is_occupied():
+            faults.append(f"nothing stands at {self.slot} (location {self._location})")
+        if faults:
+            raise InstrumentError(f"{self.name}: " + "; ".join(faults))
+        self._request = value
+
+    @AsyncStatus.wrap
+    async def trigger(self) -> None:
+        """Measure what was prepared and keep the pattern.
+
+        A request is executed once. If waiting is cancelled the scan goes on.
+
+        Raises:
+            InstrumentError: If nothing is prepared, it refuses, or no file appears.
+            TransportError: If it stayed unreachable; it may be measuring.
+            MalformedReply: If the file is not the scan that was asked for.
+        """
+        request, self._request = self._request, None
+        if request is None:
+            raise InstrumentError(f"{self.name}: nothing is prepared")
+        program = program_name(request)
+        path = self._folder / f"{request.sample_id}.xrdml"
+        before = _file_mark(path)
+        await self._add(request.sample_id, program)
+        await self._start(request.sample_id, program)
+        await self._wait_until_ready(request)
+        scan = await self._read_file(path, before)
+        self._check_file(scan, request)
+        self._scan = scan
+        self._scan_file = str(path)
+        record(self.two_theta, scan.two_theta)
+        record(self.counts, scan.counts)
+        try:
+            await self._ask(
+                f"@SAMPLE@REMOVE@SAMPLE_ID={request.sample_id}@END", is_safe=False
+            )
+        except (TransportError, MalformedReply, InstrumentError) as exc:
+            # The pattern is there; the next sample clears the position.
+            _log.warning("%s: %s stays registered: %s", self.name, path.stem, exc)
+
+    async def _add(self, sample_id: str, program: str) -> None:
+        """Register the sample; what was left of an earlier one is forgotten."""
+        message = (
+            f"@SAMPLE@ADD@APPLICATION={program}@SAMPLE_ID={sample_id}"
+            f"@AT={self._location}@END"
+        )
+        try:
+            await self._ask(message, is_safe=False)
+        except InstrumentError as exc:
+            try:
+                await self._ask(
+                    f"@SAMPLE@REMOVE@SAMPLE_ID@AT={self._location}@END", is_safe=False
+                )
+            except InstrumentError:
+                raise exc from None  # nothing was left: the first refusal counts
+            await self._ask(message, is_safe=False)
+
+    async def _start(self, sample_id: str, program: str) -> None:
+        """Start the scan once; if the answer is lost, see whether it is busy."""
+        message = f"@SAMPLE@MEASURE@SAMPLE_ID={sample_id}@APPLICATION={program}@END"
+        try:
+            await self._ask(message, is_safe=False)
+        except (TransportError, MalformedReply) as exc:
+            loop = running_loop()
+            deadline = loop.time() + _BEGIN_S
+            while await self.read_is_ready():
+                if loop.time() >= deadline:
+                    raise
+                await asyncio.sleep(self.settings.poll_period_s)
+            _log.warning("%s: the scan began although %s", self.name, exc)
+
+    async def _wait_until_ready(self, request: ScanRequest) -> None:
+        """Poll until the scan that was asked for has ended."""
+        loop = running_loop()
+        asked = last_heard = loop.time()
+        longest = request.duration_s + self.settings.max_overhead_s
+        while True:
+            await asyncio.sleep(self.settings.poll_period_s)
+            try:
+                is_ready = await self.read_is_ready()
+            except (TransportError, MalformedReply):
+                if loop.time() - last_heard > self.settings.max_silence_s:
+                    raise
+                continue
+            last_heard = loop.time()
+            if is_ready and last_heard - asked >= _BEGIN_S:
+                return
+            if last_heard - asked > longest:
+                raise InstrumentError(
+                    f"{self.name}: a scan of {request.duration_s:g} s is not done "
+                    f"after {longest:g} s"
+                )
+
+    async def _read_file(self, path: Path, before: _FileMark | None) -> PowderScan:
+        """Wait for the file of the scan and read it.
+
+        Raises:
+            InstrumentError: If it does not appear in time.
+            MalformedReply: If it is not a scan.
+        """
+        loop = running_loop()
+        deadline = loop.time() + self.settings.file_wait_s
+        while True:
+            is_late = loop.time() >= deadline
+            mark = _file_mark(path)
+            if mark is not None and mark != before:
+                try:
+                    return _load(path)
+                except MalformedReply as exc:
+                    if is_late:  # else it may still be being written
+                        raise MalformedReply(f"{self.name}: {path}: {exc}") from exc
+            elif is_late:
+                what = "is as old as before the scan" if mark else "did not appear"
+                raise InstrumentError(
+                    f"{self.name}: {path} {what}, {self.settings.file_wait_s:g} s "
+                    "after the measurement; did the goniometer fail?"
+                )
+            await asyncio.sleep(_FILE_POLL_S)
+
+    def _check_file(self, scan: PowderScan, request: ScanRequest) -> None:
+        """Refuse a file that is not what was asked for.
+
+        Raises:
+            InstrumentError: With every fault.
+        """
+        faults = []
+        if scan.sample_id != request.sample_id:
+            faults.append(f"it is of sample {scan.sample_id!r}")
+        first, last = float(scan.two_theta[0]), float(scan.two_theta[-1])
+        if (
+            abs(first - request.start_deg) > _RANGE_SLACK_DEG
+            or abs(last - request.stop_deg) > _RANGE_SLACK_DEG
+        ):
+            faults.append(f"it goes from {first:g} to {last:g} deg")
+        wanted = self.settings.instrument_id
+        if wanted is None and self.identity is not None:
+            wanted = self.identity.serial_number
+        if wanted is not None and scan.instrument_id not in (None, wanted):
+            faults.append(
+                f"it is from instrument {scan.instrument_id}, not from {wanted}"
+            )
+        if faults:
+            raise InstrumentError(
+                f"{self.name}: {request.sample_id}.xrdml is not the scan that was "
+                f"asked for: " + "; ".join(faults)
+            )
+
+    # -- documents -----------------------------------------------------------------
+
+    @override
+    async def read(self) -> dict[str, Reading[Array1D[np.float64]]]:
+        """Return the last pattern.
+
+        Raises:
+            InvalidReading: If nothing was measured yet.
+        """
+        return {**await self.two_theta.read(), **await self.counts.read()}
+
+    @override
+    async def describe(self) -> dict[str, DataKey]:
+        """Describe the last pattern; its number of points is known once measured."""
+        n_points = None if self._scan is None else self._scan.counts.size
+        return {
+            signal.name: DataKey(
+                source=signal.source,
+                dtype="array",
+                dtype_numpy="<f8",
+                shape=[n_points],
+                units=units,
+            )
+            for signal, units in ((self.two_theta, "deg"), (self.counts, "counts"))
+        }
+
+
+def _load(path: Path) -> PowderScan:
+    """Return the scan at *path*; blocks for the moment that 50 kB take."""
+    try:
+        content = path.read_bytes()
+    except OSError as exc:
+        raise MalformedReply(f"cannot be read: {exc.strerror}") from exc
+    return parse_scan(content)
+
+
+_FileMark = tuple[int, int, int]
+"""What changes when a file is replaced: inode, time of change [ns], size."""
+
+
+def _file_mark(path: Path) -> _FileMark | None:
+    """Return the mark of the file at *path*, None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
