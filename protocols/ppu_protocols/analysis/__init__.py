@@ -1,0 +1,1 @@
+"""What is made of measured data: which phases, how much of each, how surely."""

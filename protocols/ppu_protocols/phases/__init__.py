@@ -1,0 +1,1 @@
+"""Crystal structures that come with PPU; each file cites its source."""

@@ -1,0 +1,255 @@
+"""CIF files in the forms in which people bring them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ppu_protocols.analysis.cif import (
+    DEFAULT_B_ISO,
+    Phase,
+    load_phase,
+    parse_cif,
+    phase_library,
+    read_cif,
+)
+from ppu_protocols.analysis.errors import AnalysisError
+from ppu_protocols.analysis.pattern import line_list
+
+DATA = Path(__file__).parents[3] / "data" / "xrd"
+
+CUBIC = """\
+_cell_length_a 5.431144(8)
+_cell_length_b 5.431144(8)
+_cell_length_c 5.431144(8)
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+"""
+SITES = """\
+loop_
+_atom_site_label
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+"""
+
+
+def parsed(body: str) -> Phase:
+    """Return the structure in a CIF block with *body*."""
+    return parse_cif("data_x\n" + body, name="x", source="x.cif")
+
+
+def lines_of(phase: Phase) -> tuple[np.ndarray, np.ndarray]:
+    """Return spacings and intensities of *phase*."""
+    lines = line_list(phase, 1.5406, 1.0, 20.0)
+    return lines.d, lines.line_intensity
+
+
+@pytest.mark.parametrize(
+    ("file", "formula", "n_atoms", "density"),
+    [
+        ("zno_p1", "ZnO", 4, 5.675),
+        ("in2o3", "In2O3", 80, 7.12),
+        ("anatase", "TiO2", 12, 3.893),
+        ("v2o5", "V2O5", 14, 3.37),
+    ],
+)
+def test_cif_gives_formula_and_cell_content_when_symmetry_comes_in_any_form(
+    file: str, formula: str, n_atoms: int, density: float
+) -> None:
+    """Special positions count once, whether the file lists operators or not."""
+    phase = read_cif(DATA / f"{file}.cif")
+
+    assert phase.name == file
+    assert phase.formula == formula
+    assert len(phase.atoms) == n_atoms
+    assert phase.density == pytest.approx(density, rel=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "position"),
+    [
+        ("F d -3 m :1", "0 0 0"),
+        ("F d -3 m S", "0 0 0"),
+        ("F d -3 m :2", "0.125 0.125 0.125"),
+        ("F d -3 m Z", "0.125 0.125 0.125"),
+        ("Fd-3m (origin choice 2)", "0.125 0.125 0.125"),
+    ],
+)
+def test_cif_places_atoms_right_when_the_symbol_states_the_origin(
+    symbol: str, position: str
+) -> None:
+    """Each way to write an origin choice gives the same silicon."""
+    reference = load_phase_silicon()
+    phase = parsed(
+        CUBIC + f"_symmetry_space_group_name_H-M '{symbol}'\n{SITES}Si1 {position}\n"
+    )
+
+    assert len(phase.atoms) == 8
+    for got, expected in zip(lines_of(phase), lines_of(reference), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def load_phase_silicon() -> Phase:
+    """Return silicon with every atom listed."""
+    corners = ["0 0 0", "0 .5 .5", ".5 0 .5", ".5 .5 0"]
+    inner = [".25 .25 .25", ".25 .75 .75", ".75 .25 .75", ".75 .75 .25"]
+    rows = "".join(f"Si{i} {p}\n" for i, p in enumerate(corners + inner))
+    operators = "loop_\n_symmetry_equiv_pos_as_xyz\n'x,y,z'\n"
+    return parsed(CUBIC + operators + SITES + rows)
+
+
+def test_cif_finds_the_origin_when_the_symbol_leaves_it_open() -> None:
+    """Of two possible origins the one without colliding atoms is taken."""
+    phase = parse_cif(
+        (DATA / "anatase.cif").read_text().replace(" :1", ""), name="a", source="a"
+    )
+
+    assert lines_of(phase)[1] == pytest.approx(
+        lines_of(read_cif(DATA / "anatase.cif"))[1]
+    )
+
+
+def test_cif_reads_elements_when_symbols_carry_charges_or_are_swapped() -> None:
+    """Ti0+, O2-, Ti1 or lower-case labels all name their element."""
+    body = CUBIC + (
+        "_space_group_name_H-M_alt 'P 1'\n"
+        "loop_\n_atom_site_type_symbol\n_atom_site_label\n_atom_site_fract_x\n"
+        "_atom_site_fract_y\n_atom_site_fract_z\n"
+        "Ti0+ Ti0 0 0 0\nO2- O2- .5 0 0\nO1 O 0 .5 0\nBA2+ Ba1 0 0 .5\n? CL1 .5 .5 0\n"
+    )
+
+    assert parsed(body).formula == "BaTiClO2"
+
+
+def test_cif_takes_displacement_from_b_u_or_default_in_this_order() -> None:
+    """U is converted to B, and a missing value becomes the stated default."""
+    body = CUBIC + (
+        "_space_group_name_H-M_alt 'P 1'\n"
+        "loop_\n_atom_site_label\n_atom_site_fract_x\n_atom_site_fract_y\n"
+        "_atom_site_fract_z\n_atom_site_B_iso_or_equiv\n_atom_site_U_iso_or_equiv\n"
+        "O1 0 0 0 0.7(1) .\nO2 .5 0 0 . 0.0100\nO3 0 .5 0 ? ?\nO4 0 0 .5 . .\n"
+        "loop_\n_atom_site_aniso_label\n_atom_site_aniso_U_11\n"
+        "_atom_site_aniso_U_22\n_atom_site_aniso_U_33\nO4 .01 .02 .03\n"
+    )
+
+    assert [a.b_iso for a in parsed(body).atoms] == pytest.approx(
+        [0.7, 0.7896, DEFAULT_B_ISO, 1.5791], rel=1e-3
+    )
+
+
+def test_cif_counts_atoms_once_when_all_are_listed_beside_the_operators() -> None:
+    """A file that lists every atom and the symmetry too does not double them."""
+    rows = "Ca1 0 0 0\nCa2 .5 .5 0\nCa3 .5 0 .5\nCa4 0 .5 .5\nO1 .5 .5 .5\n"
+
+    phase = parsed(CUBIC + "_space_group_IT_number 225\n" + SITES + rows)
+
+    assert phase.formula == "CaO"
+    assert len(phase.atoms) == 8
+
+
+def test_cif_keeps_mixed_occupancy_when_two_elements_share_a_site() -> None:
+    """Shared sites stay shared, and the formula shows their shares."""
+    body = CUBIC + (
+        "_space_group_name_H-M_alt 'F m -3 m'\n"
+        "loop_\n_atom_site_label\n_atom_site_fract_x\n_atom_site_fract_y\n"
+        "_atom_site_fract_z\n_atom_site_occupancy\n"
+        "Mg1 0 0 0 0.75\nNi1 0 0 0 0.25\nO1 .5 .5 .5 1\n"
+    )
+
+    assert parsed(body).formula == "Mg3NiO4"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("not a cif", "not a CIF file"),
+        ("data_x\n_cell_length_a 5\n", "_cell_length_b"),
+        ("data_x\n_audit_x 5\n", "states no unit cell"),
+        ("data_x\n" + CUBIC, "lists no atoms"),
+        ("data_x\n" + CUBIC + SITES + "Si1 0 0 0\n", "states no symmetry"),
+        (
+            "data_x\n" + CUBIC + "_space_group_name_H-M_alt 'Q 7'\n" + SITES
+            + "Si1 0 0 0\n",
+            "'Q 7' is not known",
+        ),
+        (
+            "data_x\n" + CUBIC + "_space_group_IT_number 1\n" + SITES + "?? 0 0 0\n",
+            "names no chemical element",
+        ),
+        (
+            "data_x\n" + CUBIC + "_space_group_IT_number 1\n" + SITES + "Si1 0 a 0\n",
+            "a number is needed",
+        ),
+        (
+            "data_x\n" + CUBIC.replace("_alpha 90", "_alpha 0")
+            + "_space_group_IT_number 1\n" + SITES + "Si1 0 0 0\n",
+            "is impossible",
+        ),
+        (
+            "data_x\n" + CUBIC + "loop_\n_symmetry_equiv_pos_as_xyz\n'x,q'\n" + SITES
+            + "Si1 0 0 0\n",
+            "'x,y,z' is needed",
+        ),
+    ],
+)  # fmt: skip
+def test_cif_is_refused_with_file_and_remedy_when_it_is_incomplete(
+    text: str, words: str
+) -> None:
+    """What is wrong is said in one message that names the file."""
+    with pytest.raises(AnalysisError) as refusal:
+        parse_cif(text, name="x", source="some/file.cif")
+
+    assert words in str(refusal.value)
+    assert "some/file.cif" in str(refusal.value)
+
+
+def test_cif_names_the_file_when_it_is_missing(tmp_path: Path) -> None:
+    """A missing file is a refusal, not a traceback."""
+    with pytest.raises(AnalysisError, match=r"absent\.cif: cannot be read"):
+        read_cif(tmp_path / "absent.cif")
+
+
+@given(text=st.text(max_size=300))
+@settings(deadline=None, max_examples=60)
+def test_cif_is_read_or_refused_when_the_text_is_anything(text: str) -> None:
+    """Any text is either a structure or a refusal."""
+    try:
+        phase = parse_cif(text, name="x", source="x")
+    except AnalysisError:
+        return
+
+    assert phase.atoms
+
+
+@pytest.mark.parametrize(
+    ("name", "formula", "density"),
+    [
+        ("BaTiO3", "BaTiO3", 6.02),
+        ("BaCO3", "BaCO3", 4.31),
+        ("TiO2-rutile", "TiO2", 4.25),
+        ("TiO2-anatase", "TiO2", 3.89),
+        ("CaCO3", "CaCO3", 2.71),
+        ("CaO", "CaO", 3.35),
+    ],
+)
+def test_library_phase_has_the_density_of_the_substance(
+    name: str, formula: str, density: float
+) -> None:
+    """Bundled structures hold the right atoms in the right cell."""
+    phase = load_phase(name)
+
+    assert name in phase_library()
+    assert phase.formula == formula
+    assert phase.density == pytest.approx(density, rel=0.005)
+
+
+def test_library_names_what_it_has_when_a_phase_is_unknown() -> None:
+    """An unknown name is refused with the list of known ones."""
+    with pytest.raises(AnalysisError, match=r"'Kryptonite'; there are: .*BaTiO3"):
+        load_phase("Kryptonite")

@@ -1,0 +1,150 @@
+"""``ppu analyse xrd`` as a user types it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from ppu_protocols.analysis.cli import app, repeat_option
+
+DATA = Path(__file__).parents[3] / "data" / "xrd"
+SCAN = str(DATA / "zno_in2o3.xrdml")
+ZNO, IN2O3 = (str(DATA / f"{name}.cif") for name in ("zno_p1", "in2o3"))
+
+
+def run(*args: str) -> tuple[int, str, str]:
+    """Return exit code, standard output and standard error of a command."""
+    result = CliRunner().invoke(app, ["xrd", *args])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (SCAN, "--cif", ZNO, IN2O3, "--json"),
+        (SCAN, "--cif", ZNO, "--cif", IN2O3, "--json"),
+        ("--json", f"--cif={ZNO}", IN2O3, SCAN),
+    ],
+    ids=["several after one", "repeated", "before the scan"],
+)
+def test_command_prints_one_json_object_when_asked(args: tuple[str, ...]) -> None:
+    """Standard output is one JSON object with the agreed keys."""
+    code, stdout, stderr = run(*args)
+    report = json.loads(stdout)
+
+    assert (code, stderr) == (0, "")
+    assert list(report) == [
+        "schema_version",
+        "scan",
+        "phases",
+        "confidence",
+        "confidence_reasons",
+        "fit",
+        "wavelength",
+    ]
+    assert [phase["name"] for phase in report["phases"]] == ["in2o3", "zno_p1"]
+    assert set(report["phases"][0]) == {
+        "name",
+        "formula",
+        "weight_fraction",
+        "standard_error",
+    }
+    assert sum(p["weight_fraction"] for p in report["phases"]) == pytest.approx(1.0)
+    assert set(report["fit"]) == {"r_wp", "goodness_of_fit"}
+    assert report["confidence"] == "high"
+
+
+def test_command_prints_a_table_with_doubts_when_not_asked_for_json() -> None:
+    """People see shares, errors, and why not to trust them."""
+    code, stdout, _ = run(SCAN, "--cif", ZNO)
+
+    assert code == 0
+    assert "zno_p1  ZnO      100.00" in stdout
+    assert "confidence  low" in stdout
+    assert "missing from the candidates" in stdout
+
+
+def test_command_takes_bundled_phases_by_name() -> None:
+    """A name that is no file but a bundled phase is that phase."""
+    code, stdout, _ = run(SCAN, "--cif", ZNO, IN2O3, "CaO", "--json")
+
+    assert code == 0
+    assert json.loads(stdout)["phases"][-1]["name"] == "CaO"
+
+
+def test_command_writes_the_plot_when_asked(tmp_path: Path) -> None:
+    """--plot leaves the picture where it was asked for."""
+    path = tmp_path / "fit.svg"
+
+    code, _, _ = run(SCAN, "--cif", ZNO, IN2O3, "--plot", str(path))
+
+    assert code == 0
+    assert path.read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize(
+    ("args", "name", "allowed"),
+    [
+        (("absent.xrdml", "--cif", ZNO), "absent.xrdml", "XRDML"),
+        ((ZNO, "--cif", ZNO), "zno_p1.cif", "XRDML"),
+        ((SCAN, "--cif", "absent.cif"), "absent.cif", "CIF"),
+        ((SCAN, "--cif", str(DATA / "README.md")), "README.md", "CIF"),
+        ((SCAN, "--cif", ZNO, "--plot", "fit.gif"), "fit.gif", ".svg"),
+        ((SCAN, "--cif", ZNO, ZNO), "zno_p1", "different names"),
+    ],
+)
+def test_command_says_what_is_wrong_and_ends_with_2_when_input_is_bad(
+    args: tuple[str, ...], name: str, allowed: str
+) -> None:
+    """One message with the file and what is allowed, and no traceback."""
+    code, stdout, stderr = run(*args)
+
+    assert code == 2
+    assert stdout == ""
+    assert stderr.startswith("error: ")
+    assert name in stderr
+    assert allowed in stderr
+    assert "Traceback" not in stderr
+
+
+def test_command_ends_with_2_when_no_candidate_is_given() -> None:
+    """The candidates are required."""
+    code, _, stderr = run(SCAN)
+
+    assert code == 2
+    assert "--cif" in stderr
+
+
+def test_command_shows_an_example_in_its_help() -> None:
+    """--help ends with a line that can be copied."""
+    code, stdout, _ = run("--help")
+
+    assert code == 0
+    assert "ppu analyse xrd scan.xrdml --cif" in stdout
+
+
+def test_values_end_when_an_option_or_a_scan_follows() -> None:
+    """The scan may stand anywhere, and "--" ends all options."""
+    given_args = ["--cif", "a", "b", "s.xrdml", "x", "--cif", "c", "--", "--cif", "d"]
+
+    assert repeat_option(given_args, "--cif") == [
+        *("--cif", "a", "--cif", "b", "s.xrdml", "x"),
+        *("--cif", "c", "--", "--cif", "d"),
+    ]
+
+
+@given(values=st.lists(st.from_regex(r"[a-z]{1,5}\.cif", fullmatch=True), min_size=1))
+@settings(deadline=None, max_examples=30)
+def test_values_are_the_same_when_the_option_is_repeated_already(
+    values: list[str],
+) -> None:
+    """Both spellings mean the same list."""
+    repeated = [part for value in values for part in ("--cif", value)]
+
+    assert repeat_option(["--cif", *values], "--cif") == repeated
+    assert repeat_option(repeated, "--cif") == repeated
