@@ -1,0 +1,347 @@
+"""The main job: powders to phase fractions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import bluesky.plan_stubs as bps
+from pydantic import BaseModel, ConfigDict, Field
+
+from ppu.core.capabilities import (
+    Balance,
+    Diffractometer,
+    Dose,
+    DoseRequest,
+    FiringProfile,
+    Furnace,
+    Grind,
+    MountPowder,
+    Operator,
+    PowderDoser,
+    ScanRequest,
+    Segment,
+)
+from ppu.core.errors import LimitError
+from ppu.plans import Lab, MsgGenerator, ProtocolResult, compute, protocol, step
+from ppu.plans.report import RunRecord, Section
+from ppu_protocols.steps import (
+    fire,
+    free_slot,
+    move_container,
+    tare_balance,
+    weigh_container,
+)
+from ppu_protocols.stoichiometry import Recipe, balance_recipe
+
+__all__ = ["SolidStateRecipe", "SynthesisResult", "solid_state_synthesis"]
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+_REGRIND_S = 120.0
+
+
+class SolidStateRecipe(BaseModel):
+    """What to make, of what, and how; the defaults are the demonstration."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target: str = Field(default="BaTiO3", description="Formula of the product")
+    precursors: tuple[str, ...] = Field(
+        default=("BaCO3", "TiO2"),
+        min_length=1,
+        max_length=8,
+        description="Names of powders in stock; masses follow from stoichiometry",
+    )
+    excess: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=dict,
+        description="Extra part of some precursors, such as {BaCO3: 0.02}",
+    )
+    batch_mass_g: Number = Field(
+        default=4.0, gt=0, le=1000, description="All powders together"
+    )
+    milling_s: Number = Field(default=600.0, ge=0, le=86400)
+    ramp_degc_per_min: Number = Field(default=2.0, gt=0, le=100)
+    temperature_degc: Number = Field(default=800.0, gt=0, le=3000)
+    hold_s: Number = Field(default=18000.0, ge=0, le=1e6)
+    cool_to_degc: Number = Field(
+        default=60.0, ge=30, le=1000, description="When the crucible is taken out"
+    )
+    scan_start_deg: Number = Field(default=10.0, ge=0, le=160)
+    scan_stop_deg: Number = Field(default=100.0, gt=0, le=160)
+    scan_duration_s: Number = Field(default=480.0, gt=0, le=86400)
+    candidate_phases: tuple[str, ...] = Field(
+        default=("BaTiO3", "BaCO3", "TiO2-anatase", "TiO2-rutile"),
+        min_length=1,
+        max_length=12,
+        description="Phases that the pattern is searched for",
+    )
+
+    def profile(self) -> FiringProfile:
+        """Return the firing this recipe describes."""
+        segment = Segment(self.temperature_degc, self.ramp_degc_per_min, self.hold_s)
+        return FiringProfile((segment,), self.cool_to_degc)
+
+    def scan(self, sample_id: str) -> ScanRequest:
+        """Return the scan this recipe describes."""
+        return ScanRequest(
+            sample_id, self.scan_start_deg, self.scan_stop_deg, self.scan_duration_s
+        )
+
+    def doses(self) -> tuple[Dose, ...]:
+        """Return the powders this recipe needs."""
+        shares = self.balanced().mass_fractions
+        return tuple(
+            Dose(name, self.batch_mass_g * share) for name, share in shares.items()
+        )
+
+    def balanced(self) -> Recipe:
+        """Return the stoichiometric mixture."""
+        return balance_recipe(self.target, self.precursors, self.excess)
+
+
+class Sample(BaseModel):
+    """What was made, as it was weighed."""
+
+    id: str
+    container: str
+    precursor_masses_asked_g: dict[str, float]
+    precursor_masses_weighed_g: dict[str, float]
+    mass_before_g: float
+    mass_after_g: float
+    expected_mass_after_g: float = Field(
+        description="For complete reaction of what was weighed in"
+    )
+    loss_percent: float
+    expected_loss_percent: float
+
+
+class PhaseFraction(BaseModel):
+    """How much of one phase there is."""
+
+    name: str
+    formula: str
+    weight_fraction: float
+    standard_error: float
+
+
+class Fit(BaseModel):
+    """How well the pattern is described."""
+
+    r_wp: float
+    goodness_of_fit: float
+
+
+class SynthesisResult(ProtocolResult):
+    """What came of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+    sample: Sample
+    phases: tuple[PhaseFraction, ...]
+    confidence: str
+    confidence_reasons: tuple[str, ...]
+    fit: Fit
+    analysed: Any = Field(exclude=True, description="Scan and its full analysis")
+
+
+def check(lab: Lab, recipe: SolidStateRecipe) -> None:
+    """Refuse what the lab does not allow, before anything moves."""
+    from ppu_protocols.analysis.cif import load_phase  # noqa: PLC0415 - heavy
+
+    for name in recipe.candidate_phases:
+        load_phase(name)
+    doses = recipe.doses()
+    doser = lab.the(PowderDoser)
+    container = lab.free_container("crucible")
+    capacity = lab.container(container).capacity_ml
+    faults = []
+    volume = 0.0
+    for dose in doses:
+        available = lab.stock_g(dose.powder)
+        if dose.mass_g > available:
+            faults.append(
+                f"{dose.mass_g:.3f} g of {dose.powder} are needed, in stock are "
+                f"{available:g} g"
+            )
+        volume += dose.mass_g / lab.file.stock[dose.powder].bulk_density_g_per_ml
+    if volume > capacity:
+        faults.append(
+            f"the powders take {volume:.1f} mL, {container} holds {capacity:g} mL; "
+            "lower batch_mass_g"
+        )
+    if faults:
+        raise LimitError("; ".join(faults))
+    doser.check_request(DoseRequest(container, doses, recipe.milling_s))
+    furnace = lab.the(Furnace)
+    furnace.check_profile(recipe.profile())
+    free_slot(lab, furnace)
+    lab.the(Diffractometer).check_scan(recipe.scan("check"))
+    lab.free_container("holder")
+    lab.the(Balance)
+    lab.the(Operator)
+
+
+@step(kind="irreversible")
+def dose_powders(
+    lab: Lab, doser: PowderDoser, request: DoseRequest
+) -> MsgGenerator[Mapping[str, float]]:
+    """Dose and mix powders; return the mass of each that was weighed in [g]."""
+    yield from bps.prepare(doser, request, wait=True)
+    yield from bps.trigger(doser, wait=True)
+    dosed = dict(doser.dosed_g)
+    for powder, mass in dosed.items():
+        lab.use_stock(powder, mass)
+    return dosed
+
+
+@step(kind="irreversible")
+def grind_by_hand(lab: Lab, container: str, duration_s: float) -> MsgGenerator[None]:
+    """Have a person grind what is in a container."""
+    operator = lab.the(Operator)
+    yield from bps.abs_set(operator, Grind(container, duration_s), wait=True)
+
+
+@step(kind="irreversible")
+def mount_powder(lab: Lab, container: str, holder: str) -> MsgGenerator[None]:
+    """Have powder of a container mounted in a specimen holder."""
+    operator = lab.the(Operator)
+    yield from bps.abs_set(operator, MountPowder(container, holder), wait=True)
+
+
+def _expected_scan_s(
+    lab: Lab, diffractometer: Diffractometer, scan: ScanRequest
+) -> float:
+    """Return how long a scan takes [s]."""
+    del lab, diffractometer
+    return scan.duration_s
+
+
+@step(kind="repeatable", expected_s=_expected_scan_s)
+def diffract(
+    lab: Lab, diffractometer: Diffractometer, scan: ScanRequest
+) -> MsgGenerator[dict[str, list[float]]]:
+    """Measure a pattern; return its angles [deg] and counts."""
+    del lab  # every step says in which lab it acts
+    yield from bps.prepare(diffractometer, scan, wait=True)
+    yield from bps.create(name="pattern")
+    yield from bps.trigger(diffractometer, wait=True)
+    reading = yield from bps.read(diffractometer)
+    yield from bps.save()
+    name = diffractometer.name
+    return {
+        "two_theta": reading[f"{name}_two_theta"]["value"].tolist(),
+        "counts": reading[f"{name}_counts"]["value"].tolist(),
+    }
+
+
+def analyse(
+    pattern: dict[str, list[float]], candidates: tuple[str, ...], sample_id: str
+) -> tuple[Any, Any]:
+    """Return the scan and its quantification; runs in a worker thread."""
+    from ppu_protocols.analysis.cif import load_phase  # noqa: PLC0415 - heavy
+    from ppu_protocols.analysis.quantify import quantify  # noqa: PLC0415 - heavy
+    from ppu_protocols.analysis.xrdml import Scan  # noqa: PLC0415 - heavy
+
+    scan = Scan.from_counts(
+        pattern["two_theta"], pattern["counts"], sample_id=sample_id
+    )
+    return scan, quantify(scan, [load_phase(name) for name in candidates])
+
+
+def report(record: RunRecord) -> list[Section]:
+    """Return what this protocol adds to a report."""
+    from ppu_protocols.synthesis_report import sections  # noqa: PLC0415 - heavy
+
+    return sections(record)
+
+
+@protocol(
+    version="1",
+    hazards=(
+        "The furnace and the crucible get hot; the chamber is opened below "
+        "cool_to_degc only.",
+        "Barium compounds are toxic: gloves and a dust mask for the powders.",
+        "Carbonates give off carbon dioxide.",
+    ),
+    check=check,
+    report=report,
+)
+def solid_state_synthesis(
+    lab: Lab, recipe: SolidStateRecipe
+) -> MsgGenerator[SynthesisResult]:
+    """Weigh powders, mix, fire, weigh, diffract, and quantify the phases."""
+    doser, furnace = lab.the(PowderDoser), lab.the(Furnace)
+    balance, diffractometer = lab.the(Balance), lab.the(Diffractometer)
+    crucible, holder = lab.free_container("crucible"), lab.free_container("holder")
+    lab.claim_container(crucible)
+    lab.claim_container(holder)
+    request = DoseRequest(crucible, recipe.doses(), recipe.milling_s)
+
+    yield from tare_balance(lab, balance)
+    yield from move_container(lab, crucible, balance.pan)
+    empty = yield from weigh_container(lab, crucible, balance)
+    yield from move_container(lab, crucible, doser.station)
+    dosed = yield from dose_powders(lab, doser, request)
+    yield from move_container(lab, crucible, balance.pan)
+    before = yield from weigh_container(lab, crucible, balance)
+
+    yield from move_container(lab, crucible, free_slot(lab, furnace))
+    firing = yield from fire(lab, furnace, recipe.profile())
+    yield from move_container(lab, crucible, lab.home_of(crucible))
+    yield from tare_balance(lab, balance)
+    yield from move_container(lab, crucible, balance.pan)
+    after = yield from weigh_container(lab, crucible, balance)
+    yield from move_container(lab, crucible, lab.home_of(crucible))
+
+    yield from grind_by_hand(lab, crucible, _REGRIND_S)
+    yield from mount_powder(lab, crucible, holder)
+    yield from move_container(lab, holder, diffractometer.slot)
+    pattern = yield from diffract(lab, diffractometer, recipe.scan(lab.sample_id))
+    yield from move_container(lab, holder, lab.home_of(holder))
+    analysed = yield from compute(
+        analyse, pattern, recipe.candidate_phases, lab.sample_id
+    )
+
+    mass_before, mass_after = before - empty, after - empty
+    quantified = analysed[1]
+    file = diffractometer.scan_file
+    expected = mass_before * recipe.balanced().expected_yield
+    return SynthesisResult(
+        sample=Sample(
+            id=lab.sample_id,
+            container=crucible,
+            precursor_masses_asked_g={d.powder: d.mass_g for d in request.doses},
+            precursor_masses_weighed_g=dict(dosed),
+            mass_before_g=mass_before,
+            mass_after_g=mass_after,
+            expected_mass_after_g=expected,
+            loss_percent=100.0 * (mass_before - mass_after) / mass_before,
+            expected_loss_percent=100.0 * (mass_before - expected) / mass_before,
+        ),
+        phases=tuple(
+            PhaseFraction(
+                name=phase.name,
+                formula=phase.formula,
+                weight_fraction=phase.weight_fraction,
+                standard_error=phase.standard_error,
+            )
+            for phase in quantified.phases
+        ),
+        confidence=quantified.confidence,
+        confidence_reasons=quantified.confidence_reasons,
+        fit=Fit(
+            r_wp=quantified.fit.r_wp, goodness_of_fit=quantified.fit.goodness_of_fit
+        ),
+        parameters_actual={
+            "target": recipe.target,
+            "precursors": list(recipe.precursors),
+            "batch_mass_g": sum(dosed.values()),
+            "temperature_degc": firing.max_temperature_degc,
+            "hold_s": sum(firing.dwell_s),
+            "scan_start_deg": pattern["two_theta"][0],
+            "scan_stop_deg": pattern["two_theta"][-1],
+        },
+        attachments={} if file is None else {"pattern": Path(file)},
+        analysed=analysed,
+    )
