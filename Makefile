@@ -29,7 +29,7 @@ demo: $(VENV)/.run  ## Make barium titanate on the simulated lab and open nothin
 	@$(BIN)/ppu run solid_state_synthesis
 
 test: $(VENV)/.dev  ## Run all tests
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -q
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup -q
 
 unit: $(VENV)/.dev  ## Run the unit tests only
 	@$(BIN)/python -m pytest -n 2 -q tests/unit ppu drivers simulators protocols

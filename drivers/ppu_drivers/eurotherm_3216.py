@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated as A
 from typing import Any, ClassVar, Final, Literal
 
@@ -33,6 +34,7 @@ from ppu.core.errors import (
     InstrumentError,
     LimitError,
     MalformedReply,
+    PPUError,
     TransportError,
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
@@ -52,6 +54,7 @@ _STATUS_INDEX: Final = 75 - _SAMPLE_FROM
 _PROGRAM_INDEX: Final = 23 - _SAMPLE_FROM
 _PROGRAM_FIRST: Final = 1280
 _START_DEADLINE_S: Final = 30.0
+_SWITCH_DEADLINE_S: Final = 5.0
 _SAFE_TO_TOUCH_DEGC: Final = 60.0
 
 
@@ -196,7 +199,8 @@ class _DwellWatch:
     """Compares each dwell with what was asked, whatever its registers' unit is.
 
     A dwell lasts from the sample at which the working setpoint reached the segment's
-    target until the one at which it left it or the program ended.
+    target until the one at which it left it or the program ended. One of up to two
+    sample periods may pass unseen; it counts as measured to be 0 s then.
     """
 
     def __init__(self, segments: tuple[Segment, ...], period_s: float) -> None:
@@ -204,27 +208,46 @@ class _DwellWatch:
         self._period = period_s
         self._index = 0
         self._since: float | None = None
+        self._nearest_k = math.inf
         self.measured_s: list[float] = []
 
     def see(self, lab_time: float, setpoint: float, is_running: bool) -> str | None:
         """Take one sample; return what is wrong, if anything is."""
-        if self._index >= len(self._segments):
-            return None
+        fault = None
+        if self._index < len(self._segments):
+            fault = self._follow(lab_time, setpoint, is_running)
+        while fault is None and not is_running and self._index < len(self._segments):
+            segment = self._segments[self._index]
+            if not self._is_short(segment):
+                return f"the program ended before {segment.target_degc:g} degC"
+            self._go_on(0.0)
+        return fault
+
+    def _is_short(self, segment: Segment) -> bool:
+        return segment.dwell_s <= 2 * self._period
+
+    def _go_on(self, lasted: float) -> None:
+        self.measured_s.append(lasted)
+        self._index += 1
+        self._since = None
+        self._nearest_k = math.inf
+
+    def _follow(self, lab_time: float, setpoint: float, is_running: bool) -> str | None:
         segment = self._segments[self._index]
-        is_there = is_running and abs(setpoint - segment.target_degc) < 0.06
+        gap_k = abs(setpoint - segment.target_degc)
+        is_there = is_running and gap_k < 0.06
         if self._since is None:
             if is_there:
                 self._since = lab_time
-            elif not is_running:
-                return f"the program ended before {segment.target_degc:g} degC"
+            elif self._is_short(segment) and gap_k > self._nearest_k + 0.06:
+                self._go_on(0.0)  # it moves away again: the target was passed
+            self._nearest_k = min(self._nearest_k, gap_k)
             return None
         lasted = lab_time - self._since
         slack = 2 * self._period + 0.02 * segment.dwell_s
         if is_there and lasted <= segment.dwell_s + slack:
             return None
-        self.measured_s.append(lasted)
-        self._index += 1
-        self._since = None
+        self._go_on(lasted)
         if abs(lasted - segment.dwell_s) > slack:
             manner = "still dwells after" if is_there else "dwelt for"
             return (
@@ -381,15 +404,20 @@ class Eurotherm3216(Instrument, Furnace):
 
     @override
     async def read_identity(self) -> Identity:
-        status, inverse = await self._master.read_holding(75, 2)
+        stranger = (
+            f"{self.name}: what answers at {self.link.endpoint} is no Eurotherm 3200: "
+        )
+        try:
+            status, inverse = await self._master.read_holding(75, 2)
+            (version,) = await self._master.read_holding(107)
+            (model,) = await self._master.read_holding(122)
+            (customer,) = await self._master.read_holding(629)
+        except InstrumentError as exc:
+            raise ConnectError(f"{stranger}{exc}") from exc
         if status ^ inverse != 0xFFFF:
             raise ConnectError(
-                f"{self.name}: what answers at {self.link.endpoint} is no Eurotherm "
-                "3200: its status word (75) and the inverse (76) do not match"
+                f"{stranger}its status word (75) and the inverse (76) do not match"
             )
-        (version,) = await self._master.read_holding(107)
-        (model,) = await self._master.read_holding(122)
-        (customer,) = await self._master.read_holding(629)
         return Identity(
             model=f"3200 series (type {model})",
             serial_number=str(customer),
@@ -455,6 +483,12 @@ class Eurotherm3216(Instrument, Furnace):
                     f"{where}: a dwell of {segment.dwell_s:g} s, allowed are whole "
                     f"{self.settings.dwell_unit}s from 0 to 9999"
                 )
+        faults.extend(
+            f"segment {number}: {after.target_degc:g} degC is where segment "
+            f"{number - 1} ends, so its dwell could not be told apart; make them one"
+            for number, (before, after) in enumerate(pairwise(profile.segments), 2)
+            if abs(after.target_degc - before.target_degc) < 0.1
+        )
         if faults:
             raise LimitError(f"{self.name}: " + "; ".join(faults))
 
@@ -617,8 +651,9 @@ class Eurotherm3216(Instrument, Furnace):
                 if fault is None and was_running:
                     fault = watch.see(last_heard, setpoint, is_running)
                 if fault is not None:
-                    await self._switch_off()
-                    raise InstrumentError(f"{self.name}: {fault}; the heater is off")
+                    raise InstrumentError(
+                        f"{self.name}: {fault}; {await self._switch_off_after_fault()}"
+                    )
                 if not is_running and temperature <= profile.cool_to_degc:
                     return FiringRecord(
                         started_s=loop.epoch + started,
@@ -663,10 +698,36 @@ class Eurotherm3216(Instrument, Furnace):
         return None
 
     async def _switch_off(self) -> None:
-        """Reset the program and set the output to 0 % by hand."""
+        """Reset the program, set the output to 0 % by hand, and see that it is.
+
+        Raises:
+            InstrumentError: If the controller did not do so within seconds.
+        """
         await self.program_status.set(ProgramStatus.RESET)
         await self.loop_mode.set(LoopMode.MANUAL)
         await self.manual_output.set(0.0)
+        loop = running_loop()
+        deadline = loop.time() + _SWITCH_DEADLINE_S
+        while True:
+            # The controller moves its output at its next cycle, not at once.
+            output = await self.working_output.get_value()
+            mode = await self.loop_mode.get_value()
+            if mode is LoopMode.MANUAL and output <= 0:
+                return
+            if loop.time() > deadline:
+                raise InstrumentError(
+                    f"{self.name}: asked for 0 % by hand but it is in {mode.value} at "
+                    f"{output:g} %; switch it off at the wall"
+                )
+            await asyncio.sleep(1.0)
+
+    async def _switch_off_after_fault(self) -> str:
+        """Switch off; return what came of it, for the error that tells the fault."""
+        try:
+            await self._switch_off()
+        except PPUError as exc:
+            return f"the heater could NOT be switched off: {exc}"
+        return "the heater is off"
 
     # -- documents -----------------------------------------------------------------
 
@@ -703,14 +764,7 @@ class Eurotherm3216(Instrument, Furnace):
             return f"{self.name}: left alone, its program is in state {status.value}"
         if state == "heater_off":
             await self._switch_off()
-            output = await self.working_output.get_value()
-            mode = await self.loop_mode.get_value()
-            if mode is not LoopMode.MANUAL or output > 0:
-                raise InstrumentError(
-                    f"{self.name}: asked for 0 % by hand but it is in {mode.value} at "
-                    f"{output:g} %; switch it off at the wall"
-                )
-            return f"{self.name}: heater off, verified (manual, {output:g} %)"
+            return f"{self.name}: heater off, verified (by hand, 0 %)"
         await self.setpoint_rate.set(self.settings.ramp_down_degc_per_min)
         await self.program_status.set(ProgramStatus.RESET)
         status = await self.program_status.get_value()

@@ -239,6 +239,8 @@ class MettlerSics(Instrument, Balance):
             weight = parse_weight(lines)
         except InstrumentError as exc:
             raise InstrumentError(f"{self.name}: {exc}", exc.code) from exc
+        except MalformedReply as exc:
+            raise MalformedReply(f"{self.name}: {exc}") from exc
         low, high = self.limits.mass_g
         if weight.mass_g > high:
             raise LimitError(

@@ -16,10 +16,10 @@ from ppu._version import __version__
 from ppu.core.errors import (
     AbortedError,
     ConfigurationError,
-    ConnectError,
     InterlockError,
     LimitError,
     PPUError,
+    TransportError,
 )
 from ppu.core.registry import plug_ins
 
@@ -94,7 +94,7 @@ def code_of(exc: PPUError, *, has_started: bool = False) -> Exit:
         return Exit.WRONG_INPUT
     if isinstance(exc, LimitError | InterlockError):
         return Exit.REFUSED
-    if isinstance(exc, ConnectError):
+    if isinstance(exc, TransportError):
         return Exit.UNREACHABLE
     return Exit.FAILED
 

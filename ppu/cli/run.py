@@ -98,7 +98,7 @@ def run(
 
 
 class _RunFailed(Exception):  # noqa: N818 - carries an error, is none itself
-    """A run failed after something moved."""
+    """A run failed; what had started was left in a safe state."""
 
     def __init__(self, error: PPUError, code: main.Exit) -> None:
         super().__init__(str(error))
@@ -189,8 +189,10 @@ def _run(
             try:
                 result = job.run(main.elapsed)
             except PPUError as exc:
-                _leave_safely(job)
-                raise _RunFailed(exc, main.code_of(exc, has_started=True)) from exc
+                if job.has_started:
+                    _leave_safely(job)
+                code = main.code_of(exc, has_started=job.has_started)
+                raise _RunFailed(exc, code) from exc
     return result, out
 
 

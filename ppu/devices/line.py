@@ -8,7 +8,7 @@ from typing import Any
 
 from typing_extensions import override
 
-from ppu.core.errors import InternalError
+from ppu.core.errors import InstrumentError, InternalError, MalformedReply
 from ppu.devices.signals import Address
 from ppu.transports.line import LineClient
 
@@ -45,18 +45,29 @@ class Query(_QueryText, Address[LineClient]):
 
     @override
     async def read(self, client: LineClient) -> Any:
-        return self.parse(
+        return self._parse(
+            client,
             await client.ask(
                 self.command, is_last=self.is_last, deadline_lab_s=self.lasts_s
-            )
+            ),
         )
+
+    def _parse(self, client: LineClient, lines: list[str]) -> Any:
+        """Return the meaning of *lines*; an error names device and command."""
+        where = f"{client.device}: asked {self.command}"
+        try:
+            return self.parse(lines)
+        except InstrumentError as exc:
+            raise InstrumentError(f"{where}: {exc}", exc.code) from exc
+        except MalformedReply as exc:
+            raise MalformedReply(f"{where}: {exc}") from exc
 
     @override
     async def write(self, client: LineClient, value: Any) -> None:
         if self.set_command is None:
             raise InternalError(f"{self} can only be read")
         command = self.set_command.format(value)
-        self.parse(await client.ask(command, is_safe=False))
+        self._parse(client, await client.ask(command, is_safe=False))
 
     @override
     async def execute(self, client: LineClient, *args: Any) -> None:
@@ -66,4 +77,4 @@ class Query(_QueryText, Address[LineClient]):
             is_last=self.is_last,
             deadline_lab_s=self.lasts_s,
         )
-        self.parse(lines)
+        self._parse(client, lines)

@@ -21,6 +21,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import SQLAlchemyError
 
 from ppu.core.errors import ConfigurationError
 
@@ -71,8 +72,11 @@ class Journal:
             f"sqlite:///{path}", connect_args={"check_same_thread": False}
         )
         event.listen(self._engine, "connect", _make_durable)
-        metadata.create_all(self._engine)
-        self._connection: Connection = self._engine.connect()
+        try:
+            metadata.create_all(self._engine)
+            self._connection: Connection = self._engine.connect()
+        except SQLAlchemyError as exc:
+            raise ConfigurationError(f"cannot keep a journal in {path}: {exc}") from exc
         self._insert = journal_entries.insert()
 
     def add(self, lab_time_s: float, kind: str, content: Mapping[str, Any]) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ppu._version import __version__
-from ppu.core.errors import ConfigurationError, PPUError
+from ppu.core.errors import ConfigurationError, InternalError, PPUError
 from ppu.engine.host import in_run
 from ppu.plans.protocol import ProtocolResult, RegisteredProtocol
 from ppu.plans.report import RunRecord, build_report
@@ -73,18 +74,31 @@ class Job:
             elapsed: Wall time since the command began [s].
 
         Raises:
-            PPUError: What went wrong; the devices are in their abort states.
+            ConfigurationError: If the results cannot be kept; nothing moved.
+            PPUError: What went wrong; bring the devices to their abort states.
         """
-        journal = Journal(self.out / "journal.sqlite")
+        path = self.out / "journal.sqlite"
+        if path.exists():
+            raise ConfigurationError(
+                f"{self.out} holds a run already; name another directory"
+            )
+        journal = Journal(path)
         host = self.lab.host
         token = host.subscribe(self._collect)
         try:
             typed = self._run_plan(journal)
             result = self._assemble(typed)
             self._write(result, typed, journal, elapsed)
-        except PPUError:
+        except Exception as exc:
             journal.export_documents(self.out / "documents.jsonl")
-            raise
+            if isinstance(exc, PPUError):
+                raise
+            # Whatever a protocol's author did wrong, the furnace must not stay on.
+            place = traceback.extract_tb(exc.__traceback__)[-1]
+            raise InternalError(
+                f"protocol {self.protocol.name} failed in {place.name} "
+                f"({place.filename} line {place.lineno}): {type(exc).__name__}: {exc}"
+            ) from exc
         finally:
             host.unsubscribe(token)
             journal.close()

@@ -93,7 +93,7 @@ class SerialFront:
     def _readable(self) -> None:
         data = os.read(self._master, 4096)
         if self._debt is not None:
-            self._debt.add(-len(data))
+            self._debt.settle(len(data))
         attributes = termios.tcgetattr(self._master)
         rate = _SPEEDS.get(attributes[4], 0)
         if rate != self.line.baudrate or self._client_parity != self.line.parity:

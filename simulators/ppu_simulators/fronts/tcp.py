@@ -72,7 +72,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._debt is not None:
-            self._debt.add(-len(data))
+            self._debt.settle(len(data))
         now = self._loop.time()
         for answer in self._front.conversation.receive(data, now):
             if answer.delay_s <= 0:

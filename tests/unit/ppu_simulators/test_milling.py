@@ -27,7 +27,7 @@ def test_mill_follows_its_exponential_laws() -> None:
     matter = layered()
     mill(matter, 600.0, MIXING_ROBOT)
 
-    assert matter.radii_um["BaCO3"] == pytest.approx(0.3 + 0.7 * math.exp(-2.0))
+    assert matter.radii_um["BaCO3"] == pytest.approx(0.3 + 0.7 * math.exp(-3.0))
     assert matter.mixedness == pytest.approx(1.0 - math.exp(-3.0))
 
 

@@ -86,7 +86,7 @@ def test_titanate_forms_as_published_when_milled_for_10_minutes(
 def test_titanate_is_single_phase_after_2_hours_when_humid() -> None:
     """Water vapour does in 2 h what air does in 5 h."""
     assert conversion(fire(mixture(), 2 * HOUR, Atmosphere(is_humid=True))) > 0.96
-    assert conversion(fire(mixture(), 2 * HOUR)) < 0.9
+    assert conversion(fire(mixture(), 2 * HOUR)) < 0.95
 
 
 def test_titanate_forms_at_under_half_the_conversion_when_not_milled() -> None:

@@ -1,0 +1,89 @@
+"""What every test gets: checks for leaks, and a lab-time loop that jumps."""
+
+import asyncio
+import gc
+import os
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ppu.core.labtime import LabTimeLoop
+
+_PATHS = ("socket:", "pipe:", "/dev/pts/", "/dev/ptmx", "anon_inode:")
+"""What a leaked descriptor leads to; libraries keep ordinary files open."""
+_WORKER_ENDS_WALL_S = 2.0
+
+
+def _open_paths() -> dict[int, str]:
+    """Return the open descriptors that are a path to somebody else."""
+    found: dict[int, str] = {}
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - the links are read below
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")  # noqa: PTH115 - socket:[n] is no path
+        except FileNotFoundError:
+            continue
+        if target.startswith(_PATHS) or target.endswith((".sqlite", ".sqlite-wal")):
+            found[int(name)] = target
+    return found
+
+
+def _pending_tasks() -> set["asyncio.Task[Any]"]:
+    """Return the tasks of all loops that have not ended."""
+    everything = list(asyncio.tasks._all_tasks)  # type: ignore[attr-defined]  # across loops
+    return {task for task in everything if not task.done()}
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """Fail a test that leaves a task, a descriptor or a thread behind."""
+    threads, paths, tasks = (
+        set(threading.enumerate()),
+        _open_paths(),
+        _pending_tasks(),
+    )
+    yield
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(_WORKER_ENDS_WALL_S)
+    if (_open_paths().items() - paths.items()) or (_pending_tasks() - tasks):
+        gc.collect()  # what a traceback kept alive is no leak
+    left = set(threading.enumerate()) - threads
+
+    assert not left, f"leaked threads: {left}"
+    assert not _open_paths().items() - paths.items(), "leaked descriptors"
+    assert not _pending_tasks() - tasks, "leaked tasks"
+
+
+@pytest.fixture
+def jumping() -> Iterator[LabTimeLoop]:
+    """A loop that jumps; no debt and no fault may be left on it."""
+    loop = LabTimeLoop(None)
+    yield loop
+    owing, tasks = loop.n_owing, asyncio.all_tasks(loop)
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+    assert tasks == set()
+    assert loop.faults == []
+    assert owing == 0
+
+
+@pytest.fixture
+def play(jumping: LabTimeLoop) -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """Runs a coroutine on the jumping loop and returns its result."""
+
+    def run(work: Coroutine[Any, Any, Any]) -> Any:
+        with jumping.active():
+            return jumping.run_until_complete(work)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def ppu_command() -> Path:
+    """The installed ``ppu`` program of the interpreter that runs the tests."""
+    import sys  # noqa: PLC0415 - only this fixture needs it
+
+    return Path(sys.executable).with_name("ppu")

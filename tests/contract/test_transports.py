@@ -1,0 +1,829 @@
+"""What every transport promises, whatever happens on its wire.
+
+Each rig is a client of ours and a front in the same process, on a jumping loop. The
+front answers the number it is asked for, so an answer shows which request it belongs
+to.
+"""
+
+import asyncio
+import logging
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typing_extensions import override
+
+from ppu.core.errors import (
+    ConnectError,
+    InstrumentError,
+    LinkBroken,
+    MalformedReply,
+    PPUError,
+    ReplyTimeout,
+    TransportError,
+    UnencodableRequest,
+)
+from ppu.core.labtime import LabTimeLoop, running_loop
+from ppu.transports.http import HttpClient, HttpConnection
+from ppu.transports.line import LineClient
+from ppu.transports.link import Link
+from ppu.transports.modbus import ModbusMaster
+from ppu.transports.serial import SerialConnection
+from ppu.transports.tcp import TcpConnection
+from ppu_simulators.fronts.conversation import Answer, Conversation
+from ppu_simulators.fronts.http import HttpAnswer, HttpFront, HttpRequest
+from ppu_simulators.fronts.modbus import ModbusRefusal, ModbusRtuSlave, crc16
+from ppu_simulators.fronts.serial import SerialFront, SerialLine
+from ppu_simulators.fronts.tcp import TcpFront
+
+Play = Callable[[Coroutine[Any, Any, Any]], Any]
+
+DEADLINE_S = 1.0
+LATE_S = 1.4
+FORBIDDEN = 999
+"""The one number that the front refuses to answer."""
+
+
+# -- what stands at the other end -----------------------------------------------------
+
+
+class Numbers:
+    """Answers each line with the number it asks for."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+
+    def receive(self, data: bytes, time: float) -> Iterable[Answer]:
+        """Take bytes; return what is answered."""
+        *lines, self._buffer = (self._buffer + data).split(b"\r\n")
+        return [Answer(line + b"\r\n") for line in lines]
+
+
+class Registers:
+    """Each register holds its own address."""
+
+    def read(self, address: int, count: int, time: float) -> list[int]:
+        """Return the addresses."""
+        if address == FORBIDDEN:
+            raise ModbusRefusal(2)
+        return list(range(address, address + count))
+
+    def write(self, address: int, values: list[int], time: float) -> None:
+        """Take anything."""
+        if address == FORBIDDEN:
+            raise ModbusRefusal(3)
+
+
+class MbapSlave:
+    """Modbus TCP around the registers: one frame for each segment that comes."""
+
+    def __init__(self) -> None:
+        self._registers = Registers()
+
+    def receive(self, data: bytes, time: float) -> Iterable[Answer]:
+        """Take bytes; return what is answered."""
+        transaction, _, _, unit, function = struct.unpack(">HHHBB", data[:8])
+        address, count = struct.unpack(">HH", data[8:12])
+        try:
+            if function == 3:
+                values = self._registers.read(address, count, time)
+                pdu = struct.pack(f">BB{count}H", 3, 2 * count, *values)
+            else:
+                self._registers.write(address, [], time)
+                pdu = data[7:12]
+        except ModbusRefusal as refusal:
+            pdu = bytes([function | 0x80, refusal.code])
+        head = struct.pack(">HHHB", transaction, 0, len(pdu) + 1, unit)
+        return [Answer(head + pdu)]
+
+
+@dataclass
+class Spoiler:
+    """Stands between a front and its conversation and spoils the next answers."""
+
+    conversation: Conversation
+    cut: Callable[[], None]
+    garbage: bytes
+    plan: list[str | bytes] = field(default_factory=list)
+    n_requests: int = 0
+
+    def receive(self, data: bytes, time: float) -> Iterable[Answer]:
+        """Take bytes; return what is answered."""
+        for answer in list(self.conversation.receive(data, time)):
+            self.n_requests += 1
+            yield from self._spoil(answer) if self.plan else [answer]
+
+    def _break(self, time: float) -> bytes:
+        """Break the wire instead of sending the rest."""
+        self.cut()
+        return b""
+
+    def _spoil(self, answer: Answer) -> list[Answer]:
+        fault = self.plan.pop(0)
+        data = answer.at(0.0)
+        wait = answer.delay_s
+        if isinstance(fault, bytes):
+            return [Answer(fault, wait)]
+        return {
+            "silence": [],
+            "late": [Answer(data, LATE_S)],
+            "duplicate": [Answer(data * 2, wait)],
+            "garbage": [Answer(self.garbage, wait)],
+            "truncated": [Answer(data[: len(data) // 2], wait)],
+            "in pieces": [
+                Answer(bytes([byte]), wait + 0.01 * n) for n, byte in enumerate(data)
+            ],
+            "cut off": [
+                Answer(data[: len(data) // 2], wait),
+                Answer(self._break, wait + 0.1),
+            ],
+        }[fault]
+
+
+# -- the rigs -------------------------------------------------------------------------
+
+
+class Rig(ABC):
+    """A client and what it talks to."""
+
+    link: Link
+    endpoint: str
+    comes_back = True
+    """Whether the same address answers again after it was cut off."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Let the front listen, and make the client; it is not connected."""
+
+    @abstractmethod
+    async def stop_front(self) -> None:
+        """Stop listening, as if it were switched off."""
+
+    @abstractmethod
+    async def ask(self, number: int, *, is_safe: bool = True) -> int:
+        """Return the number that came back."""
+
+    @abstractmethod
+    def spoil(self, *faults: str | bytes) -> None:
+        """Spoil the next answers."""
+
+    @property
+    @abstractmethod
+    def n_requests(self) -> int:
+        """How many requests reached the front."""
+
+    @abstractmethod
+    def debt(self, loop: LabTimeLoop) -> int:
+        """Return what is owed on this rig's link."""
+
+
+class ByteRig(Rig):
+    """A rig whose wire is a stream of bytes."""
+
+    spoiler: Spoiler
+
+    @override
+    def spoil(self, *faults: str | bytes) -> None:
+        self.spoiler.plan += faults
+
+    @property
+    @override
+    def n_requests(self) -> int:
+        return self.spoiler.n_requests
+
+    @override
+    def debt(self, loop: LabTimeLoop) -> int:
+        return loop.debt(self.endpoint).amount
+
+
+class SerialRig(ByteRig):
+    """A front on a pseudo-terminal."""
+
+    comes_back = False
+    front: SerialFront
+
+    def listen(self, conversation: Conversation, garbage: bytes) -> SerialConnection:
+        """Open the pseudo-terminal; return the connection that leads there."""
+        self.spoiler = Spoiler(conversation, self._cut, garbage)
+        self.front = SerialFront(self.spoiler, SerialLine(115200))
+        self.endpoint = self.front.start()
+        return SerialConnection(transport="serial", port=self.endpoint, baudrate=115200)
+
+    def _cut(self) -> None:
+        self.front.stop()
+
+    @override
+    async def stop_front(self) -> None:
+        self.front.stop()
+
+
+class TcpRig(ByteRig):
+    """A front on a loopback port."""
+
+    front: TcpFront
+
+    async def listen(self, conversation: Conversation, garbage: bytes) -> TcpConnection:
+        """Open the port; return the connection that leads there."""
+        self.spoiler = Spoiler(conversation, self._cut, garbage)
+        self.front = TcpFront(self.spoiler)
+        host, port = await self.front.start()
+        self.endpoint = f"{host}:{port}"
+        return TcpConnection(transport="tcp", host=host, port=port)
+
+    def _cut(self) -> None:
+        for transport in list(self.front.connections):
+            transport.abort()
+
+    @override
+    async def stop_front(self) -> None:
+        await self.front.stop()
+
+
+NOISE = b"\xff\xfe\r\n"
+
+
+class LineMixin(ByteRig):
+    """Asks in lines."""
+
+    client: LineClient
+
+    @override
+    async def ask(self, number: int, *, is_safe: bool = True) -> int:
+        (line,) = await self.client.ask(f"{number}", is_safe=is_safe)
+        return int(line)
+
+
+class SerialLineRig(LineMixin, SerialRig):
+    """Lines on a serial port."""
+
+    @override
+    async def start(self) -> None:
+        connection = self.listen(Numbers(), NOISE)
+        self.client = LineClient("rig", connection, deadline_s=DEADLINE_S)
+        self.link = self.client.link
+
+
+class TcpLineRig(LineMixin, TcpRig):
+    """Lines on a TCP stream."""
+
+    @override
+    async def start(self) -> None:
+        connection = await self.listen(Numbers(), NOISE)
+        self.client = LineClient("rig", connection, deadline_s=DEADLINE_S)
+        self.link = self.client.link
+
+
+class ModbusMixin(ByteRig):
+    """Reads registers, or writes them where it must not be repeated."""
+
+    master: ModbusMaster
+
+    @override
+    async def ask(self, number: int, *, is_safe: bool = True) -> int:
+        if is_safe:
+            (value,) = await self.master.read_holding(number)
+            return value
+        await self.master.write_registers(number, [number])
+        return number
+
+
+class ModbusRtuRig(ModbusMixin, SerialRig):
+    """Modbus RTU on a serial port."""
+
+    @override
+    async def start(self) -> None:
+        slave = ModbusRtuSlave(1, Registers(), baudrate=115200)
+        connection = self.listen(slave, bytes.fromhex("01 03 02 00 07 00 00"))
+        self.master = ModbusMaster("rig", connection, deadline_s=DEADLINE_S)
+        self.link = self.master.link
+
+
+class ModbusTcpRig(ModbusMixin, TcpRig):
+    """Modbus TCP."""
+
+    @override
+    async def start(self) -> None:
+        wrong_function = bytes.fromhex("00 00 00 00 00 05 01 04 02 00 07")
+        connection = await self.listen(MbapSlave(), wrong_function)
+        self.master = ModbusMaster("rig", connection, deadline_s=DEADLINE_S)
+        self.link = self.master.link
+
+
+class HttpRig(Rig):
+    """JSON over HTTP."""
+
+    def __init__(self) -> None:
+        self.plan: list[str | bytes] = []
+        self._n_requests = 0
+
+    @override
+    async def start(self) -> None:
+        self.front = HttpFront(self)
+        self.endpoint = await self.front.start()
+        connection = HttpConnection(transport="http", url=self.endpoint)
+        self.client = HttpClient("rig", connection, deadline_s=DEADLINE_S)
+        self.link = self.client
+
+    @override
+    async def stop_front(self) -> None:
+        await self.front.stop()
+
+    def answer(self, request: HttpRequest, time: float) -> HttpAnswer | None:
+        """Answer with the number at the end of the path."""
+        self._n_requests += 1
+        number = int(request.path.rpartition("/")[2])
+        body: Any = {"number": number}
+        if number == FORBIDDEN:
+            return HttpAnswer(body, status=500)
+        fault = self.plan.pop(0) if self.plan else None
+        if fault == "silence":
+            return None
+        if isinstance(fault, bytes):
+            return HttpAnswer(fault)
+        return {
+            None: HttpAnswer(body),
+            "late": HttpAnswer(body, delay_s=LATE_S),
+            "garbage": HttpAnswer(b"\xff<html>"),
+            "truncated": HttpAnswer(b'{"number": 1'),
+            "cut off": HttpAnswer(body, is_cut_off=True),
+        }[fault]
+
+    @override
+    async def ask(self, number: int, *, is_safe: bool = True) -> int:
+        if is_safe:
+            found = await self.client.get(f"/{number}")
+        else:
+            found = await self.client.post(f"/{number}", {"number": number})
+        return int(found["number"])
+
+    @override
+    def spoil(self, *faults: str | bytes) -> None:
+        self.plan += faults
+
+    @property
+    @override
+    def n_requests(self) -> int:
+        return self._n_requests
+
+    @override
+    def debt(self, loop: LabTimeLoop) -> int:
+        return loop.debt(self.endpoint).amount
+
+
+BYTE_RIGS = [SerialLineRig, TcpLineRig, ModbusRtuRig, ModbusTcpRig]
+RIGS = [*BYTE_RIGS, HttpRig]
+RECONNECTING = [rig for rig in RIGS if rig.comes_back]
+
+every_transport = pytest.mark.parametrize("make", RIGS, ids=lambda rig: rig.__name__)
+every_byte_link = pytest.mark.parametrize(
+    "make", BYTE_RIGS, ids=lambda rig: rig.__name__
+)
+
+
+async def on_rig(make: type[Rig], scenario: Callable[[Rig], Any]) -> None:
+    """Play *scenario* on a fresh rig; close both ends, and owe nothing."""
+    rig = make()
+    await rig.start()
+    try:
+        await scenario(rig)
+    finally:
+        await rig.link.close()
+        await rig.stop_front()
+    assert rig.debt(running_loop()) == 0
+
+
+def with_crc(frame: str) -> bytes:
+    """Return a Modbus RTU frame with its checksum."""
+    body = bytes.fromhex(frame)
+    return body + crc16(body).to_bytes(2, "little")
+
+
+# -- the contract ---------------------------------------------------------------------
+
+
+@every_transport
+def test_transport_returns_each_answer_to_its_request(
+    play: Play, make: type[Rig]
+) -> None:
+    """A hundred questions in a row get a hundred answers, in next to no lab time."""
+
+    async def scenario(rig: Rig) -> None:
+        assert [await rig.ask(n) for n in range(100)] == list(range(100))
+        assert rig.link.statistics().n_exchanges == 100
+        assert rig.link.statistics().n_retries == 0
+        assert running_loop().time() < 2.0
+
+    play(on_rig(make, scenario))
+
+
+@every_transport
+def test_transport_gives_each_caller_its_answer_when_many_ask_at_once(
+    play: Play, make: type[Rig]
+) -> None:
+    """Exchanges of concurrent callers never mix."""
+
+    async def scenario(rig: Rig) -> None:
+        answers = await asyncio.gather(*(rig.ask(n) for n in range(20)))
+        assert answers == list(range(20))
+
+    play(on_rig(make, scenario))
+
+
+@every_transport
+def test_transport_names_device_and_address_when_nobody_answers(
+    play: Play, make: type[Rig]
+) -> None:
+    """Silence ends at the deadline, in lab time, with an error a person can use."""
+
+    async def scenario(rig: Rig) -> None:
+        await rig.ask(1)
+        rig.spoil("silence")
+        begun = running_loop().time()
+        with pytest.raises(ReplyTimeout) as caught:
+            await rig.ask(2, is_safe=False)
+        assert running_loop().time() - begun == pytest.approx(DEADLINE_S)
+        assert "rig: " in str(caught.value)
+        assert rig.endpoint in str(caught.value)
+
+    play(on_rig(make, scenario))
+
+
+@every_transport
+@pytest.mark.parametrize("fault", ["silence", "late", "garbage", "truncated"])
+def test_transport_repeats_what_is_safe_when_an_answer_is_spoiled(
+    play: Play, make: type[Rig], fault: str
+) -> None:
+    """One lost or broken answer to a read goes unnoticed by the caller."""
+
+    async def scenario(rig: Rig) -> None:
+        rig.spoil(fault)
+        assert await rig.ask(5) == 5
+        assert rig.link.statistics().n_retries >= 1
+        assert await rig.ask(6) == 6
+
+    play(on_rig(make, scenario))
+
+
+@every_transport
+@pytest.mark.parametrize("fault", ["silence", "late", "garbage", "truncated"])
+def test_transport_never_repeats_what_is_not_safe(
+    play: Play, make: type[Rig], fault: str
+) -> None:
+    """What moves something is sent once, whatever becomes of its answer."""
+
+    async def scenario(rig: Rig) -> None:
+        rig.spoil(fault)
+        with pytest.raises((TransportError, MalformedReply)):
+            await rig.ask(5, is_safe=False)
+        assert rig.n_requests == 1
+        assert await rig.ask(6) == 6
+
+    play(on_rig(make, scenario))
+
+
+@every_transport
+def test_transport_gives_up_when_every_answer_is_lost(
+    play: Play, make: type[Rig]
+) -> None:
+    """Retries are bounded; afterwards the link works again when the wire does."""
+
+    async def scenario(rig: Rig) -> None:
+        rig.spoil(*["silence"] * 3)
+        with pytest.raises(ReplyTimeout):
+            await rig.ask(5)
+        assert rig.n_requests == 3
+        assert rig.link.statistics().n_timeouts == 3
+        assert await rig.ask(6) == 6
+
+    play(on_rig(make, scenario))
+
+
+@every_transport
+def test_late_answer_is_never_taken_for_the_next_one(
+    play: Play, make: type[Rig]
+) -> None:
+    """The answer to a request that timed out belongs to nobody."""
+
+    async def scenario(rig: Rig) -> None:
+        rig.spoil("late")
+        with pytest.raises(ReplyTimeout):
+            await rig.ask(5, is_safe=False)
+        assert [await rig.ask(n) for n in (6, 7, 8)] == [6, 7, 8]
+
+    play(on_rig(make, scenario))
+
+
+@every_transport
+def test_next_answer_is_right_when_an_exchange_was_cancelled(
+    play: Play, make: type[Rig]
+) -> None:
+    """A caller that went away leaves no answer for the next one."""
+
+    async def scenario(rig: Rig) -> None:
+        await rig.ask(1)
+        rig.spoil("late")
+        asking = asyncio.ensure_future(rig.ask(5))
+        await asyncio.sleep(0.5)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert [await rig.ask(n) for n in (6, 7)] == [6, 7]
+
+    play(on_rig(make, scenario))
+
+
+@every_byte_link
+def test_duplicate_answer_is_dropped(play: Play, make: type[Rig]) -> None:
+    """A unit that answers twice does not shift all later answers by one."""
+
+    async def scenario(rig: Rig) -> None:
+        rig.spoil("duplicate")
+        assert [await rig.ask(n) for n in (5, 6, 7)] == [5, 6, 7]
+
+    play(on_rig(make, scenario))
+
+
+@every_byte_link
+def test_answer_is_put_together_when_it_comes_in_pieces(
+    play: Play, make: type[Rig]
+) -> None:
+    """A reply may come byte by byte, as long as it is whole before the deadline."""
+
+    async def scenario(rig: Rig) -> None:
+        rig.spoil("in pieces")
+        assert await rig.ask(5) == 5
+        assert rig.link.statistics().n_retries == 0
+
+    play(on_rig(make, scenario))
+
+
+@every_byte_link
+@given(noise=st.binary(max_size=40))
+@settings(deadline=None, max_examples=25)
+def test_any_bytes_are_an_answer_or_an_error(make: type[Rig], noise: bytes) -> None:
+    """Whatever comes, the caller gets an error of PPU's tree, and the next its own."""
+    loop = LabTimeLoop(None)
+
+    async def scenario(rig: Rig) -> None:
+        rig.spoil(noise)
+        try:
+            await rig.ask(5, is_safe=False)
+        except PPUError:
+            pass
+        except ValueError:
+            assert isinstance(rig, LineMixin)  # the noise was a line, but no number
+        assert await rig.ask(6) == 6
+
+    with loop.active():
+        loop.run_until_complete(on_rig(make, scenario))
+    loop.close()
+
+    assert loop.faults == []
+
+
+@every_transport
+def test_caller_is_told_at_once_when_the_wire_breaks_in_mid_reply(
+    play: Play, make: type[Rig]
+) -> None:
+    """A broken path is told when it breaks, not when the deadline has passed."""
+
+    async def scenario(rig: Rig) -> None:
+        await rig.ask(1)
+        rig.spoil("cut off")
+        begun = running_loop().time()
+        with pytest.raises(LinkBroken, match="rig: "):
+            await rig.ask(5, is_safe=False)
+        assert running_loop().time() - begun < 0.5 * DEADLINE_S
+
+    play(on_rig(make, scenario))
+
+
+@pytest.mark.parametrize("make", RECONNECTING, ids=lambda rig: rig.__name__)
+def test_link_opens_again_when_the_wire_broke(
+    play: Play, make: type[Rig], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Loss and return are told once each, and the identity is checked again."""
+    n_checks = 0
+
+    async def identify() -> None:
+        nonlocal n_checks
+        n_checks += 1
+
+    async def scenario(rig: Rig) -> None:
+        rig.link.identify = identify
+        await rig.ask(1)
+        rig.spoil("cut off")
+        with pytest.raises(LinkBroken):
+            await rig.ask(5, is_safe=False)
+        assert [await rig.ask(n) for n in (6, 7)] == [6, 7]
+        found = rig.link.statistics()
+        assert (found.n_losses, found.n_returns) == (1, 1)
+
+    with caplog.at_level(logging.WARNING, "ppu.link"):
+        play(on_rig(make, scenario))
+
+    told = [record.getMessage() for record in caplog.records]
+    assert len([text for text in told if "link lost" in text]) == 1
+    assert len([text for text in told if "link is back" in text]) == 1
+    assert n_checks == 2
+
+
+@every_transport
+def test_open_is_refused_when_a_stranger_answers(play: Play, make: type[Rig]) -> None:
+    """The check of identity runs before anything else is asked, and can refuse."""
+
+    async def scenario(rig: Rig) -> None:
+        async def identify() -> None:
+            number = await rig.ask(42)
+            raise ConnectError(f"rig: number {number} answers")
+
+        rig.link.identify = identify
+        with pytest.raises(ConnectError, match="number 42 answers"):
+            await rig.link.open()
+        assert not rig.link.is_open
+        rig.link.identify = None
+        assert await rig.ask(6) == 6
+
+    play(on_rig(make, scenario))
+
+
+@every_transport
+def test_exchange_fails_when_nobody_is_there(play: Play, make: type[Rig]) -> None:
+    """An absent instrument is an error that says what to look at."""
+
+    async def scenario(rig: Rig) -> None:
+        await rig.stop_front()
+        with pytest.raises(ConnectError) as caught:
+            await rig.ask(1)
+        assert str(caught.value).startswith("rig: cannot ")
+        assert rig.endpoint in str(caught.value)
+        assert running_loop().time() < 5.0
+
+    play(on_rig(make, scenario))
+
+
+@pytest.mark.parametrize("make", [ModbusRtuRig, ModbusTcpRig])
+def test_refusal_carries_the_code_when_a_unit_refuses(
+    play: Play, make: type[Rig]
+) -> None:
+    """A Modbus exception is an answer: told with its code, not retried."""
+
+    async def scenario(rig: Rig) -> None:
+        with pytest.raises(InstrumentError, match="illegal data address") as reading:
+            await rig.ask(FORBIDDEN)
+        with pytest.raises(InstrumentError, match="illegal data value") as writing:
+            await rig.ask(FORBIDDEN, is_safe=False)
+        assert (reading.value.code, writing.value.code) == (2, 3)
+        assert rig.n_requests == 2
+
+    play(on_rig(make, scenario))
+
+
+def test_http_error_status_is_no_answer(play: Play) -> None:
+    """A server that fails is named with its status."""
+
+    async def scenario(rig: Rig) -> None:
+        with pytest.raises(MalformedReply, match="HTTP status 500"):
+            await rig.ask(FORBIDDEN, is_safe=False)
+
+    play(on_rig(HttpRig, scenario))
+
+
+def test_serial_port_is_refused_when_another_program_has_it(play: Play) -> None:
+    """Two programs on one port would answer each other's requests."""
+
+    async def scenario(rig: Rig) -> None:
+        assert isinstance(rig, SerialLineRig)
+        await rig.ask(1)
+        second = LineClient("second", rig.client.link.connection)  # type: ignore[attr-defined]  # a SerialLink
+        with pytest.raises(ConnectError, match="another program has it open"):
+            await second.ask("2")
+
+    play(on_rig(SerialLineRig, scenario))
+
+
+@pytest.mark.parametrize("answered", ["other unit", "other function", "too many"])
+def test_modbus_refuses_an_answer_that_cannot_belong_to_its_request(
+    play: Play, answered: str
+) -> None:
+    """Unit, function and register count of a reply must be those of the request."""
+    frames = {
+        "other unit": "02 03 02 00 07",
+        "other function": "01 04 02 00 07",
+        "too many": "01 03 04 00 07 00 08",
+    }
+
+    async def scenario(rig: Rig) -> None:
+        rig.spoil(with_crc(frames[answered]))
+        assert await rig.ask(5) == 5
+        assert rig.link.statistics().n_malformed == 1
+
+    play(on_rig(ModbusRtuRig, scenario))
+
+
+def test_timeout_tells_the_bytes_that_came_when_their_checksum_is_wrong(
+    play: Play,
+) -> None:
+    """What was heard is part of the error, even if it could not be used."""
+
+    async def scenario(rig: Rig) -> None:
+        rig.spoil("garbage")
+        with pytest.raises(ReplyTimeout, match="received 01 03 02 00 07 00 00"):
+            await rig.ask(5, is_safe=False)
+
+    play(on_rig(ModbusRtuRig, scenario))
+
+
+def test_write_is_refused_when_another_one_is_acknowledged(play: Play) -> None:
+    """An acknowledgement names register and count; another write's is no proof."""
+
+    async def scenario(rig: Rig) -> None:
+        rig.spoil(with_crc("01 10 00 08 00 01"))
+        with pytest.raises(MalformedReply, match="asked were 1 at 5"):
+            await rig.ask(5, is_safe=False)
+
+    play(on_rig(ModbusRtuRig, scenario))
+
+
+def test_line_client_refuses_what_is_not_ascii(play: Play) -> None:
+    """What the wire cannot carry is refused before it is sent."""
+
+    async def scenario(rig: Rig) -> None:
+        assert isinstance(rig, TcpLineRig)
+        with pytest.raises(UnencodableRequest, match="only ASCII"):
+            await rig.client.ask("temperature: 20 °C")
+        assert rig.n_requests == 0
+
+    play(on_rig(TcpLineRig, scenario))
+
+
+def test_line_client_gives_up_when_a_line_never_ends(play: Play) -> None:
+    """A flood without an end does not fill the memory."""
+
+    async def scenario(rig: Rig) -> None:
+        rig.spoil(b"x" * 70_000)
+        with pytest.raises(MalformedReply, match="more than 65536 bytes"):
+            await rig.ask(5, is_safe=False)
+
+    play(on_rig(TcpLineRig, scenario))
+
+
+def test_line_client_collects_lines_until_the_last(play: Play) -> None:
+    """An answer of several lines ends where the instrument's manual says so."""
+
+    async def scenario(rig: Rig) -> None:
+        assert isinstance(rig, TcpLineRig)
+        rig.spoil(b"B 1\r\nB 2\r\nA 3\r\n")
+        lines = await rig.client.ask("list", is_last=lambda line: line[0] == "A")
+        assert lines == ["B 1", "B 2", "A 3"]
+
+    play(on_rig(TcpLineRig, scenario))
+
+
+# -- closing and opening while bytes are under way ------------------------------------
+
+
+@every_byte_link
+def test_link_works_when_it_was_closed_while_bytes_were_under_way(
+    play: Play, make: type[Rig]
+) -> None:
+    """What was lost with a closed path holds no later exchange up or lets it slip."""
+
+    async def scenario(rig: Rig) -> None:
+        await rig.ask(1)
+        asking = asyncio.ensure_future(rig.ask(5, is_safe=False))
+        await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await rig.link.close()
+        assert await rig.ask(6) == 6
+        await asyncio.sleep(10.0)
+        assert rig.debt(running_loop()) == 0
+        assert await rig.ask(7) == 7
+        assert rig.link.statistics().n_timeouts == 0
+
+    play(on_rig(make, scenario))
+
+
+@every_byte_link
+def test_time_goes_on_when_an_answer_comes_after_the_link_was_closed(
+    play: Play, make: type[Rig]
+) -> None:
+    """Nobody reads a closed link, so what is sent there is owed to nobody."""
+
+    async def scenario(rig: Rig) -> None:
+        rig.spoil("late")
+        with pytest.raises(ReplyTimeout):
+            await rig.ask(5, is_safe=False)
+        await rig.link.close()
+        await asyncio.sleep(10.0)
+        assert rig.debt(running_loop()) == 0
+        assert await rig.ask(6) == 6
+
+    play(on_rig(make, scenario))
