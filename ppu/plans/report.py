@@ -82,7 +82,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "")
 
     def title(column: int, name: str) -> str:
         cells = [cell(row[column]) for row in rows]
-        is_number = bool(cells) and all("number" in text for text in cells)
+        filled = [text for text in cells if text != "<td></td>"]
+        is_number = bool(filled) and all("number" in text for text in filled)
         mark = ' class="number"' if is_number else ""
         return f"<th scope=col{mark}>{html.escape(name)}</th>"
 
@@ -211,12 +212,13 @@ def _timeline(record: RunRecord) -> Section:
     drawn, axes = figure(0.8 + 0.32 * len(steps))
     colours = {"repeatable": 0, "resumable": 1, "irreversible": 2}
     shown: set[str] = set()
+    total = (max(step.ended_s or 0.0 for step in steps) - record.started_s) / 3600
     for row, step in enumerate(steps):
         begun = (step.begun_s - record.started_s) / 3600
         ended = ((step.ended_s or step.begun_s) - record.started_s) / 3600
         axes.barh(
             row,
-            max(ended - begun, 0.01),
+            max(ended - begun, 0.004 * total),  # wide enough to be seen
             left=begun,
             height=0.6,
             color=SERIES[colours.get(step.kind, 0)],
