@@ -181,8 +181,9 @@ def _run(
     if out is None:
         out = Path("runs") / f"{calendar_date()}-{name}-{uuid.uuid4().hex[:6]}"
     # bluesky prints; standard output belongs to the result.
-    with contextlib.redirect_stdout(sys.stderr), opened:
+    with contextlib.redirect_stdout(sys.stderr), opened.closing():
         _refuse_unattended(opened, attended=attended)
+        opened.connect()
         job = Job(opened, protocol, asked, out)
         job.check()
         with _progress(opened), _abort_on_signals(opened):
@@ -202,9 +203,12 @@ def _refuse_unattended(lab: OpenLab, *, attended: bool) -> None:
     Raises:
         ConfigurationError: If something could heat and nobody says to stay.
     """
+    from ppu.devices.build import driver_class
+
     if lab.target != "hardware" or attended:
         return
-    hot = [name for name, device in lab.devices.items() if device.heats]
+    entries = lab.file.devices.items()
+    hot = [name for name, entry in entries if driver_class(name, entry).heats]
     if hot:
         raise ConfigurationError(
             f"{', '.join(hot)} can heat and nothing supervises it yet: stay beside it "

@@ -23,7 +23,7 @@ from ppu.core.labtime import LabTimeLoop
 from ppu.plans.steps import StepRecord
 from ppu.store.journal import Journal
 
-__all__ = ["Host", "Timing", "in_run"]
+__all__ = ["Host", "Timing"]
 
 T = TypeVar("T")
 
@@ -170,6 +170,24 @@ class Host:
             raise loop.faults[0]
         return result.plan_result
 
+    def in_run(
+        self, plan: MsgGenerator[T], metadata: dict[str, Any]
+    ) -> MsgGenerator[T]:
+        """Return *plan* inside a run; its result is kept, unlike bluesky's wrapper."""
+
+        def close_failed(exc: Exception) -> MsgGenerator[None]:
+            if isinstance(exc, RequestAbort):
+                yield from bps.close_run(exit_status="abort", reason=self._reason or "")
+            else:
+                cause = str(_cause_of(exc))
+                yield from bps.close_run(exit_status="fail", reason=cause)
+
+        yield from bps.open_run(md=metadata)
+        result: T = yield from bpp.contingency_wrapper(
+            plan, except_plan=close_failed, else_plan=bps.close_run
+        )
+        return result
+
     @property
     def _reason(self) -> str | None:
         return self._abort_reason
@@ -229,22 +247,6 @@ class Host:
         if self._journal is not None:
             content = {"name": name, "document": document}
             self._journal.add(self.loop.time(), "document", content)
-
-
-def in_run(plan: MsgGenerator[T], metadata: dict[str, Any]) -> MsgGenerator[T]:
-    """Return *plan* inside a run; its result is kept, unlike bluesky's wrapper."""
-
-    def close_failed(exc: Exception) -> MsgGenerator[None]:
-        yield from bps.close_run(exit_status="fail", reason=str(_cause_of(exc)))
-
-    def opened() -> MsgGenerator[T]:
-        yield from bps.open_run(md=metadata)
-        result: T = yield from bpp.contingency_wrapper(
-            plan, except_plan=close_failed, else_plan=bps.close_run
-        )
-        return result
-
-    return opened()
 
 
 def _cause_of(exc: BaseException) -> BaseException:

@@ -12,7 +12,6 @@ from typing import Any
 
 from ppu._version import __version__
 from ppu.core.errors import ConfigurationError, InternalError, PPUError
-from ppu.engine.host import in_run
 from ppu.plans.protocol import ProtocolResult, RegisteredProtocol
 from ppu.plans.report import RunRecord, build_report
 from ppu.plans.steps import digest
@@ -117,7 +116,7 @@ class Job:
         }
         self.view.sample_id = self.sample_id
         self.has_started = True
-        plan = in_run(self.protocol(self.view, self.parameters), metadata)
+        plan = self.lab.host.in_run(self.protocol(self.view, self.parameters), metadata)
         typed = self.lab.run(plan, journal)
         if not isinstance(typed, self.protocol.result):
             raise ConfigurationError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -102,6 +103,14 @@ class OpenLab(Mapping[str, Any]):
             await device.disconnect()
         if self.bench is not None:
             await self.bench.stop()
+
+    @contextlib.contextmanager
+    def closing(self) -> Iterator[OpenLab]:
+        """Close the lab at the end of the block, connected or not."""
+        try:
+            yield self
+        finally:
+            self.close()
 
     def __enter__(self) -> OpenLab:
         try:
