@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated as A
 from typing import Final
@@ -110,17 +111,23 @@ def parse_text(lines: list[str]) -> str:
     return match[1]
 
 
-def parse_acknowledgement(lines: list[str]) -> None:
-    """Accept ``Z A`` and ``Z S``-like answers.
+def acknowledgement_of(command: str) -> Callable[[list[str]], None]:
+    """Return what accepts the answers to *command*, such as ``Z A``.
 
-    Raises:
-        InstrumentError: If the balance refused.
-        MalformedReply: If the manual does not allow the answer.
+    It raises InstrumentError if the balance refused, and MalformedReply if the manual
+    does not allow the answer or it belongs to another command.
+
+    Example:
+        >>> acknowledgement_of("T")(["T S     100.00 g"])
     """
-    (line,) = lines
-    _refuse(line)
-    if re.fullmatch(r"\w+ [ASD]( .*)?", line) is None:
-        raise MalformedReply(f"{line!r} is no acknowledgement")
+
+    def parse(lines: list[str]) -> None:
+        (line,) = lines
+        _refuse(line)
+        if re.fullmatch(rf"{command} [ASD]( .*)?", line) is None:
+            raise MalformedReply(f"{line!r} is no acknowledgement of {command}")
+
+    return parse
 
 
 class MettlerSicsSettings(BaseModel):
@@ -181,9 +188,11 @@ class MettlerSics(Instrument, Balance):
     ]
     firmware: A[SignalR[str], Query("I3", parse_text, manual="I3")]
     tare_: A[
-        TriggerableCommand, Query("T", parse_acknowledgement, lasts_s=_STABILITY_S)
+        TriggerableCommand, Query("T", acknowledgement_of("T"), lasts_s=_STABILITY_S)
     ]
-    zero: A[TriggerableCommand, Query("Z", parse_acknowledgement, lasts_s=_STABILITY_S)]
+    zero: A[
+        TriggerableCommand, Query("Z", acknowledgement_of("Z"), lasts_s=_STABILITY_S)
+    ]
 
     def __init__(
         self,

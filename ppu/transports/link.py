@@ -253,12 +253,23 @@ class _Answer(Generic[T]):
         self.future = future
 
 
+class _Abandoned:
+    """A cancelled exchange whose answer may still come."""
+
+    __slots__ = ("decode", "until")
+
+    def __init__(self, decode: Decoder[Any], until: float) -> None:
+        self.decode = decode
+        self.until = until
+
+
 class ByteLink(Link):
     """A link that is a stream of bytes in each direction.
 
-    After a time-out it listens until the line has been quiet for as long as the
-    slowest known reply takes, and throws away what came: a late reply must never be
-    taken for the answer to the next request.
+    A late reply must never be taken for the answer to the next request. So after a
+    time-out it listens until the line has been quiet for as long as the slowest known
+    reply takes, and throws away what came; after an exchange that was cancelled it
+    waits for that exchange's answer, at most until its deadline.
 
     Args:
         device: Name of the device.
@@ -285,6 +296,7 @@ class ByteLink(Link):
         self._buffer = bytearray()
         self._answer: _Answer[Any] | None = None
         self._must_drain = False
+        self._abandoned: _Abandoned | None = None
         self._debt: Debt | None = None
         self._heard: asyncio.Event | None = None
         self._last_received = bytearray()
@@ -346,8 +358,9 @@ class ByteLink(Link):
                 self._write(request)
             answer = await future
         except BaseException:
-            # Also when cancelled: the reply to this request may still come.
             self._must_drain = True
+            if not future.done() or future.cancelled():
+                self._abandoned = _Abandoned(decode, started + wait)
             raise
         finally:
             timer.cancel()
@@ -388,23 +401,32 @@ class ByteLink(Link):
         )
 
     async def _drain(self, loop: LabTimeLoop) -> None:
-        """Listen until it was quiet for the slowest reply, and forget what came."""
+        """Listen until what was sent before cannot be answered any more."""
+        while self._abandoned is not None:
+            if not await self._hears_within(self._abandoned.until - loop.time()):
+                self._abandoned = None
         quiet = loop.wire_seconds(self.slowest_reply_s)
         for _ in range(10):
-            self._heard = asyncio.Event()
-            try:
-                async with asyncio.timeout(quiet):
-                    await self._heard.wait()
-            except TimeoutError:
+            if not self._must_drain or not await self._hears_within(quiet):
                 self._must_drain = False
                 self._buffer.clear()
                 return
-            finally:
-                self._heard = None
         raise LinkBroken(
             f"{self.device}: {self.endpoint} does not stop sending; "
             f"last {_readable(bytes(self._buffer[-32:]))}"
         )
+
+    async def _hears_within(self, wait: float) -> bool:
+        """Return whether anything comes within *wait* seconds of lab time."""
+        self._heard = asyncio.Event()
+        try:
+            async with asyncio.timeout(wait):
+                await self._heard.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._heard = None
+        return True
 
     # -- called by the path --------------------------------------------------------
 
@@ -417,6 +439,7 @@ class ByteLink(Link):
             self._heard.set()
         answer = self._answer
         if answer is None or answer.future.done():
+            self._received_for_nobody(data)
             return
         self._buffer += data
         self._last_received += data
@@ -431,6 +454,20 @@ class ByteLink(Link):
         else:
             if reply is not None:
                 answer.future.set_result(reply)
+
+    def _received_for_nobody(self, data: bytes) -> None:
+        """Drop *data*; note when it completes the answer to a cancelled exchange."""
+        if self._abandoned is None:
+            return
+        self._buffer += data
+        try:
+            is_complete = self._abandoned.decode(self._buffer) is not None
+        except MalformedReply:
+            self._abandoned = None
+        else:
+            if is_complete:
+                self._abandoned = None
+                self._must_drain = False
 
     def _broken(self, reason: str) -> None:
         """The path ended; whoever waits is told."""
@@ -455,3 +492,4 @@ class ByteLink(Link):
         self._buffer.clear()
         if is_new:
             self._must_drain = False
+            self._abandoned = None

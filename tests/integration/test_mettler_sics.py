@@ -211,7 +211,7 @@ def test_overload_is_the_refusal_of_the_balance(play: Play) -> None:
 
     async def scenario(bench: Bench) -> None:
         bench.load(300)
-        with pytest.raises(InstrumentError, match="balance: .*overloaded") as caught:
+        with pytest.raises(InstrumentError, match=r"balance: .*overloaded") as caught:
             await bench.driver.trigger()
         assert caught.value.code == "+"
 
@@ -248,7 +248,7 @@ def test_trigger_fails_when_the_balance_stays_silent(play: Play) -> None:
 
     async def scenario(bench: Bench) -> None:
         bench.spoil(b"S", lambda _: [])
-        with pytest.raises(ReplyTimeout, match="balance: no complete reply .* to 'S"):
+        with pytest.raises(ReplyTimeout, match=r"balance: no complete reply .* to 'S"):
             await bench.driver.trigger()
         assert bench.wire.n_seen == 3
         assert running_loop().time() < 200.0
@@ -297,6 +297,17 @@ def test_next_mass_is_right_when_a_weighing_was_cancelled(play: Play) -> None:
             await status
         await bench.driver.tare.trigger()
         assert await bench.weigh() == pytest.approx(0.0, abs=NOISE_G)
+
+    play(on_bench(scenario))
+
+
+def test_tare_is_not_done_when_another_command_is_acknowledged(play: Play) -> None:
+    """The answer to an earlier command is no proof of this one."""
+
+    async def scenario(bench: Bench) -> None:
+        bench.spoil(b"T", lambda _: [Answer(b"S S    20.0000 g\r\n")])
+        with pytest.raises(MalformedReply, match="no acknowledgement of T"):
+            await bench.driver.tare.trigger()
 
     play(on_bench(scenario))
 

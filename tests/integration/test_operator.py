@@ -57,6 +57,7 @@ def lab_file(*, serial_number: str = "unset", patience_s: float = 3600.0) -> Lab
                 "rack.2": {"holds": "crucible"},
                 "rack.3": {"holds": "crucible"},
                 "tray.1": {"holds": "holder"},
+                "tray.2": {"holds": "holder"},
             },
             "containers": {
                 "crucible_01": crucible("rack.1", {"CaCO3": 2.0}),
@@ -159,9 +160,9 @@ def test_person_grinds_what_stands_there(play: Play) -> None:
     """Grinding takes its time and makes particles smaller."""
 
     async def scenario(bench: Bench) -> None:
-        before = bench.world.containers["crucible_01"].matter.powders[0].radius_um
+        before = bench.world.containers["crucible_01"].matter.radii_um["CaCO3"]
         await bench.driver.set(Grind("crucible_01", 600.0))
-        after = bench.world.containers["crucible_01"].matter.powders[0].radius_um
+        after = bench.world.containers["crucible_01"].matter.radii_um["CaCO3"]
         assert after < before
         assert running_loop().time() > 600.0
 
@@ -186,7 +187,7 @@ def test_person_mounts_powder_in_a_holder(play: Play) -> None:
     [
         (Carry("crucible_01", "rack.2", "rack.3"), "is not at rack.2 but rack.1"),
         (Carry("crucible_01", "rack.1", "rack.3"), "rack.3 is taken by crucible_03"),
-        (Carry("crucible_01", "rack.1", "tray.1"), "holds a holder, not a crucible"),
+        (Carry("crucible_01", "rack.1", "tray.2"), "holds a holder, not a crucible"),
         (Carry("crucible_01", "rack.1", "moon"), "no place called moon"),
         (Carry("cup", "rack.1", "rack.2"), "there is no container cup"),
         (Grind("cup", 60.0), "there is no container cup"),
@@ -253,6 +254,24 @@ def test_task_is_not_repeated_when_the_connection_breaks_in_mid_reply(
             await bench.driver.set(CARRY)
         bench.wire.spoil = None
         assert bench.wire.heard.count("carry crucible_01 from rack.1 to rack.2") == 1
+        with pytest.raises(InstrumentError, match="crucible_01 is in somebody's hands"):
+            await bench.driver.set(Grind("crucible_01", 60.0))
+
+    play(on_bench(scenario))
+
+
+def test_person_finishes_the_task_when_the_connection_is_lost(play: Play) -> None:
+    """A crucible in somebody's hands is put down, whoever listens."""
+
+    async def scenario(bench: Bench) -> None:
+        status = bench.driver.set(CARRY)
+        await asyncio.sleep(10.0)
+        for transport in list(bench.front.connections):
+            transport.abort()
+        with pytest.raises(LinkBroken):
+            await status
+        await asyncio.sleep(200.0)
+        assert bench.at("crucible_01") == "rack.2"
 
     play(on_bench(scenario))
 
@@ -266,8 +285,10 @@ def test_next_task_gets_its_own_answer_when_one_was_cancelled(play: Play) -> Non
         status.task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await status
-        with pytest.raises(InstrumentError, match="is not at rack.1"):
-            await bench.driver.set(CARRY)
+        begun = running_loop().time()
+        await bench.driver.set(Grind("crucible_01", 600.0))
+        assert running_loop().time() - begun > 600.0
+        assert bench.at("crucible_01") == "rack.2"
 
     play(on_bench(scenario))
 

@@ -31,6 +31,7 @@ class TcpFront:
         self.closes_after_answer = closes_after_answer
         self._server: asyncio.Server | None = None
         self.connections: set[asyncio.Transport] = set()
+        self.pending: set[asyncio.TimerHandle] = set()
         self.host = "127.0.0.1"
         self.port = 0
 
@@ -47,6 +48,9 @@ class TcpFront:
         """Close the port and every connection."""
         if self._server is not None:
             self._server.close()
+            for timer in self.pending:
+                timer.cancel()
+            self.pending.clear()
             for transport in list(self.connections):
                 transport.abort()
             await self._server.wait_closed()
@@ -61,7 +65,8 @@ class _Connection(asyncio.Protocol):
         self._loop = loop
         self._debt: Debt | None = None
         self._transport: asyncio.Transport | None = None
-        self._pending: set[asyncio.TimerHandle] = set()
+        self._n_owed = 0
+        self._has_ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - it is a stream
@@ -79,13 +84,27 @@ class _Connection(asyncio.Protocol):
                 self._send(answer)
                 continue
             due = now + answer.delay_s
-            self._pending.add(self._loop.call_at(due, self._send, answer))
+            self._n_owed += 1
+            self._front.pending.add(self._loop.call_at(due, self._send_owed, answer))
+
+    def eof_received(self) -> bool:
+        """Keep the other direction open for answers under way (`nc -N`)."""
+        self._has_ended = True
+        return self._n_owed > 0
+
+    def _send_owed(self, answer: Answer) -> None:
+        self._n_owed -= 1
+        self._send(answer)
+        if self._has_ended and self._n_owed == 0 and self._transport is not None:
+            self._transport.close()
 
     def _send(self, answer: Answer) -> None:
+        now = self._loop.time()
+        self._front.pending = {t for t in self._front.pending if t.when() > now}
+        # What the instrument does by then it does, whether or not anybody listens.
+        data = answer.at(now)
         if self._transport is None:
             return
-        self._pending = {t for t in self._pending if t.when() > self._loop.time()}
-        data = answer.at(self._loop.time())
         if self._debt is not None:
             self._debt.add(len(data))
         self._transport.write(data)
@@ -93,8 +112,6 @@ class _Connection(asyncio.Protocol):
             self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
-        for timer in self._pending:
-            timer.cancel()
         if self._transport is not None:
             self._front.connections.discard(self._transport)
             self._transport = None

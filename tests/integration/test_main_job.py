@@ -1,0 +1,176 @@
+"""The main job on the twin: what physics decides, and what is conserved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import yaml
+
+from ppu.core.errors import LimitError
+from ppu.core.labfile import LabFile
+from ppu.core.registry import find_lab
+from ppu.plans.protocol import find_protocol
+from ppu.twin.job import Job
+from ppu.twin.open_lab import OpenLab
+from ppu_simulators.physics.matter import Matter, element_fraction_in
+from ppu_simulators.world import World
+
+# One worker keeps the runs that several tests judge.
+pytestmark = pytest.mark.xdist_group("main job")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A main job that has run, and the world it left behind."""
+
+    result: dict[str, Any]
+    matter: Matter
+    elements_before: dict[str, float]
+    elements_after: dict[str, float]
+    page: str
+
+
+def lab_content() -> dict[str, Any]:
+    """Return the bundled lab as plain data."""
+    content: dict[str, Any] = yaml.safe_load(find_lab("a-lab").read_text())
+    return content
+
+
+def run_job(
+    parameters: dict[str, Any], content: dict[str, Any] | None = None, seed: int = 0
+) -> Done:
+    """Run the main job on a twin of the lab *content* describes."""
+    file = LabFile.model_validate(content or lab_content())
+    lab = OpenLab(file, find_lab("a-lab"), target="twin", pace=None, seed=seed)
+    with TemporaryDirectory() as out, lab:
+        assert lab.bench is not None
+        world = lab.bench.world
+        assert isinstance(world, World)
+        before = world.elements()
+        protocol = find_protocol("solid_state_synthesis")
+        job = Job(lab, protocol, parameters, Path(out) / "job")
+        job.check()
+        result = job.run(float)
+        holder = world.containers["holder_01"].matter
+        page = (Path(out) / "job" / "report.html").read_text()
+        return Done(result, holder.copy(), before, world.elements(), page)
+
+
+@cache
+def demonstration() -> Done:
+    """Return the demonstration."""
+    return run_job({})
+
+
+def conversion(done: Done) -> float:
+    """Return the part of titanium that truly sits in BaTiO3."""
+    return element_fraction_in(done.matter, "Ti", "BaTiO3")
+
+
+def test_main_job_converts_nearly_all_when_fired_as_in_the_demonstration() -> None:
+    """After 5 h at 800 degC over 97 % of the titanium sits in BaTiO3."""
+    assert conversion(demonstration()) > 0.97
+
+
+def test_main_job_converts_a_part_when_fired_for_an_hour() -> None:
+    """After 1 h at 800 degC 60 to 85 % are converted, unmilled under half of that."""
+    milled = conversion(run_job({"hold_s": 3600.0}))
+    unmilled = conversion(run_job({"hold_s": 3600.0, "milling_s": 0.0}))
+
+    assert 0.6 <= milled <= 0.85
+    assert unmilled < 0.5 * milled
+
+
+def test_main_job_conserves_elements_over_the_whole_lab() -> None:
+    """Every element is there after the job as before, gas included, to 1e-9."""
+    done = demonstration()
+
+    assert done.elements_after == pytest.approx(done.elements_before, rel=1e-9)
+
+
+def test_main_job_weighs_the_theoretical_loss_when_all_has_reacted() -> None:
+    """The loss is 15.9 wt%, within weighing and dosing errors of 0.1."""
+    sample = demonstration().result["sample"]
+
+    assert sample["loss_percent"] == pytest.approx(15.876, abs=0.1)
+    assert sample["expected_loss_percent"] == pytest.approx(15.876, abs=0.01)
+
+
+def test_main_job_finds_the_fractions_that_are_there() -> None:
+    """Each fraction is within three standard errors of the mounted powder's."""
+    done = demonstration()
+    truth = done.matter.weight_fractions()
+    crystalline = sum(truth.get(p["name"], 0.0) for p in done.result["phases"])
+
+    assert sum(p["weight_fraction"] for p in done.result["phases"]) == pytest.approx(1)
+    for phase in done.result["phases"]:
+        expected = truth.get(phase["name"], 0.0) / crystalline
+        error = abs(phase["weight_fraction"] - expected)
+        assert error <= 3 * phase["standard_error"], phase["name"]
+
+
+def test_main_job_meets_no_incident_when_nothing_is_wrong() -> None:
+    """The demonstration ends without an incident and with confidence."""
+    result = demonstration().result
+
+    assert result["incidents"] == []
+    assert result["confidence"] == "high"
+
+
+def test_report_stands_alone_and_is_watermarked_when_simulated() -> None:
+    """The page fetches nothing, runs nothing and says that it is simulated."""
+    page = demonstration().page
+
+    assert "Simulated: no real sample" in page
+    assert 'class="watermark"' in page
+    assert "<script" not in page
+    assert "src=" not in page
+    assert 'href="http' not in page
+    for heading in ("Phases", "Diffraction pattern", "Doses", "Mass balance"):
+        assert f"<h2>{heading}</h2>" in page
+    for heading in ("Timeline", "Furnace", "Incidents", "Parameters"):
+        assert f"<h2>{heading}</h2>" in page
+
+
+def test_fluffy_powder_spills_and_is_an_incident_when_denser_is_declared() -> None:
+    """PPU cannot know that a powder is fluffier than declared; the world records it."""
+    content = lab_content()
+    for powder in ("BaCO3", "TiO2"):
+        content["stock"][powder]["twin"] = {"bulk_density_g_per_ml": 0.12}
+
+    done = run_job({"hold_s": 60.0, "temperature_degc": 100.0}, content)
+
+    kinds = {incident["kind"] for incident in done.result["incidents"]}
+    assert kinds == {"spill"}
+    assert done.elements_after == pytest.approx(done.elements_before, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"temperature_degc": 1400.0}, "1400 degC, allowed are 0 to 1100"),
+        ({"ramp_degc_per_min": 20.0}, "20 degC/min"),
+        ({"batch_mass_g": 30.0}, "crucible_01 holds 20 mL"),
+        ({"batch_mass_g": 90.0}, "in stock are 50 g"),
+        ({"precursors": ["BaCO3", "TiO2-rutile"]}, "no TiO2-rutile in stock"),
+        ({"scan_stop_deg": 155.0}, "155"),
+        ({"milling_s": 5000.0}, "5000"),
+    ],
+)
+def test_main_job_is_refused_before_anything_moves_when_the_lab_forbids_it(
+    parameters: dict[str, Any], said: str
+) -> None:
+    """What PPU can know is refused beforehand, with what is allowed."""
+    file = LabFile.model_validate(lab_content())
+    lab = OpenLab(file, find_lab("a-lab"), target="twin", pace=None)
+    with TemporaryDirectory() as out, lab:
+        protocol = find_protocol("solid_state_synthesis")
+        job = Job(lab, protocol, parameters, Path(out) / "job")
+        with pytest.raises(LimitError, match=said):
+            job.check()
+        assert lab.host.loop.time() < 1.0
