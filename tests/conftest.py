@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -81,9 +82,56 @@ def play(jumping: LabTimeLoop) -> Callable[[Coroutine[Any, Any, Any]], Any]:
     return run
 
 
-@pytest.fixture(scope="session")
-def ppu_command() -> Path:
-    """The installed ``ppu`` program of the interpreter that runs the tests."""
-    import sys  # noqa: PLC0415 - only this fixture needs it
+SMALL_LAB = """\
+lab: small
+schema_version: 1
+seed: 3
+devices:
+  furnace_1:
+    driver: ppu_drivers.eurotherm_3216:Eurotherm3216
+    simulator: ppu_simulators.instruments.eurotherm_3216:SimulatedEurotherm3216
+    hardware: {transport: serial, port: /dev/nowhere_1, baudrate: 9600}
+    settings:
+      dwell_unit: minute
+      sample_period_s: 10
+      safety: {setpoint_high_degc: 1100, alarm_1_degc: 1150}
+    limits: {temperature_degc: [0, 1100], ramp_degc_per_min: [0, 10]}
+    on_abort: ramp_down
+    provides: [Furnace]
+    slots: [furnace_1.slot_1]
+  balance:
+    driver: ppu_drivers.mettler_sics:MettlerSics
+    simulator: ppu_simulators.instruments.mettler_sics:SimulatedMettlerSics
+    hardware: {transport: serial, port: /dev/nowhere_2, baudrate: 9600}
+    provides: [Balance]
+    slots: [balance.pan]
+  operator:
+    driver: ppu_drivers.operator:PersonAtTerminal
+    simulator: ppu_simulators.instruments.technician:SimulatedTechnician
+    hardware: {transport: terminal}
+    provides: [Operator]
+locations:
+  rack.1: {holds: crucible}
+  rack.2: {holds: crucible}
+  furnace_1.slot_1: {holds: crucible, inside: furnace_1}
+  balance.pan: {holds: crucible, inside: balance}
+containers:
+  crucible_01: {kind: crucible, at: rack.1, capacity_ml: 20, tare_g: 18.2}
+  crucible_04:
+    {kind: crucible, at: rack.2, capacity_ml: 20, tare_g: 18.25, contents: {CaCO3: 2.0}}
+"""
+"""A furnace, a balance and a person: what ``fire_sample`` needs, and no more."""
 
-    return Path(sys.executable).with_name("ppu")
+
+@pytest.fixture(scope="session")
+def small_lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A lab file with a furnace, a balance and a person."""
+    path = tmp_path_factory.mktemp("lab") / "small.yaml"
+    path.write_text(SMALL_LAB)
+    return path
+
+
+@pytest.fixture(scope="session")
+def ppu_command() -> str:
+    """The installed ``ppu`` program of the interpreter that runs the tests."""
+    return str(Path(sys.executable).with_name("ppu"))

@@ -36,7 +36,6 @@ from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
 from ppu.devices.instrument import DriverFacts, Identity, Instrument
 from ppu.devices.signals import Measured, record
-from ppu.transports.link import Decoder, T
 from ppu.transports.tcp import TcpConnection, TcpLink
 
 __all__ = [
@@ -231,19 +230,6 @@ def _number(element: ElementTree.Element, path: str) -> float:
 # -- the device ----------------------------------------------------------------------
 
 
-class _OneShotLink(TcpLink):
-    """A TCP link that opens a connection for each exchange, as the Aeris wants it."""
-
-    @override
-    async def _exchange_once(
-        self, request: bytes, decode: Decoder[T], deadline_lab_s: float | None
-    ) -> T:
-        try:
-            return await super()._exchange_once(request, decode, deadline_lab_s)
-        finally:
-            await self._close()
-
-
 class PanalyticalAerisSettings(BaseModel):
     """What the driver must know of the diffractometer."""
 
@@ -343,7 +329,7 @@ class PanalyticalAeris(Instrument, Diffractometer):
         self.settings = settings
         self.limits = limits
         self._folder = Path(connection.results_folder)
-        self._link = _OneShotLink(name, connection, deadline_s=2.0)
+        self._link = TcpLink(name, connection, deadline_s=2.0, is_kept_open=False)
         self._request: ScanRequest | None = None
         self._scan: PowderScan | None = None
         self._scan_file: str | None = None

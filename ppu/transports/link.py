@@ -312,6 +312,7 @@ class ByteLink(Link):
         *,
         is_safe: bool,
         deadline_lab_s: float | None = None,
+        describe: Callable[[T], str] = repr,
     ) -> T:
         """Send *request* and return what *decode* makes of the answer.
 
@@ -321,6 +322,7 @@ class ByteLink(Link):
             is_safe: Whether the request may be sent again after a failure.
             deadline_lab_s: Lab time to wait instead of the link's real-world
                 deadline [s]: for people and mechanisms, who take *their* time.
+            describe: Says what an answer means, to people who watch the wire.
 
         Raises:
             ReplyTimeout: No complete reply in time.
@@ -329,12 +331,16 @@ class ByteLink(Link):
             MalformedReply: The reply cannot be what it should be.
         """
         return await self._attempt(
-            lambda: self._exchange_once(request, decode, deadline_lab_s),
+            lambda: self._exchange_once(request, decode, deadline_lab_s, describe),
             is_safe=is_safe,
         )
 
     async def _exchange_once(
-        self, request: bytes, decode: Decoder[T], deadline_lab_s: float | None
+        self,
+        request: bytes,
+        decode: Decoder[T],
+        deadline_lab_s: float | None,
+        describe: Callable[[T], str],
     ) -> T:
         loop = running_loop()
         if self._must_drain:
@@ -366,7 +372,7 @@ class ByteLink(Link):
             timer.cancel()
             self._answer = None
             if wire_log.isEnabledFor(logging.DEBUG):
-                self._trace(loop, request, future, started)
+                self._trace(loop, request, future, started, describe)
         return answer
 
     def _trace(
@@ -375,11 +381,12 @@ class ByteLink(Link):
         request: bytes,
         future: asyncio.Future[Any],
         started: float,
+        describe: Callable[[Any], str],
     ) -> None:
         meaning = "cancelled"
         if future.done() and not future.cancelled():
             exc = future.exception()
-            meaning = repr(future.result()) if exc is None else str(exc)
+            meaning = describe(future.result()) if exc is None else str(exc)
         elapsed = loop.time() - started
         received = bytes(self._last_received)
         wire_log.debug(

@@ -9,6 +9,7 @@ transport cannot be held while a jumping loop has bytes under way
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from pymodbus.exceptions import ModbusException
@@ -37,6 +38,17 @@ _EXCEPTIONS: Final = {
     11: "gateway target did not answer",
 }
 _N_CONFIRMATIONS = 4
+
+
+def _meaning(request: ModbusPDU, reply: ModbusPDU) -> str:
+    """Return an exchange in words, for people who watch the wire."""
+    where = f"unit {request.dev_id}, register {request.address}"
+    if isinstance(reply, ExceptionResponse):
+        code = reply.exception_code
+        return f"{where}: refused: {_EXCEPTIONS.get(code, 'unknown')} ({code})"
+    if request.function_code == ReadHoldingRegistersRequest.function_code:
+        return f"{where}: read {', '.join(map(str, reply.registers))}"
+    return f"{where}: wrote {', '.join(map(str, request.registers))}"
 
 
 class ModbusMaster:
@@ -158,7 +170,9 @@ class ModbusMaster:
                 self._check(request, reply, n_registers)
             return reply
 
-        reply = await self.link.exchange(build(), decode, is_safe=is_safe)
+        reply: ModbusPDU = await self.link.exchange(
+            build(), decode, is_safe=is_safe, describe=partial(_meaning, request)
+        )
         if isinstance(reply, ExceptionResponse):
             code = reply.exception_code
             raise InstrumentError(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
 from ppu.core.errors import ConnectError
 from ppu.core.labtime import running_loop
-from ppu.transports.link import ByteLink
+from ppu.transports.link import ByteLink, Decoder
 
 __all__ = ["TcpConnection", "TcpLink"]
+
+T = TypeVar("T")
 
 
 class TcpConnection(BaseModel):
@@ -39,6 +42,7 @@ class TcpLink(ByteLink):
         connection: Host and port.
         deadline_s: Real-world time for one exchange, also for connecting [s].
         slowest_reply_s: See :class:`ByteLink`.
+        is_kept_open: False for instruments that serve one exchange a connection.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class TcpLink(ByteLink):
         *,
         deadline_s: float = 1.0,
         slowest_reply_s: float | None = None,
+        is_kept_open: bool = True,
     ) -> None:
         super().__init__(
             device,
@@ -56,6 +61,7 @@ class TcpLink(ByteLink):
             slowest_reply_s=slowest_reply_s,
         )
         self.connection = connection
+        self._is_kept_open = is_kept_open
         self._transport: asyncio.Transport | None = None
 
     @property
@@ -102,6 +108,22 @@ class TcpLink(ByteLink):
             self._broken("the connection is closed")
             return
         self._transport.write(data)
+
+    @override
+    async def _exchange_once(
+        self,
+        request: bytes,
+        decode: Decoder[T],
+        deadline_lab_s: float | None,
+        describe: Callable[[T], str],
+    ) -> T:
+        try:
+            return await super()._exchange_once(
+                request, decode, deadline_lab_s, describe
+            )
+        finally:
+            if not self._is_kept_open:
+                await self._close()
 
     def _lost(self, transport: asyncio.BaseTransport, reason: str) -> None:
         if transport is self._transport:

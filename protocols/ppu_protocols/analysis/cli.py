@@ -20,6 +20,7 @@ SCHEMA_VERSION = 1
 app = typer.Typer(
     name="analyse",
     help="Analyse measured data files.",
+    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
 )
