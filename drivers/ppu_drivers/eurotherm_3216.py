@@ -166,7 +166,7 @@ class Eurotherm3216Settings(BaseModel):
         default=5.0, gt=0, description="Rate for on_abort: ramp_down"
     )
     cooling_time_constant_s: float = Field(
-        default=14000.0,
+        default=12000.0,
         gt=0,
         description="Natural cooling of this furnace, only for expected durations",
     )

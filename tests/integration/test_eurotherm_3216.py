@@ -19,7 +19,7 @@ from ppu.core.errors import (
     TransportError,
 )
 from ppu.core.labfile import LabFile
-from ppu.core.labtime import running_loop
+from ppu.core.labtime import LabTimeLoop, running_loop
 from ppu.devices.signals import InvalidReading, Quality
 from ppu.transports.serial import SerialConnection
 from ppu_drivers.eurotherm_3216 import (
@@ -285,6 +285,32 @@ def test_eeprom_is_spared_when_the_same_firing_is_repeated(play: Play) -> None:
         assert bench.wire.n_writes == n_writes + 2  # start, twice
 
     play(on_bench(scenario))
+
+
+def test_matter_is_the_same_however_often_somebody_looks() -> None:
+    """Sampling every second or minute is only looking: the sample does not notice."""
+    hot = FiringProfile((Segment(750.0, 40.0, 120.0),), cool_to_degc=720.0)
+    found = []
+
+    async def scenario(bench: Bench) -> None:
+        await bench.fire(hot)
+        bench.world.advance(10_000.0)
+        found.append(bench.world.containers["crucible_01"].matter.masses_g())
+
+    for period_s in (1.0, 10.0, 60.0):
+        lab = lab_file(
+            settings={"sample_period_s": period_s, "max_deviation_k": 300.0},
+            limits={"ramp_degc_per_min": [0, 60]},
+            twin={"p_max_w": 12_000.0},
+        )
+        loop = LabTimeLoop(None)
+        with loop.active():
+            loop.run_until_complete(on_bench(scenario, lab))
+        loop.close()
+
+    assert found[0]["CaO"] > 0.01
+    assert found[1] == pytest.approx(found[0], rel=1e-12)
+    assert found[2] == pytest.approx(found[0], rel=1e-12)
 
 
 def test_profile_is_refused_with_every_fault_when_limits_are_exceeded(

@@ -84,14 +84,8 @@ def start(
 ) -> Callable[..., Run]:
     """Runs a job in a directory of its own."""
 
-    def start(
-        asked: dict[str, Any], seed: int = 7, sample_period_s: float = 10.0
-    ) -> Run:
-        out = tmp_path_factory.mktemp("run")
-        lab = out / "lab.yaml"
-        period = f"sample_period_s: {sample_period_s:g}"
-        lab.write_text(small_lab.read_text().replace("sample_period_s: 10", period, 1))
-        return run_job(lab, out / "out", asked, seed)
+    def start(asked: dict[str, Any], seed: int = 7) -> Run:
+        return run_job(small_lab, tmp_path_factory.mktemp("run") / "out", asked, seed)
 
     return start
 
@@ -138,16 +132,6 @@ def test_run_conserves_every_element(first: Run, start: Callable[..., Run]) -> N
 
     assert hot.elements_mol == pytest.approx(first.elements_mol)
     assert hot.masses_g["CaO"] > 0.01
-
-
-@pytest.mark.parametrize("sample_period_s", [1.0, 60.0])
-def test_matter_is_the_same_however_often_somebody_looks(
-    start: Callable[..., Run], sample_period_s: float
-) -> None:
-    """Sampling is only looking: the sample does not notice."""
-    usual, other = start(HOT), start(HOT, sample_period_s=sample_period_s)
-
-    assert other.masses_g == pytest.approx(usual.masses_g, rel=1e-12)
 
 
 def test_wall_clock_leaves_no_trace_when_it_is_ten_years_off(
