@@ -132,7 +132,8 @@ def run_app(stopwatch: Callable[[], float]) -> None:
 
     for module in (run, protocols, lab, sim, read):
         module.attach(app)
-    signal.signal(signal.SIGINT, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         app()
     except Interrupted:
