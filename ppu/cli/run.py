@@ -186,7 +186,7 @@ def _run(
         opened.connect()
         job = Job(opened, protocol, asked, out)
         job.check()
-        with _progress(opened), _abort_on_signals(opened):
+        with _progress(opened), _abort_on_signals(job):
             try:
                 result = job.run(main.elapsed)
             except PPUError as exc:
@@ -217,14 +217,16 @@ def _refuse_unattended(lab: OpenLab, *, attended: bool) -> None:
 
 
 @contextlib.contextmanager
-def _abort_on_signals(lab: OpenLab) -> Iterator[None]:
+def _abort_on_signals(job: Job) -> Iterator[None]:
     """Abort the plan on SIGINT and SIGTERM; a second signal changes nothing."""
 
-    def stop(number: int, _: object) -> None:
+    def stop(number: int, frame: object) -> None:
         from ppu.twin.job import tell
 
+        if not job.has_started:
+            raise main.Interrupted(number, frame)
         tell(f"{signal.Signals(number).name}: stopping; wait for the last lines")
-        lab.host.abort(f"stopped by {signal.Signals(number).name}")
+        job.lab.host.abort(f"stopped by {signal.Signals(number).name}")
 
     before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
     try:

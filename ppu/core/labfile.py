@@ -169,6 +169,7 @@ class _Document:
         self.path = path
         self.lines: dict[tuple[str | int, ...], int] = {}
         self._faults: list[str] = []
+        self._around: list[yaml.Node] = []
         try:
             root = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
         except OSError as exc:
@@ -187,6 +188,19 @@ class _Document:
             raise ConfigurationError("\n".join(self._faults))
 
     def _convert(self, node: yaml.Node, where: tuple[str | int, ...]) -> Any:
+        if any(node is outer for outer in self._around):
+            self._fault(node, "an alias of what it stands in")
+            return None
+        self._around.append(node)
+        try:
+            return self._convert_inside(node, where)
+        finally:
+            self._around.pop()
+
+    def _fault(self, node: yaml.Node, text: str) -> None:
+        self._faults.append(f"{self.path} line {node.start_mark.line + 1}: {text}")
+
+    def _convert_inside(self, node: yaml.Node, where: tuple[str | int, ...]) -> Any:
         if isinstance(node, yaml.MappingNode):
             mapping: dict[str, Any] = {}
             for key_node, value_node in node.value:
@@ -209,9 +223,13 @@ class _Document:
                 items.append(self._convert(item, (*where, index)))
             return items
         constructor = yaml.SafeLoader("")
-        value = constructor.construct_object(node)
-        constructor.dispose()
-        return value
+        try:
+            return constructor.construct_object(node)
+        except (yaml.YAMLError, ValueError) as exc:
+            self._fault(node, f"'{node.value}': {getattr(exc, 'problem', None) or exc}")
+            return None
+        finally:
+            constructor.dispose()
 
     def where(self, place: tuple[str | int, ...]) -> str:
         """Return file and line of *place*, or of the nearest key around it."""

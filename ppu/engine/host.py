@@ -89,6 +89,7 @@ class Host:
         self.on_step: Callable[[StepRecord], None] | None = None
         self._journal: Journal | None = None
         self._abort_reason: str | None = None
+        self._is_running = False
         # The first RunEngine starts the loop's thread: it looks the thread up in a
         # table that only it fills.
         self.engine = LabRunEngine(
@@ -109,7 +110,12 @@ class Host:
             with self.loop.active():
                 return await work
 
-        return asyncio.run_coroutine_threadsafe(run_actively(), self.loop).result()
+        future = asyncio.run_coroutine_threadsafe(run_actively(), self.loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # interrupted: what comes next must find the loop free
+            raise
 
     def close(self) -> None:
         """Stop the loop and its thread; every task must have ended."""
@@ -133,6 +139,7 @@ class Host:
         loop = self.loop
         self._journal = journal
         self._abort_reason = None
+        self._is_running = True
         self.steps = []
         self.timing = Timing()
         # Thread start and thread end would race with the jump: time is held until
@@ -155,7 +162,7 @@ class Host:
         vars(self.engine).update(msg_hook=on_message, state_hook=on_state)
         try:
             with loop.active():
-                result: Any = self.engine(plan)
+                result: Any = self.engine(self._unless_aborted(plan))
         except RunEngineInterrupted:
             raise AbortedError(self._reason or "the plan was aborted") from None
         except RequestAbort as exc:
@@ -163,6 +170,7 @@ class Host:
         except FailedStatus as exc:
             raise _cause_of(exc) from exc
         finally:
+            self._is_running = False
             for release in releases:
                 release()
             self._journal = None
@@ -188,15 +196,22 @@ class Host:
         )
         return result
 
+    def _unless_aborted(self, plan: Iterable[Msg]) -> MsgGenerator[Any]:
+        """Return *plan*, or end before its first message if it was aborted by then."""
+        if self._abort_reason is not None:
+            raise AbortedError(self._abort_reason)
+        return (yield from plan)
+
     @property
     def _reason(self) -> str | None:
         return self._abort_reason
 
     def abort(self, reason: str) -> None:
         """Abort the running plan; harmless if it has ended or is ending."""
-        if self._abort_reason is None and not self.engine._state.is_idle:
+        if self._abort_reason is None and self._is_running:
             self._abort_reason = reason
-            self.engine.abort(reason)
+            if not self.engine._state.is_idle:
+                self.engine.abort(reason)
 
     def subscribe(self, function: Callable[[str, dict[str, Any]], None]) -> int:
         """Have *function* called with each document; return a token."""

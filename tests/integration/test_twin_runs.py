@@ -134,6 +134,7 @@ def test_run_conserves_every_element(first: Run, start: Callable[..., Run]) -> N
     assert hot.masses_g["CaO"] > 0.01
 
 
+@pytest.mark.slow
 def test_wall_clock_leaves_no_trace_when_it_is_ten_years_off(
     first: Run, small_lab: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,262 @@
+"""The engine host: plans on the lab's loop, aborts, stamps, steps and journals."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import pytest
+from bluesky.utils import Msg, MsgGenerator
+from ophyd_async.core import AsyncStatus
+
+from ppu.core.errors import AbortedError, InstrumentError, InternalError
+from ppu.core.labtime import TWIN_EPOCH, LabTimeLoop
+from ppu.engine.host import Host
+from ppu.plans import compute, step
+from ppu.store.journal import Journal
+
+
+class Door:
+    """Something movable that takes a minute, and refuses to go to 13."""
+
+    name = "door"
+    parent = None
+
+    def __init__(self) -> None:
+        self.places: list[float] = []
+
+    @AsyncStatus.wrap
+    async def set(self, place: float) -> None:
+        """Go to *place*."""
+        if place == 13:
+            raise InstrumentError("door: it does not go to 13", 13)
+        await asyncio.sleep(60.0)
+        self.places.append(place)
+
+
+@pytest.fixture
+def host() -> Iterator[Host]:
+    """A host on a jumping loop."""
+    host = Host(LabTimeLoop(None))
+    yield host
+    host.close()
+
+
+def move(door: Door, *places: float) -> MsgGenerator[list[float]]:
+    """Move a door to one place after the other."""
+    for place in places:
+        yield from bps.abs_set(door, place, wait=True)
+    return door.places
+
+
+def test_plan_result_is_returned_when_the_plan_is_done(host: Host) -> None:
+    """What the plan returns is what the host returns, after its lab time."""
+    assert host.run(move(Door(), 1.0, 2.0)) == [1.0, 2.0]
+    assert host.loop.time() == 120.0
+    assert 0.0 <= host.timing.run_time_s < 5.0
+
+
+def test_host_runs_again_when_a_plan_is_done(host: Host) -> None:
+    """One host runs plan after plan, and time goes on."""
+    for n in range(1, 4):
+        host.run(move(Door(), 1.0))
+        assert host.loop.time() == 60.0 * n
+
+
+def test_error_of_a_device_is_raised_as_it_was(host: Host) -> None:
+    """The device's own error comes out of bluesky's wrapping."""
+    with pytest.raises(InstrumentError, match="does not go to 13") as caught:
+        host.run(move(Door(), 1.0, 13))
+
+    assert caught.value.code == 13
+
+
+def test_error_of_the_plan_is_raised_as_it_was(host: Host) -> None:
+    """A mistake in a plan stays what it is."""
+
+    def wrong() -> MsgGenerator[None]:
+        yield from bps.sleep(1.0)
+        raise ZeroDivisionError("by nobody")
+
+    with pytest.raises(ZeroDivisionError, match="by nobody"):
+        host.run(wrong())
+
+
+def test_abort_ends_the_plan_where_it_is(host: Host) -> None:
+    """An aborted plan goes no further, and the reason is told."""
+    door = Door()
+
+    def aborted() -> MsgGenerator[None]:
+        yield from move(door, 1.0)
+        worker = threading.Thread(target=host.abort, args=("enough",))
+        worker.start()
+        yield from bps.sleep(1e6)
+        yield from move(door, 2.0)
+
+    with pytest.raises(AbortedError, match="enough"):
+        host.run(aborted())
+
+    assert door.places == [1.0]
+
+
+def test_abort_is_not_lost_when_the_engine_has_not_started_yet(host: Host) -> None:
+    """A signal between the call and the first message still counts."""
+    door = Door()
+    start: Any = host.engine
+
+    def start_late(plan: Any) -> Any:
+        host.abort("too early")
+        return start(plan)
+
+    # A stand-in for the moment that no test can hit; it passes everything on.
+    start_late._state = start._state  # type: ignore[attr-defined]  # what abort asks
+    vars(host)["engine"] = start_late
+    with pytest.raises(AbortedError, match="too early"):
+        host.run(move(door, 1.0))
+    vars(host)["engine"] = start
+
+    assert door.places == []
+
+
+def test_abort_is_harmless_when_nothing_runs(host: Host) -> None:
+    """A late abort does not reach into the next plan."""
+    host.abort("late")
+
+    assert host.run(move(Door(), 1.0)) == [1.0]
+
+
+def test_pause_is_refused(host: Host) -> None:
+    """A pause would replay acts."""
+    with pytest.raises(InternalError, match="never paused"):
+        host.engine.request_pause()
+
+
+def test_documents_are_stamped_in_lab_time(host: Host) -> None:
+    """No document knows the wall clock."""
+    documents: list[tuple[str, dict[str, Any]]] = []
+    host.subscribe(lambda name, document: documents.append((name, document)))
+    host.run(host.in_run(move(Door(), 1.0), {"purpose": "test"}))
+    (_, start), (_, stop) = documents
+
+    assert start["time"] == TWIN_EPOCH
+    assert start["purpose"] == "test"
+    assert stop["time"] == TWIN_EPOCH + 60.0
+    assert stop["exit_status"] == "success"
+
+
+@pytest.mark.parametrize("status", ["fail", "abort"])
+def test_run_is_closed_with_its_status_when_the_plan_ends_early(
+    host: Host, status: str
+) -> None:
+    """The stop document tells how a run ended, and why."""
+    stops: list[dict[str, Any]] = []
+    host.subscribe(lambda name, doc: stops.append(doc) if name == "stop" else None)
+
+    def plan() -> MsgGenerator[None]:
+        if status == "fail":
+            yield from move(Door(), 13)
+        threading.Thread(target=host.abort, args=("enough",)).start()
+        yield from bps.sleep(1e6)
+
+    with pytest.raises((InstrumentError, AbortedError)):
+        host.run(host.in_run(plan(), {}))
+    (stop,) = stops
+
+    assert stop["exit_status"] == status
+    assert stop["reason"] in ("door: it does not go to 13", "enough")
+
+
+def test_compute_runs_in_a_thread_while_time_stands_still(host: Host) -> None:
+    """A long computation costs no lab time and does not block the loop."""
+    threads: list[str] = []
+
+    def work(number: int) -> int:
+        threads.append(threading.current_thread().name)
+        return number * 2
+
+    def plan() -> MsgGenerator[int]:
+        yield from bps.sleep(10.0)
+        return (yield from compute(work, 21))
+
+    assert host.run(plan()) == 42
+    assert host.timing.lab_time_s == 10.0
+    assert threads[0] != host._thread.name
+
+
+@step(kind="repeatable", expected_s=lambda number: 60.0 * number)
+def wait_minutes(number: int) -> MsgGenerator[dict[str, int]]:
+    """Wait for some minutes."""
+    yield from bps.sleep(60.0 * number)
+    return {"minutes": number}
+
+
+def test_steps_are_told_and_journalled_when_they_begin_and_end(
+    host: Host, tmp_path: Path
+) -> None:
+    """Begin and end are on record, in lab time, before the plan goes on."""
+    journal = Journal(tmp_path / "journal.sqlite")
+    told: list[tuple[str, float | None]] = []
+    host.on_step = lambda record: told.append((record.name, record.ended_s))
+
+    def plan() -> MsgGenerator[None]:
+        yield from wait_minutes(2)
+        yield from wait_minutes(3)
+
+    host.run(plan(), journal)
+    entries = list(journal.entries("step_begin", "step_end"))
+    journal.close()
+
+    assert [(time, kind) for _, time, kind, _ in entries] == [
+        (0.0, "step_begin"),
+        (120.0, "step_end"),
+        (120.0, "step_begin"),
+        (300.0, "step_end"),
+    ]
+    assert entries[1][3] == {"step": 0, "result": {"minutes": 2}}
+    assert entries[2][3]["expected_s"] == 180.0
+    assert told == [
+        ("wait_minutes", None),
+        ("wait_minutes", 120.0),
+        ("wait_minutes", None),
+        ("wait_minutes", 300.0),
+    ]
+
+
+def test_fault_of_the_loop_fails_the_run(host: Host) -> None:
+    """A result that time itself was wrong for is not returned."""
+    host.loop.faults.append(InternalError("lab time was held by /dev/pts/9"))
+    with pytest.raises(InternalError, match="/dev/pts/9"):
+        host.run(move(Door(), 1.0))
+
+
+def trace_of_a_job() -> list[tuple[float, str]]:
+    """Return lab time and command of each message of a job with its own threads."""
+    host = Host(LabTimeLoop(None))
+    trace: list[tuple[float, str]] = []
+
+    def plan() -> Iterator[Msg]:
+        for n in range(12):
+            yield from bps.abs_set(Door(), float(n), group="doors")
+            yield from bps.sleep(0.1 * n)
+            yield from compute(sum, range(1000 * n))
+            yield from wait_minutes(1)
+            trace.append((host.loop.time(), "turn"))
+        yield from bps.wait(group="doors")
+        trace.append((host.loop.time(), "end"))
+
+    try:
+        host.run(plan())
+        host.run(plan())
+    finally:
+        host.close()
+    return trace
+
+
+def test_twenty_runs_give_one_trace() -> None:
+    """The same job takes the same course, however fast threads start and end."""
+    traces = [trace_of_a_job() for _ in range(20)]
+
+    assert len(traces[0]) == 26
+    assert all(trace == traces[0] for trace in traces)
