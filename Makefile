@@ -2,6 +2,8 @@
 # it needs in .venv; only Python 3.11 or later with venv and pip must be there.
 PYTHON ?= python3
 VENV   ?= .venv
+# Two test workers on two cores: more threads inside each only get in the way.
+export OPENBLAS_NUM_THREADS = 1
 BIN    := $(VENV)/bin
 
 .PHONY: help demo test unit lint types contracts wheel bench clean
@@ -28,8 +30,10 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 demo: $(VENV)/.run  ## Make barium titanate on the simulated lab and open nothing but a report
 	@$(BIN)/ppu run solid_state_synthesis
 
+# loadfile: the tests of one file share what they computed (loadgroup does nothing with
+# pytest 9.2 and xdist 3.8).
 test: $(VENV)/.dev  ## Run all tests
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup -q
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -q
 
 unit: $(VENV)/.dev  ## Run the unit tests only
 	@$(BIN)/python -m pytest -n 2 -q tests/unit ppu drivers simulators protocols

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import sys
+
 from ppu.core.labtime import stopwatch
+from ppu.core.notices import tell
+from ppu.core.stopping import (
+    INTERRUPTED_CODE,
+    Interrupted,
+    ignore_stop_signals,
+    raise_on_stop_signal,
+)
 
 ELAPSED = stopwatch()
 """Wall time since the command began [s]; started before anything heavy loads."""
 
 
 def main() -> None:
-    """Run the command line."""
-    from ppu.cli.main import run_app  # noqa: PLC0415 - the stopwatch runs first
+    """Run the command line and exit with its code."""
+    try:
+        raise_on_stop_signal()
+        from ppu.cli.main import run_app  # noqa: PLC0415 - the stopwatch runs first
 
-    run_app(ELAPSED)
+        code = run_app(ELAPSED)
+    except Interrupted:
+        tell("interrupted")
+        code = INTERRUPTED_CODE
+    ignore_stop_signals()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from ppu.core.errors import (
     ConfigurationError,
     ConnectError,
     InstrumentError,
+    InterlockError,
     LimitError,
     MalformedReply,
     PPUError,
@@ -41,7 +42,7 @@ from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
 from ppu.devices.instrument import DriverFacts, Identity, Instrument
 from ppu.devices.modbus import Holding
-from ppu.transports.modbus import ModbusMaster
+from ppu.transports.modbus import ModbusMaster, Probe
 from ppu.transports.serial import SerialConnection
 
 __all__ = ["Eurotherm3216", "Eurotherm3216Limits", "Eurotherm3216Settings"]
@@ -55,6 +56,7 @@ _PROGRAM_INDEX: Final = 23 - _SAMPLE_FROM
 _PROGRAM_FIRST: Final = 1280
 _START_DEADLINE_S: Final = 30.0
 _SWITCH_DEADLINE_S: Final = 5.0
+_N_INSISTENT_WRITES: Final = 3
 _SAFE_TO_TOUCH_DEGC: Final = 60.0
 
 
@@ -99,6 +101,16 @@ class SensorBreak(StrictEnum):
     LATCHING = "latching"
 
 
+class AlarmType(StrictEnum):
+    """What alarm 1 watches (register 536)."""
+
+    OFF = "off"
+    HIGH = "high"
+    LOW = "low"
+    DEVIATION_HIGH = "deviation high"
+    DEVIATION_LOW = "deviation low"
+
+
 _PROGRAM_CODES = {
     0: ProgramStatus.RESET,
     1: ProgramStatus.RUN,
@@ -113,6 +125,7 @@ _END_CODES = {
     4: EndType.CHANNEL,
 }
 _RAMP_CODES = {0: RampUnits.MINUTE, 1: RampUnits.HOUR, 2: RampUnits.SECOND}
+_ALARM_CODES = dict(enumerate(AlarmType))
 _BREAK_CODES = {0: SensorBreak.OFF, 1: SensorBreak.ON, 2: SensorBreak.LATCHING}
 
 
@@ -130,6 +143,9 @@ class Safety(BaseModel):
         default=0.0, ge=-100, le=100, description="Register 31"
     )
     alarm_1_degc: float = Field(description="Register 13")
+    alarm_1_type: Literal["off", "high", "low", "deviation high", "deviation low"] = (
+        Field(default="high", description="Register 536")
+    )
     sensor_break: Literal["off", "on", "latching"] = Field(
         default="on", description="Register 578"
     )
@@ -163,7 +179,13 @@ class Eurotherm3216Settings(BaseModel):
         description="How far the chamber may be from the working setpoint",
     )
     ramp_down_degc_per_min: float = Field(
-        default=5.0, gt=0, description="Rate for on_abort: ramp_down"
+        default=5.0, ge=0.1, le=300, description="Rate for on_abort: ramp_down"
+    )
+    max_cooling_s: float = Field(
+        default=172800.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long natural cooling may take before somebody must look",
     )
     cooling_time_constant_s: float = Field(
         default=12000.0,
@@ -195,12 +217,28 @@ class _Samples:
         return cls([], [], [], [])
 
 
+@dataclass(frozen=True)
+class _Sample:
+    """What one exchange says about a firing."""
+
+    temperature: float
+    setpoint: float
+    status: ProgramStatus | None
+    has_broken_sensor: bool
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the program runs."""
+        return self.status is ProgramStatus.RUN
+
+
 class _DwellWatch:
     """Compares each dwell with what was asked, whatever its registers' unit is.
 
     A dwell lasts from the sample at which the working setpoint reached the segment's
     target until the one at which it left it or the program ended. One of up to two
-    sample periods may pass unseen; it counts as measured to be 0 s then.
+    sample periods may pass unseen; it counts as measured to be 0 s then. What
+    happened while the controller could not be heard is not held against it.
     """
 
     def __init__(self, segments: tuple[Segment, ...], period_s: float) -> None:
@@ -209,28 +247,41 @@ class _DwellWatch:
         self._index = 0
         self._since: float | None = None
         self._nearest_k = math.inf
+        self._heard_at: float | None = None
+        self._unheard_s = 0.0
         self.measured_s: list[float] = []
 
     def see(self, lab_time: float, setpoint: float, is_running: bool) -> str | None:
         """Take one sample; return what is wrong, if anything is."""
+        if self._heard_at is not None:
+            self._unheard_s += max(lab_time - self._heard_at - self._period, 0.0)
+        self._heard_at = lab_time
         fault = None
         if self._index < len(self._segments):
             fault = self._follow(lab_time, setpoint, is_running)
         while fault is None and not is_running and self._index < len(self._segments):
             segment = self._segments[self._index]
-            if not self._is_short(segment):
+            if not self._may_have_passed(segment):
                 return f"the program ended before {segment.target_degc:g} degC"
             self._go_on(0.0)
         return fault
 
     def _is_short(self, segment: Segment) -> bool:
-        return segment.dwell_s <= 2 * self._period
+        return segment.dwell_s <= 2 * self._period + self._unheard_s
+
+    def _may_have_passed(self, segment: Segment) -> bool:
+        """Return whether its target may have been reached since the last sample."""
+        reach_s = 2 * self._period + self._unheard_s
+        reach_k = segment.ramp_degc_per_min / 60 * reach_s + 0.1
+        is_first = self._index == 0 or self._nearest_k < math.inf
+        return self._is_short(segment) and (not is_first or self._nearest_k <= reach_k)
 
     def _go_on(self, lasted: float) -> None:
         self.measured_s.append(lasted)
         self._index += 1
         self._since = None
         self._nearest_k = math.inf
+        self._unheard_s = 0.0
 
     def _follow(self, lab_time: float, setpoint: float, is_running: bool) -> str | None:
         segment = self._segments[self._index]
@@ -239,12 +290,14 @@ class _DwellWatch:
         if self._since is None:
             if is_there:
                 self._since = lab_time
-            elif self._is_short(segment) and gap_k > self._nearest_k + 0.06:
-                self._go_on(0.0)  # it moves away again: the target was passed
-            self._nearest_k = min(self._nearest_k, gap_k)
+            elif is_running:
+                if self._is_short(segment) and gap_k > self._nearest_k + 0.06:
+                    self._go_on(0.0)  # it moves away again: the target was passed
+                    return None
+                self._nearest_k = min(self._nearest_k, gap_k)
             return None
         lasted = lab_time - self._since
-        slack = 2 * self._period + 0.02 * segment.dwell_s
+        slack = 2 * self._period + 0.02 * segment.dwell_s + self._unheard_s
         if is_there and lasted <= segment.dwell_s + slack:
             return None
         self._go_on(lasted)
@@ -254,6 +307,75 @@ class _DwellWatch:
                 f"the controller {manner} {lasted:.0f} s at {segment.target_degc:g} "
                 f"degC, asked were {segment.dwell_s:.0f} s; is dwell_unit right?"
             )
+        return None
+
+
+class _FiringWatch:
+    """Judges each sample of a firing: may it go on?"""
+
+    def __init__(
+        self,
+        profile: FiringProfile,
+        settings: Eurotherm3216Settings,
+        limits: Eurotherm3216Limits,
+    ) -> None:
+        self._settings = settings
+        self._high = limits.temperature_degc[1]
+        self._highest_setpoint = max(s.target_degc for s in profile.segments)
+        self._dwells = _DwellWatch(profile.segments, settings.sample_period_s)
+        self._ended_at: float | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the program has run to its end."""
+        return self._ended_at is not None
+
+    @property
+    def measured_s(self) -> list[float]:
+        """The dwells measured so far."""
+        return self._dwells.measured_s
+
+    def see(self, lab_time: float, sample: _Sample) -> str | None:
+        """Take one sample; return why the firing must not go on, if it must not."""
+        if sample.has_broken_sensor:
+            return "the controller reports a broken thermocouple"
+        if sample.temperature > self._high + 0.02 * self._high:
+            return f"{sample.temperature:.1f} degC is over the limit of {self._high:g}"
+        if sample.status is ProgramStatus.HOLD:
+            return "the program is on hold; somebody held it at the controller"
+        if self._ended_at is not None:
+            return self._see_cooling(lab_time, sample, self._ended_at)
+        if sample.is_running:
+            fault = self._see_program(sample)
+            if fault is not None:
+                return fault
+        else:
+            self._ended_at = lab_time
+        return self._dwells.see(lab_time, sample.setpoint, sample.is_running)
+
+    def _see_program(self, sample: _Sample) -> str | None:
+        if sample.setpoint > self._highest_setpoint + 1.0:
+            return (
+                f"the working setpoint is {sample.setpoint:.1f} degC, asked were at "
+                f"most {self._highest_setpoint:g} degC; somebody changed the program"
+            )
+        deviation = sample.temperature - sample.setpoint
+        if abs(deviation) > self._settings.max_deviation_k:
+            return (
+                f"{sample.temperature:.1f} degC is {deviation:+.0f} K off its working "
+                "setpoint"
+            )
+        return None
+
+    def _see_cooling(
+        self, lab_time: float, sample: _Sample, ended_at: float
+    ) -> str | None:
+        if sample.status is not ProgramStatus.RESET:
+            state = "unknown" if sample.status is None else sample.status.value
+            return f"a program is in state {state} although this one has ended"
+        cooled_s = lab_time - ended_at
+        if cooled_s > self._settings.max_cooling_s:
+            return f"still {sample.temperature:.0f} degC after {cooled_s:.0f} s"
         return None
 
 
@@ -378,6 +500,10 @@ class Eurotherm3216(Instrument, Furnace):
     ramp_units: A[
         SignalRW[RampUnits], Holding(531, codes=_RAMP_CODES, manual="p. 84 RAMP.U")
     ]
+    alarm_1_type: A[
+        SignalR[AlarmType],
+        Holding(536, codes=_ALARM_CODES, manual="alab_control modbus_addr.csv"),
+    ]
     sensor_break: A[
         SignalR[SensorBreak],
         Holding(578, codes=_BREAK_CODES, manual="alab_control modbus_addr.csv"),
@@ -393,12 +519,38 @@ class Eurotherm3216(Instrument, Furnace):
     ) -> None:
         self.settings = settings
         self.limits = limits
-        self._master = ModbusMaster(name, connection, deadline_s=1.0)
+        self._check_consistency(name)
+        self._master = ModbusMaster(
+            name,
+            connection,
+            deadline_s=1.0,
+            # The status word and its inverse: nothing else reads like that.
+            probe=Probe(75, 2, lambda words: words[0] ^ words[1] == 0xFFFF),
+        )
         self._profile: FiringProfile | None = None
+        self._is_ours = False
+        """Whether this driver started what the controller does."""
+        self._is_switched_off = False
+        """Whether a fault made this driver switch the heater off."""
         self._samples = _Samples.none()
         self._sampler: asyncio.Task[FiringRecord] | None = None
         self._last_firing: FiringRecord | None = None
         super().__init__(name, entry, self._master, self._master.link)
+
+    def _check_consistency(self, name: str) -> None:
+        """Refuse limits that the controller's own protection does not cover.
+
+        Raises:
+            ConfigurationError: If the lab file contradicts itself.
+        """
+        high = self.limits.temperature_degc[1]
+        safety = self.settings.safety
+        if not high <= safety.setpoint_high_degc < safety.alarm_1_degc:
+            raise ConfigurationError(
+                f"devices.{name}: limits.temperature_degc allows {high:g} degC, "
+                f"setpoint_high_degc is {safety.setpoint_high_degc:g} and alarm_1_degc "
+                f"{safety.alarm_1_degc:g}; each must be covered by the next"
+            )
 
     # -- identity ------------------------------------------------------------------
 
@@ -477,6 +629,10 @@ class Eurotherm3216(Instrument, Furnace):
                     f"{where}: {rate:g} degC/min, allowed are more than "
                     f"{slowest:g} up to {fastest:g} degC/min"
                 )
+            elif abs(round(rate * 10) / 10 - rate) > 0.02 * rate:
+                faults.append(
+                    f"{where}: {rate:g} degC/min, the controller knows steps of 0.1"
+                )
             n_units = segment.dwell_s / unit_s
             if n_units < 0 or abs(n_units - round(n_units)) > 1e-6 or n_units > 9999:
                 faults.append(
@@ -506,10 +662,10 @@ class Eurotherm3216(Instrument, Furnace):
                 nothing was changed.
             InstrumentError: If the controller is busy or did not take the program.
         """
+        self._profile = None
         self.check_profile(value)
         await self._compare_safety()
-        if await self.program_status.get_value() is ProgramStatus.RUN:
-            raise InstrumentError(f"{self.name}: a program is running already")
+        await self.check_idle()
         await self._set_if_different(self.program_status, ProgramStatus.RESET)
         await self._set_if_different(self.loop_mode, LoopMode.AUTO)
         await self._set_if_different(self.ramp_units, RampUnits.MINUTE)
@@ -517,6 +673,15 @@ class Eurotherm3216(Instrument, Furnace):
         await self._set_if_different(self.setpoint_rate, 0.0)
         await self._write_program(value.segments)
         self._profile = value
+
+    @override
+    async def check_idle(self) -> None:
+        status = await self.program_status.get_value()
+        if status in (ProgramStatus.RUN, ProgramStatus.HOLD):
+            raise InterlockError(
+                f"{self.name}: a program that somebody else started is in state "
+                f"{status.value}; wait for it, or reset it at the controller"
+            )
 
     async def _compare_safety(self) -> None:
         """Refuse to heat with a controller that is not set as the lab file says."""
@@ -531,6 +696,7 @@ class Eurotherm3216(Instrument, Furnace):
             ("output high limit (30)", self.output_high, wanted.output_high_percent),
             ("output low limit (31)", self.output_low, wanted.output_low_percent),
             ("alarm 1 threshold (13)", self.alarm_1_threshold, wanted.alarm_1_degc),
+            ("alarm 1 type (536)", self.alarm_1_type, wanted.alarm_1_type),
             ("idle setpoint SP1 (24)", self.idle_setpoint, wanted.idle_setpoint_degc),
             ("sensor break type (578)", self.sensor_break, wanted.sensor_break),
         )
@@ -562,6 +728,17 @@ class Eurotherm3216(Instrument, Furnace):
 
     async def _write_program(self, segments: tuple[Segment, ...]) -> None:
         """Load the segments; unchanged registers are not written (EEPROM)."""
+        wanted = self._program_registers(segments)
+        present = await self._master.read_holding(_PROGRAM_FIRST, len(wanted))
+        for first in range(0, len(wanted), 3):
+            if present[first : first + 3] != wanted[first : first + 3]:
+                await self._master.write_registers(
+                    _PROGRAM_FIRST + first, wanted[first : first + 3]
+                )
+        await self._compare_program(segments)
+
+    def _program_registers(self, segments: tuple[Segment, ...]) -> list[int]:
+        """Return what the program registers hold for *segments*."""
         wanted: list[int] = []
         for segment in segments:
             wanted += [
@@ -570,13 +747,10 @@ class Eurotherm3216(Instrument, Furnace):
                 round(segment.ramp_degc_per_min * 10),
             ]
         # A ramp of 0 ends the program: what follows must not be run.
-        wanted += [0] * (3 * (N_SEGMENTS - len(segments)))
-        present = await self._master.read_holding(_PROGRAM_FIRST, len(wanted))
-        for first in range(0, len(wanted), 3):
-            if present[first : first + 3] != wanted[first : first + 3]:
-                await self._master.write_registers(
-                    _PROGRAM_FIRST + first, wanted[first : first + 3]
-                )
+        return wanted + [0] * (3 * (N_SEGMENTS - len(segments)))
+
+    async def _compare_program(self, segments: tuple[Segment, ...]) -> None:
+        wanted = self._program_registers(segments)
         present = await self._master.read_holding(_PROGRAM_FIRST, len(wanted))
         if present != wanted:
             raise InstrumentError(
@@ -590,9 +764,14 @@ class Eurotherm3216(Instrument, Furnace):
         Raises:
             InstrumentError: If nothing is loaded or it does not start.
         """
-        profile = self._profile
+        profile, self._profile = self._profile, None
         if profile is None:
             raise InstrumentError(f"{self.name}: no program is loaded")
+        # Minutes may have passed, and there is a panel.
+        await self._compare_safety()
+        await self._compare_program(profile.segments)
+        self._is_ours = True  # also if the answer to the start is lost
+        self._is_switched_off = False
         await self.program_status.set(ProgramStatus.RUN)
         loop = running_loop()
         deadline = loop.time() + _START_DEADLINE_S
@@ -624,8 +803,7 @@ class Eurotherm3216(Instrument, Furnace):
         period = self.settings.sample_period_s
         started = loop.time()
         last_heard = started
-        watch = _DwellWatch(profile.segments, period)
-        is_running = True
+        watch = _FiringWatch(profile, self.settings, self.limits)
         hottest = -math.inf
         n_samples = 0
         while True:
@@ -637,24 +815,15 @@ class Eurotherm3216(Instrument, Furnace):
             else:
                 last_heard = loop.time()
                 n_samples += 1
-                temperature, setpoint = self._take(registers, loop.stamp())
-                hottest = max(hottest, temperature)
-                was_running, is_running = (
-                    is_running,
-                    is_running
-                    and (
-                        _PROGRAM_CODES.get(registers[_PROGRAM_INDEX])
-                        is ProgramStatus.RUN
-                    ),
-                )
-                fault = self._find_fault(registers, temperature, setpoint, is_running)
-                if fault is None and was_running:
-                    fault = watch.see(last_heard, setpoint, is_running)
+                sample = self._take(registers, loop.stamp())
+                hottest = max(hottest, sample.temperature)
+                fault = watch.see(last_heard, sample)
                 if fault is not None:
                     raise InstrumentError(
                         f"{self.name}: {fault}; {await self._switch_off_after_fault()}"
                     )
-                if not is_running and temperature <= profile.cool_to_degc:
+                if watch.has_ended and sample.temperature <= profile.cool_to_degc:
+                    self._is_ours = False
                     return FiringRecord(
                         started_s=loop.epoch + started,
                         duration_s=last_heard - started,
@@ -666,8 +835,8 @@ class Eurotherm3216(Instrument, Furnace):
             due = started + (math.floor(elapsed / period + 1e-9) + 1) * period
             await asyncio.sleep(due - loop.time())
 
-    def _take(self, registers: list[int], stamp: float) -> tuple[float, float]:
-        """Append one sample; return temperature and working setpoint."""
+    def _take(self, registers: list[int], stamp: float) -> _Sample:
+        """Append one sample to what is collected, and return it."""
         signed = [r - 0x10000 if r >= 0x8000 else r for r in registers[:5]]
         temperature, setpoint = signed[0] / 10, signed[4] / 10
         samples = self._samples
@@ -675,37 +844,47 @@ class Eurotherm3216(Instrument, Furnace):
         samples.process_value.append(temperature)
         samples.working_setpoint.append(setpoint)
         samples.working_output.append(signed[3] / 10)
-        return temperature, setpoint
+        return _Sample(
+            temperature=temperature,
+            setpoint=setpoint,
+            status=_PROGRAM_CODES.get(registers[_PROGRAM_INDEX]),
+            has_broken_sensor=bool(registers[_STATUS_INDEX] & _STATUS_SENSOR_BREAK),
+        )
 
-    def _find_fault(
-        self,
-        registers: list[int],
-        temperature: float,
-        setpoint: float,
-        is_running: bool,
-    ) -> str | None:
-        """Return why the firing must not go on, if it must not."""
-        if registers[_STATUS_INDEX] & _STATUS_SENSOR_BREAK:
-            return "the controller reports a broken thermocouple"
-        high = self.limits.temperature_degc[1]
-        if temperature > high + 0.02 * high:
-            return f"{temperature:.1f} degC is over the limit of {high:g} degC"
-        deviation = temperature - setpoint
-        if is_running and abs(deviation) > self.settings.max_deviation_k:
-            return (
-                f"{temperature:.1f} degC is {deviation:+.0f} K off its working setpoint"
-            )
-        return None
+    async def _insist(self, signal: SignalRW[Any], value: Any) -> str:
+        """Write *value* until it reads back; return what went wrong, if it never did.
+
+        Only for what is harmless to repeat. The next act must be tried whatever
+        becomes of this one, so nothing is raised.
+        """
+        trouble = ""
+        for _ in range(_N_INSISTENT_WRITES):
+            try:
+                await signal.set(value)
+                actual = await signal.get_value()
+            except (PPUError, TimeoutError) as exc:
+                trouble = f"{signal.name}: {exc}"
+            else:
+                if actual == value:
+                    return ""
+                trouble = f"{signal.name} was set to {value} but reads {actual}"
+        return trouble
 
     async def _switch_off(self) -> None:
         """Reset the program, set the output to 0 % by hand, and see that it is.
 
         Raises:
-            InstrumentError: If the controller did not do so within seconds.
+            InstrumentError: If the controller did not do so within seconds; everything
+                was tried.
         """
-        await self.program_status.set(ProgramStatus.RESET)
-        await self.loop_mode.set(LoopMode.MANUAL)
-        await self.manual_output.set(0.0)
+        troubles = [await self._insist(self.program_status, ProgramStatus.RESET)]
+        # First the power, then by hand: never by hand at the last power.
+        troubles.append(await self._insist(self.manual_output, 0.0))
+        troubles.append(await self._insist(self.loop_mode, LoopMode.MANUAL))
+        troubles.append(await self._insist(self.manual_output, 0.0))
+        if troubles[-1] and not troubles[2]:
+            # By hand at an unknown power is worse than automatic at the idle setpoint.
+            troubles.append(await self._insist(self.loop_mode, LoopMode.AUTO))
         loop = running_loop()
         deadline = loop.time() + _SWITCH_DEADLINE_S
         while True:
@@ -713,13 +892,47 @@ class Eurotherm3216(Instrument, Furnace):
             output = await self.working_output.get_value()
             mode = await self.loop_mode.get_value()
             if mode is LoopMode.MANUAL and output <= 0:
+                self._is_switched_off = True
                 return
             if loop.time() > deadline:
+                told = "; ".join(trouble for trouble in troubles if trouble)
                 raise InstrumentError(
                     f"{self.name}: asked for 0 % by hand but it is in {mode.value} at "
-                    f"{output:g} %; switch it off at the wall"
+                    f"{output:g} %; switch it off at the wall. {told}".rstrip()
                 )
             await asyncio.sleep(1.0)
+
+    async def _ramp_down(self) -> str:
+        """Reset the program and follow the setpoint rate down to the idle setpoint.
+
+        Raises:
+            InstrumentError: If the controller did not do so; everything was tried.
+        """
+        rate = self.settings.ramp_down_degc_per_min
+        troubles = [
+            await self._insist(self.setpoint_rate, round(rate, 1)),
+            await self._insist(self.program_status, ProgramStatus.RESET),
+        ]
+        if await self.loop_mode.get_value() is not LoopMode.AUTO:
+            troubles.append(await self._insist(self.manual_output, 0.0))
+            troubles.append(await self._insist(self.loop_mode, LoopMode.AUTO))
+        status = await self.program_status.get_value()
+        mode = await self.loop_mode.get_value()
+        target = await self.target_setpoint.get_value()
+        idle = self.settings.safety.idle_setpoint_degc
+        told = "; ".join(trouble for trouble in troubles if trouble)
+        if (
+            status is not ProgramStatus.RESET
+            or mode is not LoopMode.AUTO
+            or target > idle + 0.05
+        ):
+            raise InstrumentError(
+                f"{self.name}: asked to ramp down but it is in {status.value}, "
+                f"{mode.value}, with target {target:g} degC; switch it off at the "
+                f"wall. {told}".rstrip()
+            )
+        manner = f"at {rate:g} degC/min" if not troubles[0] else "at its own rate"
+        return f"{self.name}: ramping down {manner} to {target:g} degC, verified"
 
     async def _switch_off_after_fault(self) -> str:
         """Switch off; return what came of it, for the error that tells the fault."""
@@ -756,30 +969,22 @@ class Eurotherm3216(Instrument, Furnace):
 
     @override
     async def go_to_abort_state(self) -> str:
-        state = self.entry.on_abort or "ramp_down"
         if self._sampler is not None:
             self._sampler.cancel()
-        if state == "continue":
-            status = await self.program_status.get_value()
-            return f"{self.name}: left alone, its program is in state {status.value}"
-        if state == "heater_off":
+            self._sampler = None
+        if not self._is_ours:
+            return ""  # what it does is not this plan's, or it does nothing
+        state = self.entry.on_abort or "ramp_down"
+        if self._is_switched_off or state == "heater_off":
             await self._switch_off()
-            return f"{self.name}: heater off, verified (by hand, 0 %)"
-        await self.setpoint_rate.set(self.settings.ramp_down_degc_per_min)
-        await self.program_status.set(ProgramStatus.RESET)
-        status = await self.program_status.get_value()
-        target = await self.target_setpoint.get_value()
-        idle = self.settings.safety.idle_setpoint_degc
-        if status is not ProgramStatus.RESET or target > idle + 0.05:
-            raise InstrumentError(
-                f"{self.name}: asked to ramp down but it is in {status.value} with "
-                f"target {target:g} degC; switch it off at the wall"
-            )
-        return (
-            f"{self.name}: ramping down at "
-            f"{self.settings.ramp_down_degc_per_min:g} degC/min to {target:g} degC, "
-            "verified"
-        )
+            said = f"{self.name}: heater off, verified (by hand, 0 %)"
+        elif state == "continue":
+            status = await self.program_status.get_value()
+            said = f"{self.name}: left alone, its program is in state {status.value}"
+        else:
+            said = await self._ramp_down()
+        self._is_ours = False
+        return said
 
     @override
     async def hot_parts(self) -> str:

@@ -178,6 +178,13 @@ class Instrument(StandardReadable):
         """Return the counters of the link."""
         return self.link.statistics()
 
+    async def check_idle(self) -> None:
+        """Refuse to begin a job while the instrument does something else.
+
+        Raises:
+            InterlockError: If it is busy with what this program did not start.
+        """
+
     # -- stopping ------------------------------------------------------------------
 
     async def go_to_abort_state(self) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from ppu._version import __version__
 from ppu.core.errors import ConfigurationError, InternalError, PPUError
 from ppu.plans.protocol import ProtocolResult, RegisteredProtocol
@@ -61,10 +63,16 @@ class Job:
 
         Raises:
             LimitError: If a limit, a capacity or the stock forbids it.
+            InterlockError: If an instrument is busy with something else.
             ConfigurationError: If the lab lacks something.
         """
         if self.protocol.check is not None:
             self.protocol.check(self.view, self.parameters)
+        self.lab.host.call(self._check_idle())
+
+    async def _check_idle(self) -> None:
+        for device in self.lab.devices.values():
+            await device.check_idle()
 
     def run(self, elapsed: Callable[[], float]) -> dict[str, Any]:
         """Run the protocol; return and write its result.
@@ -89,7 +97,7 @@ class Job:
             result = self._assemble(typed)
             self._write(result, typed, journal, elapsed)
         except Exception as exc:
-            journal.export_documents(self.out / "documents.jsonl")
+            self._keep_documents(journal)
             if isinstance(exc, PPUError):
                 raise
             # Whatever a protocol's author did wrong, the furnace must not stay on.
@@ -102,6 +110,16 @@ class Job:
             host.unsubscribe(token)
             journal.close()
         return result
+
+    def _keep_documents(self, journal: Journal) -> None:
+        """Write what there is of a failed run, if it can be written.
+
+        The error that ended the run matters more than a full disk.
+        """
+        try:
+            journal.export_documents(self.out / "documents.jsonl")
+        except (OSError, SQLAlchemyError) as exc:
+            tell(f"the documents of this run could not be written: {exc}")
 
     def _run_plan(self, journal: Journal) -> ProtocolResult:
         metadata = {

@@ -20,9 +20,6 @@ from ppu.twin.open_lab import OpenLab
 from ppu_simulators.physics.matter import Matter, element_fraction_in
 from ppu_simulators.world import World
 
-# One worker keeps the runs that several tests judge.
-pytestmark = pytest.mark.xdist_group("main job")
-
 
 @dataclass(frozen=True)
 class Done:

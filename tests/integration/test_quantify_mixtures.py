@@ -24,9 +24,6 @@ from ppu_simulators.physics.diffraction import (
     measure,
 )
 
-# One worker keeps the study that all these tests judge.
-pytestmark = pytest.mark.xdist_group("mixtures")
-
 PHASES = ("BaTiO3", "BaCO3", "TiO2-rutile", "TiO2-anatase", "CaCO3", "CaO")
 SECONDS_PER_STEP = 12.495
 N_MIXTURES = 200

@@ -15,9 +15,6 @@ from typing import Any
 import pytest
 import yaml
 
-# One worker keeps the bench that all these tests talk to.
-pytestmark = pytest.mark.xdist_group("bench")
-
 PACE = 2000
 SHORT = ("hold_s=600", "temperature_degc=300", "ramp_degc_per_min=10")
 COOL = "cool_to_degc=150"
