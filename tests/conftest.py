@@ -109,6 +109,7 @@ devices:
     driver: ppu_drivers.operator:PersonAtTerminal
     simulator: ppu_simulators.instruments.technician:SimulatedTechnician
     hardware: {transport: terminal}
+    limits: {container_degc: [0, 250]}
     provides: [Operator]
 locations:
   rack.1: {holds: crucible}

@@ -58,6 +58,7 @@ _START_DEADLINE_S: Final = 30.0
 _SWITCH_DEADLINE_S: Final = 5.0
 _N_INSISTENT_WRITES: Final = 3
 _SAFE_TO_TOUCH_DEGC: Final = 60.0
+_NEAR_K: Final = 0.06  # registers have one decimal
 
 
 class ProgramStatus(StrictEnum):
@@ -143,8 +144,9 @@ class Safety(BaseModel):
         default=0.0, ge=-100, le=100, description="Register 31"
     )
     alarm_1_degc: float = Field(description="Register 13")
-    alarm_1_type: Literal["off", "high", "low", "deviation high", "deviation low"] = (
-        Field(default="high", description="Register 536")
+    alarm_1_type: Literal["high"] = Field(
+        default="high",
+        description="Register 536; no other type protects from a runaway",
     )
     sensor_break: Literal["off", "on", "latching"] = Field(
         default="on", description="Register 578"
@@ -249,55 +251,63 @@ class _DwellWatch:
         self._nearest_k = math.inf
         self._heard_at: float | None = None
         self._unheard_s = 0.0
+        self._just_unheard_s = 0.0
         self.measured_s: list[float] = []
 
     def see(self, lab_time: float, setpoint: float, is_running: bool) -> str | None:
         """Take one sample; return what is wrong, if anything is."""
         if self._heard_at is not None:
-            self._unheard_s += max(lab_time - self._heard_at - self._period, 0.0)
+            self._just_unheard_s = max(lab_time - self._heard_at - self._period, 0.0)
+            self._unheard_s += self._just_unheard_s
         self._heard_at = lab_time
-        fault = None
-        if self._index < len(self._segments):
+        seen = -1
+        while seen < self._index < len(self._segments):
+            # A sample that ends one segment may belong to the next.
+            seen = self._index
             fault = self._follow(lab_time, setpoint, is_running)
-        while fault is None and not is_running and self._index < len(self._segments):
+            if fault is not None:
+                return fault
+        while not is_running and self._index < len(self._segments):
             segment = self._segments[self._index]
             if not self._may_have_passed(segment):
                 return f"the program ended before {segment.target_degc:g} degC"
             self._go_on(0.0)
-        return fault
-
-    def _is_short(self, segment: Segment) -> bool:
-        return segment.dwell_s <= 2 * self._period + self._unheard_s
+        return None
 
     def _may_have_passed(self, segment: Segment) -> bool:
-        """Return whether its target may have been reached since the last sample."""
+        """Return whether it may have begun and ended since the last sample."""
         reach_s = 2 * self._period + self._unheard_s
         reach_k = segment.ramp_degc_per_min / 60 * reach_s + 0.1
-        is_first = self._index == 0 or self._nearest_k < math.inf
-        return self._is_short(segment) and (not is_first or self._nearest_k <= reach_k)
+        return segment.dwell_s <= reach_s and self._nearest_k <= reach_k
 
     def _go_on(self, lasted: float) -> None:
         self.measured_s.append(lasted)
+        left_degc = self._segments[self._index].target_degc
         self._index += 1
         self._since = None
-        self._nearest_k = math.inf
-        self._unheard_s = 0.0
+        if self._index < len(self._segments):
+            self._nearest_k = abs(self._segments[self._index].target_degc - left_degc)
+        # The next segment began while nobody heard, if anything did.
+        self._unheard_s = self._just_unheard_s
+
+    def _slack_s(self, segment: Segment) -> float:
+        """Return how far a right dwell may be from what was asked [s]."""
+        # A slow setpoint reads as its target before it is there and after it left.
+        ramps = [s.ramp_degc_per_min for s in self._segments[self._index :][:2]]
+        blur_s = sum(_NEAR_K / rate * 60 for rate in ramps)
+        return 2 * self._period + blur_s + 0.02 * segment.dwell_s + self._unheard_s
 
     def _follow(self, lab_time: float, setpoint: float, is_running: bool) -> str | None:
         segment = self._segments[self._index]
-        gap_k = abs(setpoint - segment.target_degc)
-        is_there = is_running and gap_k < 0.06
+        is_there = is_running and abs(setpoint - segment.target_degc) < _NEAR_K
         if self._since is None:
             if is_there:
                 self._since = lab_time
             elif is_running:
-                if self._is_short(segment) and gap_k > self._nearest_k + 0.06:
-                    self._go_on(0.0)  # it moves away again: the target was passed
-                    return None
-                self._nearest_k = min(self._nearest_k, gap_k)
+                return self._approach(segment, setpoint)
             return None
         lasted = lab_time - self._since
-        slack = 2 * self._period + 0.02 * segment.dwell_s + self._unheard_s
+        slack = self._slack_s(segment)
         if is_there and lasted <= segment.dwell_s + slack:
             return None
         self._go_on(lasted)
@@ -307,6 +317,23 @@ class _DwellWatch:
                 f"the controller {manner} {lasted:.0f} s at {segment.target_degc:g} "
                 f"degC, asked were {segment.dwell_s:.0f} s; is dwell_unit right?"
             )
+        return None
+
+    def _approach(self, segment: Segment, setpoint: float) -> str | None:
+        """Follow the setpoint on its way to a target it was not seen at yet."""
+        gap_k = abs(setpoint - segment.target_degc)
+        has_turned = gap_k > self._nearest_k + _NEAR_K
+        stands_still = abs(gap_k - self._nearest_k) < _NEAR_K
+        following = self._segments[self._index + 1 : self._index + 2]
+        dwells_at_next = stands_still and any(
+            abs(setpoint - after.target_degc) < _NEAR_K for after in following
+        )
+        if (has_turned or dwells_at_next) and self._may_have_passed(segment):
+            self._go_on(0.0)
+            return None
+        if has_turned:
+            return f"the setpoint turned round before {segment.target_degc:g} degC"
+        self._nearest_k = min(self._nearest_k, gap_k)
         return None
 
 
@@ -322,6 +349,7 @@ class _FiringWatch:
         self._settings = settings
         self._high = limits.temperature_degc[1]
         self._highest_setpoint = max(s.target_degc for s in profile.segments)
+        self._has_begun = False
         self._dwells = _DwellWatch(profile.segments, settings.sample_period_s)
         self._ended_at: float | None = None
 
@@ -343,6 +371,10 @@ class _FiringWatch:
             return f"{sample.temperature:.1f} degC is over the limit of {self._high:g}"
         if sample.status is ProgramStatus.HOLD:
             return "the program is on hold; somebody held it at the controller"
+        if not self._has_begun:
+            # The program starts where the chamber is, which may still be hot.
+            self._has_begun = True
+            self._highest_setpoint = max(self._highest_setpoint, sample.temperature)
         if self._ended_at is not None:
             return self._see_cooling(lab_time, sample, self._ended_at)
         if sample.is_running:
@@ -530,8 +562,8 @@ class Eurotherm3216(Instrument, Furnace):
         self._profile: FiringProfile | None = None
         self._is_ours = False
         """Whether this driver started what the controller does."""
-        self._is_switched_off = False
-        """Whether a fault made this driver switch the heater off."""
+        self._must_be_off = False
+        """Whether a fault was found that does not allow any more heating."""
         self._samples = _Samples.none()
         self._sampler: asyncio.Task[FiringRecord] | None = None
         self._last_firing: FiringRecord | None = None
@@ -634,7 +666,7 @@ class Eurotherm3216(Instrument, Furnace):
                     f"{where}: {rate:g} degC/min, the controller knows steps of 0.1"
                 )
             n_units = segment.dwell_s / unit_s
-            if n_units < 0 or abs(n_units - round(n_units)) > 1e-6 or n_units > 9999:
+            if not 0 <= n_units <= 9999 or abs(n_units - round(n_units)) > 1e-6:
                 faults.append(
                     f"{where}: a dwell of {segment.dwell_s:g} s, allowed are whole "
                     f"{self.settings.dwell_unit}s from 0 to 9999"
@@ -660,10 +692,14 @@ class Eurotherm3216(Instrument, Furnace):
             LimitError: If the profile is not allowed; nothing was sent.
             ConfigurationError: If the controller is not set as the lab file says;
                 nothing was changed.
-            InstrumentError: If the controller is busy or did not take the program.
+            InterlockError: If a program is running or on hold, or the last firing
+                has not cooled yet; nothing was changed.
+            InstrumentError: If the controller did not take the program.
         """
         self._profile = None
         self.check_profile(value)
+        if self._sampler is not None and not self._sampler.done():
+            raise InterlockError(f"{self.name}: the last firing is not complete yet")
         await self._compare_safety()
         await self.check_idle()
         await self._set_if_different(self.program_status, ProgramStatus.RESET)
@@ -679,8 +715,8 @@ class Eurotherm3216(Instrument, Furnace):
         status = await self.program_status.get_value()
         if status in (ProgramStatus.RUN, ProgramStatus.HOLD):
             raise InterlockError(
-                f"{self.name}: a program that somebody else started is in state "
-                f"{status.value}; wait for it, or reset it at the controller"
+                f"{self.name}: a program is in state {status.value}; wait for it, or "
+                "reset it at the controller"
             )
 
     async def _compare_safety(self) -> None:
@@ -762,16 +798,21 @@ class Eurotherm3216(Instrument, Furnace):
         """Start the loaded program and the sampling.
 
         Raises:
-            InstrumentError: If nothing is loaded or it does not start.
+            ConfigurationError: If the controller is no longer set as the lab file
+                says; nothing was started.
+            InterlockError: If a program is running or on hold; nothing was started.
+            InstrumentError: If nothing is loaded, or not what was prepared, or it
+                does not start.
         """
         profile, self._profile = self._profile, None
         if profile is None:
             raise InstrumentError(f"{self.name}: no program is loaded")
         # Minutes may have passed, and there is a panel.
         await self._compare_safety()
+        await self.check_idle()
         await self._compare_program(profile.segments)
         self._is_ours = True  # also if the answer to the start is lost
-        self._is_switched_off = False
+        self._must_be_off = False
         await self.program_status.set(ProgramStatus.RUN)
         loop = running_loop()
         deadline = loop.time() + _START_DEADLINE_S
@@ -870,6 +911,24 @@ class Eurotherm3216(Instrument, Furnace):
                 trouble = f"{signal.name} was set to {value} but reads {actual}"
         return trouble
 
+    async def _wait_for_no_power(self) -> str:
+        """Wait until the output is 0 %; return what went wrong, if it never is.
+
+        The next act must be tried whatever becomes of this, so nothing is raised.
+        """
+        loop = running_loop()
+        deadline = loop.time() + _SWITCH_DEADLINE_S
+        while True:
+            try:
+                output = await self.working_output.get_value()
+            except (PPUError, TimeoutError) as exc:
+                return f"{self.working_output.name}: {exc}"
+            if output <= 0:
+                return ""
+            if loop.time() > deadline:
+                return f"the output stayed at {output:g} %"
+            await asyncio.sleep(1.0)
+
     async def _switch_off(self) -> None:
         """Reset the program, set the output to 0 % by hand, and see that it is.
 
@@ -892,7 +951,6 @@ class Eurotherm3216(Instrument, Furnace):
             output = await self.working_output.get_value()
             mode = await self.loop_mode.get_value()
             if mode is LoopMode.MANUAL and output <= 0:
-                self._is_switched_off = True
                 return
             if loop.time() > deadline:
                 told = "; ".join(trouble for trouble in troubles if trouble)
@@ -915,6 +973,8 @@ class Eurotherm3216(Instrument, Furnace):
         ]
         if await self.loop_mode.get_value() is not LoopMode.AUTO:
             troubles.append(await self._insist(self.manual_output, 0.0))
+            # Automatic goes on from the power it finds.
+            troubles.append(await self._wait_for_no_power())
             troubles.append(await self._insist(self.loop_mode, LoopMode.AUTO))
         status = await self.program_status.get_value()
         mode = await self.loop_mode.get_value()
@@ -936,6 +996,8 @@ class Eurotherm3216(Instrument, Furnace):
 
     async def _switch_off_after_fault(self) -> str:
         """Switch off; return what came of it, for the error that tells the fault."""
+        # Also if this fails or is cancelled: an abort must not heat on then.
+        self._must_be_off = True
         try:
             await self._switch_off()
         except PPUError as exc:
@@ -975,7 +1037,7 @@ class Eurotherm3216(Instrument, Furnace):
         if not self._is_ours:
             return ""  # what it does is not this plan's, or it does nothing
         state = self.entry.on_abort or "ramp_down"
-        if self._is_switched_off or state == "heater_off":
+        if self._must_be_off or state == "heater_off":
             await self._switch_off()
             said = f"{self.name}: heater off, verified (by hand, 0 %)"
         elif state == "continue":

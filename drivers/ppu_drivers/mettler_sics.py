@@ -235,6 +235,11 @@ class MettlerSics(Instrument, Balance):
         """Data key of the mass [g]."""
         return self.mass.name
 
+    @property
+    def max_mass_g(self) -> float:
+        """The most that may stand on the pan [g]."""
+        return self.limits.mass_g[1]
+
     @AsyncStatus.wrap
     async def trigger(self) -> None:
         """Wait for a stable weight and keep it.

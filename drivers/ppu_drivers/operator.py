@@ -12,13 +12,14 @@ from typing_extensions import override
 
 from ppu.core.capabilities import Carry, Grind, Operator, Task
 from ppu.core.errors import ConnectError, InstrumentError, MalformedReply
-from ppu.core.labfile import DeviceEntry
-from ppu.devices.instrument import DriverFacts, Identity, Instrument, NoLimits
+from ppu.core.labfile import DeviceEntry, LimitPair
+from ppu.core.labtime import running_loop
+from ppu.devices.instrument import DriverFacts, Identity, Instrument
 from ppu.transports.line import LineClient
 from ppu.transports.tcp import TcpConnection
 from ppu.transports.terminal import TerminalConnection
 
-__all__ = ["PersonAtTerminal", "PersonSettings"]
+__all__ = ["PersonAtTerminal", "PersonLimits", "PersonSettings"]
 
 
 class PersonSettings(BaseModel):
@@ -32,6 +33,14 @@ class PersonSettings(BaseModel):
         allow_inf_nan=False,
         description="How long to wait for a task to be done",
     )
+
+
+class PersonLimits(BaseModel):
+    """What people may be asked to handle."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    container_degc: LimitPair = (0.0, 80.0)
 
 
 def sentence(task: Task) -> str:
@@ -48,6 +57,34 @@ def sentence(task: Task) -> str:
     return f"mount powder of {task.container} in {task.holder}"
 
 
+_PROMPT = "  answer: done, or refused and the reason >"
+_YES = frozenset({"done", "ok", "okay", "yes", "y"})
+"""What people at a terminal say instead of ``done``."""
+
+
+def understand(answer: str) -> tuple[bool, str]:
+    """Return whether *answer* says that it was done, and otherwise why not.
+
+    Raises:
+        MalformedReply: If it says neither.
+
+    Example:
+        >>> understand("Done.")
+        (True, '')
+        >>> understand("refused: the crucible is hot")
+        (False, 'the crucible is hot')
+    """
+    first, _, rest = answer.strip().partition(" ")
+    word = first.rstrip(".,:;!").lower()
+    if word == "done" or (word in _YES and not rest):
+        return True, ""
+    if word == "refused":
+        return False, rest.strip()
+    raise MalformedReply(
+        f"answered {answer!r}; allowed are done, or refused and a reason"
+    )
+
+
 class PersonAtTerminal(Instrument, Operator):
     """A person who is asked to do things and says when they are done.
 
@@ -56,7 +93,7 @@ class PersonAtTerminal(Instrument, Operator):
         entry: Its entry in the lab file.
         connection: The terminal, or where a simulated technician listens.
         settings: How long people may take.
-        limits: None.
+        limits: What people may be asked to handle.
     """
 
     facts = DriverFacts(
@@ -70,6 +107,7 @@ class PersonAtTerminal(Instrument, Operator):
     )
     connections = (TerminalConnection, TcpConnection)
     settings_model = PersonSettings
+    limits_model = PersonLimits
 
     def __init__(
         self,
@@ -77,7 +115,7 @@ class PersonAtTerminal(Instrument, Operator):
         entry: DeviceEntry,
         connection: TerminalConnection | TcpConnection,
         settings: PersonSettings,
-        limits: NoLimits,
+        limits: PersonLimits,
     ) -> None:
         self.settings = settings
         self.limits = limits
@@ -98,31 +136,42 @@ class PersonAtTerminal(Instrument, Operator):
             )
         return Identity(model="simulated technician", serial_number=badge)
 
+    @property
+    def max_container_degc(self) -> float:
+        """How hot a place may be from which a person takes a container [degC]."""
+        return self.limits.container_degc[1]
+
     @AsyncStatus.wrap
     async def set(self, value: Task) -> None:
         """Ask a person to do *value* and wait until it is done.
 
+        At a terminal an answer that means nothing is asked for again.
+
         Raises:
             InstrumentError: If the person refuses.
             ReplyTimeout: If nobody answers within the patience of the lab file.
+            MalformedReply: If a simulated technician answers nonsense.
         """
-        request = sentence(value)
-        if self._is_terminal:
-            request = (
-                f"{self.name}: please {request}\n"
-                "  answer: done, or refused and the reason >"
-            )
-        (answer,) = await self._client.ask(
-            request, is_safe=False, deadline_lab_s=self.settings.patience_s
-        )
-        word, _, reason = answer.strip().partition(" ")
-        if word.lower() == "done":
-            return
-        if word.lower() == "refused":
+        is_done, reason = await self._ask(sentence(value))
+        if not is_done:
             raise InstrumentError(
                 f"{self.name}: would not {sentence(value)}: {reason or 'no reason'}"
             )
-        raise MalformedReply(
-            f"{self.name}: answered {answer!r}; allowed are done, or refused and a "
-            "reason"
-        )
+
+    async def _ask(self, task: str) -> tuple[bool, str]:
+        """Return whether *task* was done, and otherwise why not."""
+        request = task
+        if self._is_terminal:
+            request = f"{self.name}: please {task}\n{_PROMPT}"
+        loop = running_loop()
+        until = loop.time() + self.settings.patience_s
+        while True:
+            try:
+                (answer,) = await self._client.ask(
+                    request, is_safe=False, deadline_lab_s=until - loop.time()
+                )
+                return understand(answer)
+            except MalformedReply as exc:
+                if not self._is_terminal:
+                    raise MalformedReply(f"{self.name}: {exc}") from exc
+                request = f"  not understood\n{_PROMPT}"

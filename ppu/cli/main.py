@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import signal
+import os
 import sys
 from collections.abc import Callable
 from enum import IntEnum
@@ -21,7 +21,9 @@ from ppu.core.errors import (
     PPUError,
     TransportError,
 )
+from ppu.core.notices import tell
 from ppu.core.registry import plug_ins
+from ppu.core.stopping import INTERRUPTED_CODE
 
 
 class Exit(IntEnum):
@@ -32,7 +34,7 @@ class Exit(IntEnum):
     REFUSED = 3
     FAILED = 4
     UNREACHABLE = 5
-    INTERRUPTED = 130
+    INTERRUPTED = INTERRUPTED_CODE
 
 
 class PluggableGroup(TyperGroup):
@@ -116,33 +118,45 @@ def set_up_logging(*, verbose: bool) -> None:
     logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
 
 
-class Interrupted(BaseException):
-    """Somebody pressed Ctrl-C; typer would turn KeyboardInterrupt into exit code 1."""
-
-
-def _interrupt(number: int, frame: object) -> None:
-    raise Interrupted(number, frame)
-
-
-def run_app(stopwatch: Callable[[], float]) -> None:
-    """Run the command line and exit with its code."""
+def run_app(stopwatch: Callable[[], float]) -> int:
+    """Run the command line and return its exit code."""
     global elapsed  # noqa: PLW0603 - set once, before any command runs
     elapsed = stopwatch
     from ppu.cli import lab, protocols, read, run, sim
 
     for module in (run, protocols, lab, sim, read):
         module.attach(app)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    if not hasattr(sys.stdout, "write"):  # None if it was closed from the start
+        tell("error: standard output is closed")
+        return Exit.FAILED
+    try:
+        code = _run_command()
+        sys.stdout.flush()
+    except OSError as exc:
+        # Somebody closed the pipe (`ppu ... | head`): there is nobody to tell.
+        if not isinstance(exc, BrokenPipeError):
+            tell(f"error: standard output: {exc.strerror}")
+        _drop_output()
+        return Exit.FAILED
+    return code
+
+
+def _run_command() -> int:
+    """Run the command that the arguments name; return its exit code."""
     try:
         app()
-    except Interrupted:
-        sys.stderr.write("interrupted\n")
-        sys.exit(Exit.INTERRUPTED)
-    except BrokenPipeError:
-        # Somebody closed the pipe (`ppu ... | head`); there is nobody to tell.
-        sys.stderr.close()
-        sys.exit(Exit.FAILED)
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else Exit.DONE
+        # typer makes 1 of a broken pipe, and no command ends so.
+        return Exit.FAILED if code == 1 else code
     except PPUError as exc:
-        sys.stderr.write(f"error: {exc}\n")
-        sys.exit(code_of(exc))
+        tell(f"error: {exc}")
+        return code_of(exc)
+    return Exit.DONE
+
+
+def _drop_output() -> None:
+    """Let Python's last flush succeed, or it would complain once more."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)

@@ -49,7 +49,12 @@ def read(
     from ppu.twin.open_lab import open_lab
 
     main.set_up_logging(verbose=verbose)
-    device, _, signal = (what or "").partition(".")
+    device, dot, signal = (what or "").partition(".")
+    if what is not None and not (device and (signal or not dot)):
+        raise ConfigurationError(
+            f"'{what}' should look like DEVICE or DEVICE.SIGNAL, such as "
+            "furnace_1.process_value"
+        )
     if device:
         devices = load_lab(find_lab(lab)).devices
         if device not in devices:

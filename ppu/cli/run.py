@@ -16,9 +16,10 @@ import typer
 
 from ppu.cli import main
 from ppu.core.errors import ConfigurationError, PPUError
+from ppu.core.notices import NoticeStream, tell
+from ppu.core.stopping import Interrupted, on_stop_signal
 
 if TYPE_CHECKING:
-    from ppu.twin.job import Job
     from ppu.twin.open_lab import OpenLab
 
 
@@ -133,18 +134,19 @@ def read_parameters(file: Path | None, settings: list[str]) -> dict[str, Any]:
     Raises:
         ConfigurationError: If the file or a setting cannot be read.
     """
-    import yaml
+    from ppu.core.yaml_document import YamlDocument
 
     values: dict[str, Any] = {}
     if file is not None:
         try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            text = file.read_text(encoding="utf-8")
         except OSError as exc:
             raise ConfigurationError(f"--params {file}: {exc.strerror}") from exc
-        except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        except UnicodeDecodeError as exc:
             raise ConfigurationError(
                 f"--params {file}: neither YAML nor JSON: {exc}"
             ) from exc
+        content = YamlDocument(text, f"--params {file}").content
         if not isinstance(content, dict):
             raise ConfigurationError(f"--params {file}: should be a mapping of names")
         values |= content
@@ -152,10 +154,7 @@ def read_parameters(file: Path | None, settings: list[str]) -> dict[str, Any]:
         key, equals, text = setting.partition("=")
         if not equals or not key:
             raise ConfigurationError(f"--set {setting}: should look like key=value")
-        try:
-            values[key] = yaml.safe_load(text)
-        except yaml.YAMLError as exc:
-            raise ConfigurationError(f"--set {setting}: not a YAML value") from exc
+        values[key] = YamlDocument(text, f"--set {key}").content
     return values
 
 
@@ -177,71 +176,44 @@ def _run(
 
     protocol = find_protocol(name)
     protocol.parse(asked)
-    opened = open_lab(lab, target.value, pace=pace, seed=seed)  # type: ignore[arg-type]  # read_pace returns "default" or a pace
+    opened = open_lab(
+        lab,
+        target.value,
+        pace=pace,  # type: ignore[arg-type]  # read_pace returns "default" or a pace
+        seed=seed,
+        attended=attended,
+    )
     if out is None:
         out = Path("runs") / f"{calendar_date()}-{name}-{uuid.uuid4().hex[:6]}"
     # bluesky prints; standard output belongs to the result.
-    with contextlib.redirect_stdout(sys.stderr), opened.closing():
-        _refuse_unattended(opened, attended=attended)
+    with contextlib.redirect_stdout(NoticeStream()), opened.closing():
+        opened.check_attended()
         opened.connect()
         job = Job(opened, protocol, asked, out)
         job.check()
-        with _progress(opened), _abort_on_signals(job):
+        with _progress(opened), finishing_what_began(opened):
             try:
                 result = job.run(main.elapsed)
             except PPUError as exc:
-                if job.has_started:
-                    _leave_safely(job)
+                for line in job.whereabouts():
+                    tell(line)
                 code = main.code_of(exc, has_started=job.has_started)
                 raise _RunFailed(exc, code) from exc
     return result, out
 
 
-def _refuse_unattended(lab: OpenLab, *, attended: bool) -> None:
-    """Refuse to heat hardware with nobody beside it.
+def finishing_what_began(lab: OpenLab) -> contextlib.AbstractContextManager[None]:
+    """Let a stop signal end the command until a plan runs, and change nothing after.
 
-    Raises:
-        ConfigurationError: If something could heat and nobody says to stay.
+    While a plan runs the lab itself aborts it; then results are written and people
+    are told where things are.
     """
-    from ppu.devices.build import driver_class
 
-    if lab.target != "hardware" or attended:
-        return
-    entries = lab.file.devices.items()
-    hot = [name for name, entry in entries if driver_class(name, entry).heats]
-    if hot:
-        raise ConfigurationError(
-            f"{', '.join(hot)} can heat and nothing supervises it yet: stay beside it "
-            "and say --attended"
-        )
+    def stop(number: signal.Signals) -> None:
+        if not lab.has_run:
+            raise Interrupted(number.name)
 
-
-@contextlib.contextmanager
-def _abort_on_signals(job: Job) -> Iterator[None]:
-    """Abort the plan on SIGINT and SIGTERM; a second signal changes nothing."""
-
-    def stop(number: int, frame: object) -> None:
-        from ppu.twin.job import tell
-
-        if not job.has_started:
-            raise main.Interrupted(number, frame)
-        tell(f"{signal.Signals(number).name}: stopping; wait for the last lines")
-        job.lab.host.abort(f"stopped by {signal.Signals(number).name}")
-
-    before = {n: signal.signal(n, stop) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _leave_safely(job: Job) -> None:
-    """Bring everything to its abort state, and say where things are."""
-    from ppu.twin.job import tell
-
-    for line in job.make_safe():
-        tell(line)
+    return on_stop_signal(stop)
 
 
 @contextlib.contextmanager
@@ -258,7 +230,7 @@ def _progress(lab: OpenLab) -> Iterator[None]:
 
 
 def _tell_failure(exc: PPUError, code: int, *, as_json: bool) -> None:
-    sys.stderr.write(f"error: {exc}\n")
+    tell(f"error: {exc}")
     if as_json:
         content = {
             "schema_version": 1,

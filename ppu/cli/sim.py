@@ -14,6 +14,8 @@ import typer
 from ppu.cli import main
 from ppu.cli.run import read_pace
 from ppu.core.errors import ConfigurationError, nearest
+from ppu.core.notices import tell
+from ppu.core.stopping import on_stop_signal
 
 if TYPE_CHECKING:
     from ppu.core.labfile import LabFile
@@ -41,7 +43,7 @@ def sim(
         typer.Option(help="Write a lab file whose hardware leads here."),
     ] = None,
 ) -> None:
-    """Serve simulated instruments until SIGINT or SIGTERM."""
+    """Serve simulated instruments until SIGINT, SIGTERM or SIGHUP."""
     from ppu.core.labfile import load_lab
     from ppu.core.labtime import LabTimeLoop
     from ppu.core.registry import find_lab
@@ -67,16 +69,26 @@ def sim(
     )
     loop = LabTimeLoop(speed)
     try:
-        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        stopped = asyncio.Event()
+
+        def stop(_: signal.Signals) -> None:
+            loop.call_soon_threadsafe(stopped.set)
+
+        with (
+            on_stop_signal(stop),
+            asyncio.Runner(loop_factory=lambda: loop) as runner,
+        ):
             runner.run(
-                _serve(loop, file, path, bench, nonces, write_lab, as_json=json_)
+                _serve(
+                    loop, file, path, bench, nonces, write_lab, stopped, as_json=json_
+                )
             )
     finally:
         incidents = bench.world.incidents
         for incident in incidents:
-            sys.stderr.write(
+            tell(
                 f"incident at {incident.lab_time_s:.0f} s: {incident.device}: "
-                f"{incident.kind}: {incident.text}\n"
+                f"{incident.kind}: {incident.text}"
             )
 
 
@@ -105,12 +117,10 @@ async def _serve(
     bench: Bench,
     nonces: dict[str, str],
     write_lab: Path | None,
+    stopped: asyncio.Event,
     *,
     as_json: bool,
 ) -> None:
-    stopped = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
     await bench.start()
     try:
         devices = {name: describe(bench, file, name) for name in bench.instruments}
@@ -182,6 +192,7 @@ def write_bench_lab(
             + yaml.safe_dump(content, sort_keys=False),
             encoding="utf-8",
         )
+        temporary.replace(target)
     except OSError as exc:
+        temporary.unlink(missing_ok=True)
         raise ConfigurationError(f"--write-lab {target}: {exc.strerror}") from exc
-    temporary.replace(target)

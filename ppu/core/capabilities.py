@@ -115,6 +115,10 @@ class Balance(Triggerable, Readable[Any], HasName, Protocol):
     def mass_key(self) -> str:
         """Data key of the mass [g] in this device's readings."""
 
+    @property
+    def max_mass_g(self) -> float:
+        """The most that may stand on the pan [g]."""
+
 
 @dataclass(frozen=True)
 class Dose:
@@ -222,6 +226,10 @@ Task = Carry | Grind | MountPowder
 @runtime_checkable
 class Operator(Movable[Any], HasName, Protocol):
     """A person: ``set`` takes a :data:`Task` and is done when the person says so."""
+
+    @property
+    def max_container_degc(self) -> float:
+        """How hot a place may be from which a person takes a container [degC]."""
 
 
 CAPABILITIES: dict[str, type] = {

@@ -10,11 +10,11 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from ppu.core.capabilities import CAPABILITIES
 from ppu.core.errors import ConfigurationError, nearest
+from ppu.core.yaml_document import YamlDocument
 
 __all__ = [
     "ContainerEntry",
@@ -141,7 +141,10 @@ class SimulationEntry(_Entry):
 class SimulatedBench(_Entry):
     """Says that the hardware connections lead to ``ppu sim``."""
 
-    epoch: float = Field(description="Wall clock when lab time was 0 [s since 1970]")
+    epoch: float = Field(
+        allow_inf_nan=False,
+        description="Wall clock when lab time was 0 [s since 1970]",
+    )
     pace: Positive
     nonces: dict[str, str] = Field(
         description="What each device must answer as its identity"
@@ -160,90 +163,6 @@ class LabFile(_Entry):
     containers: dict[str, ContainerEntry] = Field(default_factory=dict)
     stock: dict[str, StockEntry] = Field(default_factory=dict)
     simulated_bench: SimulatedBench | None = None
-
-
-class _Document:
-    """A YAML document that remembers on which line each key stands."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.lines: dict[tuple[str | int, ...], int] = {}
-        self._faults: list[str] = []
-        self._around: list[yaml.Node] = []
-        try:
-            root = yaml.compose(path.read_text(encoding="utf-8"), yaml.SafeLoader)
-        except OSError as exc:
-            raise ConfigurationError(f"cannot read {path}: {exc.strerror}") from exc
-        except UnicodeDecodeError as exc:
-            raise ConfigurationError(f"{path} is not a text file: {exc}") from exc
-        except yaml.YAMLError as exc:
-            mark = getattr(exc, "problem_mark", None)
-            line = f" line {mark.line + 1}" if mark is not None else ""
-            problem = getattr(exc, "problem", None) or str(exc)
-            raise ConfigurationError(f"{path}{line}: not YAML: {problem}") from exc
-        if not isinstance(root, yaml.MappingNode):
-            raise ConfigurationError(f"{path}: a lab file is a mapping of keys")
-        self.content = self._convert(root, ())
-        if self._faults:
-            raise ConfigurationError("\n".join(self._faults))
-
-    def _convert(self, node: yaml.Node, where: tuple[str | int, ...]) -> Any:
-        if any(node is outer for outer in self._around):
-            self._fault(node, "an alias of what it stands in")
-            return None
-        self._around.append(node)
-        try:
-            return self._convert_inside(node, where)
-        finally:
-            self._around.pop()
-
-    def _fault(self, node: yaml.Node, text: str) -> None:
-        self._faults.append(f"{self.path} line {node.start_mark.line + 1}: {text}")
-
-    def _convert_inside(self, node: yaml.Node, where: tuple[str | int, ...]) -> Any:
-        if isinstance(node, yaml.MappingNode):
-            mapping: dict[str, Any] = {}
-            for key_node, value_node in node.value:
-                key = str(key_node.value)
-                place = (*where, key)
-                line = key_node.start_mark.line + 1
-                if key in mapping:
-                    self._faults.append(
-                        f"{self.path} line {line}: '{key}' stands here twice, first "
-                        f"on line {self.lines[place]}"
-                    )
-                    continue
-                self.lines[place] = line
-                mapping[key] = self._convert(value_node, place)
-            return mapping
-        if isinstance(node, yaml.SequenceNode):
-            items = []
-            for index, item in enumerate(node.value):
-                self.lines[(*where, index)] = item.start_mark.line + 1
-                items.append(self._convert(item, (*where, index)))
-            return items
-        constructor = yaml.SafeLoader("")
-        try:
-            return constructor.construct_object(node)
-        except (yaml.YAMLError, ValueError) as exc:
-            self._fault(node, f"'{node.value}': {getattr(exc, 'problem', None) or exc}")
-            return None
-        finally:
-            constructor.dispose()
-
-    def where(self, place: tuple[str | int, ...]) -> str:
-        """Return file and line of *place*, or of the nearest key around it."""
-        for length in range(len(place), 0, -1):
-            line = self.lines.get(place[:length])
-            if line is not None:
-                return f"{self.path} line {line}"
-        return str(self.path)
-
-    def error(self, faults: list[Fault]) -> ConfigurationError:
-        """Return the error that tells all *faults*, each with its line."""
-        return ConfigurationError(
-            "\n".join(f"{self.where(place)}: {text}" for place, text in faults)
-        )
 
 
 def describe_faults(
@@ -306,20 +225,39 @@ def load_lab(path: Path) -> LabFile:
     Raises:
         ConfigurationError: With every fault, each naming its line.
     """
-    document = _Document(path)
+    document = _read(path)
+    if not isinstance(document.content, dict):
+        raise ConfigurationError(f"{path}: a lab file is a mapping of keys")
     try:
         lab = LabFile.model_validate(document.content)
     except ValidationError as exc:
-        raise document.error(describe_faults(exc, LabFile)) from None
+        raise _error(document, describe_faults(exc, LabFile)) from None
     found = _cross_check(lab)
     if found:
-        raise document.error(found)
+        raise _error(document, found)
     return lab
 
 
 def lab_error(path: Path, faults: list[Fault]) -> ConfigurationError:
     """Return the error that tells *faults* of the lab file at *path*."""
-    return _Document(path).error(faults)
+    return _error(_read(path), faults)
+
+
+def _read(path: Path) -> YamlDocument:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as exc:
+        raise ConfigurationError(f"cannot read {path}: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigurationError(f"{path} is not a text file: {exc}") from exc
+    return YamlDocument(text, str(path))
+
+
+def _error(document: YamlDocument, faults: list[Fault]) -> ConfigurationError:
+    """Return the error that tells all *faults*, each with its line."""
+    return ConfigurationError(
+        "\n".join(f"{document.where(place)}: {text}" for place, text in faults)
+    )
 
 
 def _cross_check(lab: LabFile) -> list[Fault]:

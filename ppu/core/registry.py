@@ -11,7 +11,7 @@ from typing import Any
 
 from ppu.core.errors import ConfigurationError, nearest
 
-__all__ = ["bundled_labs", "find_lab", "load_object", "plug_ins"]
+__all__ = ["bundled_labs", "find_lab", "load_class", "load_object", "plug_ins"]
 
 
 def load_object(reference: str, where: str) -> Any:
@@ -45,6 +45,18 @@ def load_object(reference: str, where: str) -> Any:
             f"{where}: '{module_name}' has no '{attribute}'; "
             f"{nearest(attribute, classes)}"
         ) from exc
+
+
+def load_class(reference: str, where: str) -> type[Any]:
+    """Return the class that ``package.module:Class`` names.
+
+    Raises:
+        ConfigurationError: If there is none, or it is no class.
+    """
+    found = load_object(reference, where)
+    if not isinstance(found, type):
+        raise ConfigurationError(f"{where}: '{reference}' is no class")
+    return found
 
 
 @cache

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
+import bluesky.run_engine
 from bluesky.run_engine import RunEngine
 from bluesky.utils import (
     FailedStatus,
@@ -20,12 +23,19 @@ from bluesky.utils import (
 
 from ppu.core.errors import AbortedError, InternalError, PPUError
 from ppu.core.labtime import LabTimeLoop
+from ppu.core.notices import NoticeStream
 from ppu.plans.steps import StepRecord
 from ppu.store.journal import Journal
 
 __all__ = ["Host", "Timing"]
 
 T = TypeVar("T")
+
+_ENDED: type[Exception] = bluesky.run_engine.TransitionError  # type: ignore[attr-defined]  # imported there, not listed
+"""What bluesky raises when a plan that has ended is aborted."""
+
+_LOOK_WALL_S = 1.0
+"""How often a waiting caller looks whether the loop still runs."""
 
 
 class LabRunEngine(RunEngine):
@@ -104,7 +114,12 @@ class Host:
     # -- the loop --------------------------------------------------------------------
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop, from another thread, and return its result."""
+        """Run a coroutine on the loop, from another thread, and return its result.
+
+        Raises:
+            InternalError: If the loop has ended, so that nothing can be done.
+        """
+        self._check_alive(work)
 
         async def run_actively() -> T:
             with self.loop.active():
@@ -112,15 +127,38 @@ class Host:
 
         future = asyncio.run_coroutine_threadsafe(run_actively(), self.loop)
         try:
+            while not concurrent.futures.wait([future], _LOOK_WALL_S).done:
+                self._check_alive(work)
             return future.result()
         except BaseException:
             future.cancel()  # interrupted: what comes next must find the loop free
             raise
 
+    def _check_alive(self, work: Coroutine[Any, Any, Any]) -> None:
+        if not self._thread.is_alive():
+            work.close()
+            raise InternalError(
+                "the loop of this lab has ended, so its devices cannot be reached; "
+                "see to what is hot by hand"
+            )
+
+    def end_tasks(self) -> None:
+        """Cancel every task on the loop, and wait until all have ended."""
+
+        async def end() -> None:
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        self.call(end())
+
     def close(self) -> None:
-        """Stop the loop and its thread; every task must have ended."""
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join()
+        """End what runs on the loop, the loop, and its thread."""
+        if self._thread.is_alive():
+            self.end_tasks()
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join()
         self.loop.close()
 
     # -- running ---------------------------------------------------------------------
@@ -210,8 +248,13 @@ class Host:
         """Abort the running plan; harmless if it has ended or is ending."""
         if self._abort_reason is None and self._is_running:
             self._abort_reason = reason
-            if not self.engine._state.is_idle:
-                self.engine.abort(reason)
+            # bluesky prints, and a print that fails would fail the abort.
+            with (
+                contextlib.redirect_stdout(NoticeStream()),
+                contextlib.suppress(_ENDED),  # in this moment, by itself
+            ):
+                if not self.engine._state.is_idle:
+                    self.engine.abort(reason)
 
     def subscribe(self, function: Callable[[str, dict[str, Any]], None]) -> int:
         """Have *function* called with each document; return a token."""

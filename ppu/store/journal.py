@@ -100,16 +100,25 @@ class Journal:
                 yield row.sequence, row.lab_time_s, row.kind, json.loads(row.content)
 
     def export_documents(self, path: Path) -> None:
-        """Write all documents to *path*, one ``{"name", "doc"}`` object a line."""
+        """Write all documents to *path*, one ``{"name", "doc"}`` object a line.
+
+        Raises:
+            ConfigurationError: If it cannot be written.
+        """
         temporary = path.with_suffix(".part")
-        with temporary.open("w", encoding="utf-8") as file:
-            for _, _, _, content in self.entries("document"):
-                line = json.dumps(
-                    {"name": content["name"], "doc": content["document"]},
-                    separators=(",", ":"),
-                )
-                file.write(line + "\n")
-        temporary.replace(path)
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                for _, _, _, content in self.entries("document"):
+                    line = json.dumps(
+                        {"name": content["name"], "doc": content["document"]},
+                        separators=(",", ":"),
+                    )
+                    file.write(line + "\n")
+            temporary.replace(path)
+        except OSError as exc:
+            raise ConfigurationError(
+                f"cannot write {exc.filename or path}: {exc.strerror}"
+            ) from exc
 
     def close(self) -> None:
         """Close the database; its write-ahead log is folded in."""

@@ -212,14 +212,16 @@ class Link(ABC):
             )
             raise
         if self.identify is not None and _identifying.get() is not self:
-            token = _identifying.set(self)
+            before = _identifying.get()
+            _identifying.set(self)
             try:
                 await self.identify()
             except BaseException:
                 await self._close()
                 raise
             finally:
-                _identifying.reset(token)
+                # No token: a task that is torn down ends in another context.
+                _identifying.set(before)
         self._backoff_s = 0.0
 
     async def _note_failure(self, exc: TransportError | MalformedReply) -> None:

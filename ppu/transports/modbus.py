@@ -76,7 +76,8 @@ class ModbusMaster:
         deadline_s: Real-world time for one exchange [s].
         slowest_reply_s: Longest reply time known of this instrument [s].
         probe: What to read after a time-out to see that answers fit again; without
-            one, registers are read until two answers in a row agree.
+            one, registers are read until two answers in a row agree, which live
+            values never may.
     """
 
     def __init__(
@@ -116,14 +117,17 @@ class ModbusMaster:
     async def read_holding(self, address: int, count: int = 1) -> list[int]:
         """Return *count* holding registers from *address* on, unsigned 16 bit.
 
-        After a time-out the registers are read until two answers in a row agree: RTU
-        replies carry no sign of the request they belong to.
+        RTU replies carry no sign of the request they belong to. So after a time-out
+        the probe is read before, until its answer is its own; without a probe the
+        registers are read until two answers in a row agree.
 
         Raises:
             InstrumentError: The unit answered with an exception code.
             TransportError: No usable answer.
             MalformedReply: The answers do not fit the request.
         """
+        if self._probe is not None:
+            return await self._read_in_step(self._probe, address, count)
         was_late = self.link.was_late
         registers = await self._read_once(address, count)
         if not (was_late or self.link.was_late):
@@ -134,13 +138,23 @@ class ModbusMaster:
                 self.link.was_late = False
                 return registers
             registers = again
-            if self._probe is not None and await self._is_in_step(self._probe):
-                # Live values differ from read to read; the answers fit all the same.
-                self.link.was_late = False
-                return await self._read_once(address, count)
         raise LinkBroken(
             f"{self.device}: {count} registers from {address} read differently each "
             f"time after a time-out; last {registers}"
+        )
+
+    async def _read_in_step(self, probe: Probe, address: int, count: int) -> list[int]:
+        """Read registers when nothing late can be taken for them."""
+        for _ in range(_N_CONFIRMATIONS):
+            if self.link.was_late and not await self._is_in_step(probe):
+                continue
+            # A unit answers in order: what was asked before the probe is through.
+            self.link.was_late = False
+            registers = await self._read_once(address, count)
+            if not self.link.was_late:
+                return registers
+        raise LinkBroken(
+            f"{self.device}: the answers do not fit the requests after a time-out"
         )
 
     async def _is_in_step(self, probe: Probe) -> bool:

@@ -10,7 +10,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import override
 
-from ppu.core.errors import ConnectError
+from ppu.core.errors import ConnectError, LinkBroken
 from ppu.transports.link import ByteLink
 
 __all__ = ["TerminalConnection", "TerminalLink"]
@@ -60,8 +60,11 @@ class TerminalLink(ByteLink):
 
     @override
     def _write(self, data: bytes) -> None:
-        sys.stderr.write(data.decode("ascii"))
-        sys.stderr.flush()
+        try:
+            sys.stderr.write(data.decode("ascii"))
+            sys.stderr.flush()
+        except (OSError, ValueError) as exc:  # closed by others, or by ourselves
+            raise LinkBroken(f"{self.device}: nobody can be asked: {exc}") from exc
 
     def _readable(self) -> None:
         data = os.read(sys.stdin.fileno(), 4096)

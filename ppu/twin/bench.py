@@ -8,7 +8,7 @@ from typing import Any
 
 from ppu.core.errors import ConfigurationError
 from ppu.core.labfile import DeviceEntry, LabFile, lab_error
-from ppu.core.registry import load_object
+from ppu.core.registry import load_class
 from ppu.core.simulation import SimulatedInstrument, SimulatedWorld
 
 __all__ = ["Bench"]
@@ -38,10 +38,10 @@ class Bench:
         nonces: Mapping[str, str] | None = None,
         only: tuple[str, ...] = (),
     ) -> None:
-        world_class = load_object(lab.simulation.world, "simulation.world")
+        world_class = load_class(lab.simulation.world, "simulation.world")
         try:
             self.world: SimulatedWorld = world_class(lab, seed)
-        except ValueError as exc:
+        except (ValueError, TypeError) as exc:
             raise ConfigurationError(f"{path}: the world: {exc}") from exc
         self.instruments: dict[str, SimulatedInstrument] = {}
         self.connections: dict[str, dict[str, Any]] = {}
@@ -60,7 +60,7 @@ class Bench:
                         )
                     ],
                 )
-            simulator = load_object(entry.simulator, f"devices.{name}.simulator")
+            simulator = load_class(entry.simulator, f"devices.{name}.simulator")
             serial_number = (nonces or {}).get(name) or _serial_number(entry)
             try:
                 self.instruments[name] = simulator(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,13 +13,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ppu._version import __version__
 from ppu.core.errors import ConfigurationError, InternalError, PPUError
+from ppu.core.notices import tell
 from ppu.plans.protocol import ProtocolResult, RegisteredProtocol
 from ppu.plans.report import RunRecord, build_report
 from ppu.plans.steps import digest
 from ppu.store.journal import Journal
 from ppu.twin.open_lab import OpenLab
 
-__all__ = ["Job", "tell"]
+__all__ = ["Job"]
 
 RESULT_SCHEMA_VERSION = 1
 
@@ -82,7 +82,7 @@ class Job:
 
         Raises:
             ConfigurationError: If the results cannot be kept; nothing moved.
-            PPUError: What went wrong; bring the devices to their abort states.
+            PPUError: What went wrong; the devices are in their abort states.
         """
         path = self.out / "journal.sqlite"
         if path.exists():
@@ -118,7 +118,7 @@ class Job:
         """
         try:
             journal.export_documents(self.out / "documents.jsonl")
-        except (OSError, SQLAlchemyError) as exc:
+        except (PPUError, SQLAlchemyError) as exc:
             tell(f"the documents of this run could not be written: {exc}")
 
     def _run_plan(self, journal: Journal) -> ProtocolResult:
@@ -220,24 +220,10 @@ class Job:
             epoch=host.loop.epoch,
         )
 
-    def make_safe(self) -> list[str]:
-        """Bring every device to its declared abort state; return what to tell people.
-
-        Every device is tried, whatever happens to the others.
-        """
-        return self.lab.host.call(self._make_safe())
-
-    async def _make_safe(self) -> list[str]:
-        told: list[str] = []
-        for name, device in self.lab.devices.items():
-            for act in (device.go_to_abort_state, device.hot_parts):
-                try:
-                    told.append(await act())
-                except PPUError as exc:
-                    told.append(f"{name}: NOT in its abort state: {exc}")
+    def whereabouts(self) -> list[str]:
+        """Return where the containers are that were used, for people to find them."""
         used = [c for c in self.lab.file.containers if self.view.is_used(c)]
-        told += [f"{c} is at {self.view.location_of(c)}" for c in used]
-        return [text for text in told if text]
+        return [f"{c} is at {self.view.location_of(c)}" for c in used]
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -245,9 +231,3 @@ def write_whole(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
-
-
-def tell(text: str) -> None:
-    """Write a line for people to standard error."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()

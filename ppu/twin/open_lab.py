@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from bluesky.utils import Msg
+from bluesky.utils import Msg, MsgGenerator
 
-from ppu.core.errors import ConfigurationError, PPUError
+from ppu.core.errors import AbortedError, ConfigurationError, PPUError
 from ppu.core.labfile import LabFile, load_lab
 from ppu.core.labtime import LabTimeLoop
+from ppu.core.notices import tell
 from ppu.core.registry import find_lab
-from ppu.devices.build import build_devices
+from ppu.core.stopping import on_stop_signal
+from ppu.devices.build import build_devices, driver_class
 from ppu.devices.instrument import Instrument
 from ppu.engine.host import Host
 from ppu.plans.lab import Lab
@@ -38,6 +41,7 @@ class OpenLab(Mapping[str, Any]):
         pace: Lab seconds per wall second, None to jump.
         seed: Seed of the twin's random streams.
         only: Devices to connect; by default all.
+        attended: Whether somebody stays beside hardware that heats.
     """
 
     def __init__(
@@ -49,11 +53,15 @@ class OpenLab(Mapping[str, Any]):
         pace: float | None,
         seed: int | None = None,
         only: tuple[str, ...] = (),
+        attended: bool = False,
     ) -> None:
         self.file = file
         self.path = path
         self.target = target
         self.seed = file.seed if seed is None else seed
+        self.has_run = False
+        """Whether a plan was ever begun."""
+        self._attended = attended
         self._only = only
         self.bench: Bench | None = None
         if target == "twin":
@@ -84,19 +92,26 @@ class OpenLab(Mapping[str, Any]):
         for name, device in devices.items():
             if self.target == "hardware" and self.file.simulated_bench is not None:
                 device.expected_nonce = self.file.simulated_bench.nonces.get(name, "")
+            self.devices[name] = device  # before: what is half open is closed, too
             try:
                 await device.connect_link()
             except PPUError as exc:
                 faults.append(exc)
-            self.devices[name] = device
         if faults:
             # One class for all: whoever must act is the same person at the bench.
             raise type(faults[0])("\n".join(str(fault) for fault in faults))
 
     def close(self) -> None:
-        """Disconnect every device, stop the simulators, the loop and its thread."""
-        self.host.call(self._disconnect())
-        self.host.close()
+        """Disconnect every device, stop the simulators, the loop and its thread.
+
+        It is short, and not interrupted by stop signals.
+        """
+        with on_stop_signal(lambda _: None):
+            try:
+                self.host.end_tasks()
+                self.host.call(self._disconnect())
+            finally:
+                self.host.close()
 
     async def _disconnect(self) -> None:
         for device in self.devices.values():
@@ -155,12 +170,78 @@ class OpenLab(Mapping[str, Any]):
     def run(self, plan: Any, journal: Journal | None = None) -> Any:
         """Run any Bluesky plan on this lab and return what it returns.
 
+        SIGINT (Ctrl-C), SIGTERM and SIGHUP abort the plan. Whenever it does not end
+        as it should, every device is brought to its abort state, and people are told
+        so on standard error.
+
         Args:
             plan: A generator of messages, your own or a protocol's.
             journal: Where documents and steps are recorded, if anywhere.
+
+        Raises:
+            ConfigurationError: If something could heat and nobody attends it.
+            AbortedError: If somebody asked to stop.
         """
+        self.check_attended()
         messages: Iterator[Msg] = plan
-        return self.host.run(messages, journal)
+        stopped_by: list[str] = []
+
+        def stop(number: signal.Signals) -> None:
+            if not stopped_by:
+                tell(f"{number.name}: stopping; wait for the last lines")
+                stopped_by.append(f"stopped by {number.name}")
+                self.host.abort(stopped_by[0])
+
+        def unless_stopped() -> MsgGenerator[Any]:
+            if stopped_by:  # before the host ran, so that it could not abort
+                raise AbortedError(stopped_by[0])
+            return (yield from messages)
+
+        with on_stop_signal(stop):
+            self.has_run = True
+            try:
+                return self.host.run(unless_stopped(), journal)
+            except BaseException:
+                for line in self.make_safe():
+                    tell(line)
+                raise
+
+    def check_attended(self) -> None:
+        """Refuse to heat hardware with nobody beside it.
+
+        Raises:
+            ConfigurationError: If something could heat and nobody says to stay.
+        """
+        if self.target != "hardware" or self._attended:
+            return
+        hot = [
+            name
+            for name, entry in self.file.devices.items()
+            if (not self._only or name in self._only)
+            and driver_class(name, entry).heats
+        ]
+        if hot:
+            raise ConfigurationError(
+                f"{', '.join(hot)} can heat and nothing supervises it yet: stay beside "
+                "it and say --attended (in Python: open_lab(..., attended=True))"
+            )
+
+    def make_safe(self) -> list[str]:
+        """Bring every device to its declared abort state; return what to tell people.
+
+        Every device is tried, whatever happens to the others.
+        """
+        return self.host.call(self._make_safe())
+
+    async def _make_safe(self) -> list[str]:
+        told: list[str] = []
+        for name, device in self.devices.items():
+            for act in (device.go_to_abort_state, device.hot_parts):
+                try:
+                    told.append(await act())
+                except PPUError as exc:
+                    told.append(f"{name}: NOT in its abort state: {exc}")
+        return [text for text in told if text]
 
     def read(self, device: str, signal: str) -> dict[str, Any]:
         """Return value, quality and time of one signal, read now."""
@@ -207,6 +288,7 @@ def open_lab(
     pace: float | Literal["default"] | None = "default",
     seed: int | None = None,
     only: tuple[str, ...] = (),
+    attended: bool = False,
 ) -> OpenLab:
     """Open a lab; use it in a ``with`` statement.
 
@@ -217,6 +299,8 @@ def open_lab(
             hardware runs at the wall's pace (or its simulated bench's).
         seed: Seed of the twin; by default the lab file's.
         only: Devices to connect; by default all.
+        attended: Whether somebody stays beside hardware that heats; without it such
+            hardware can be read, but no plan runs.
 
     Example:
         >>> with open_lab("a-lab", only=("balance",)) as lab:
@@ -232,4 +316,12 @@ def open_lab(
         else:
             bench = file.simulated_bench
             pace = 1.0 if bench is None else bench.pace
-    return OpenLab(file, path, target=target, pace=pace, seed=seed, only=only)
+    return OpenLab(
+        file,
+        path,
+        target=target,
+        pace=pace,
+        seed=seed,
+        only=only,
+        attended=attended,
+    )

@@ -8,6 +8,8 @@ from ppu.core.capabilities import Balance, FiringProfile, Furnace, Segment
 from ppu.core.errors import LimitError
 from ppu.plans import Lab, MsgGenerator, ProtocolResult, protocol
 from ppu_protocols.steps import (
+    check_handling,
+    check_load,
     fire,
     free_slot,
     move_container,
@@ -60,13 +62,15 @@ class FireSampleResult(ProtocolResult):
 
 
 def check(lab: Lab, parameters: FireSampleParameters) -> None:
-    """Refuse what the furnace does not allow, or an empty container."""
+    """Refuse what the lab does not allow, or an empty container."""
     furnace = lab.the(Furnace)
     furnace.check_profile(parameters.profile())
     free_slot(lab, furnace)
-    if not lab.container(parameters.container).contents:
+    contents = lab.container(parameters.container).contents
+    if not contents:
         raise LimitError(f"{parameters.container} is empty; nothing to fire")
-    lab.the(Balance)
+    check_load(lab, parameters.container, sum(contents.values()))
+    check_handling(lab, parameters.cool_to_degc)
 
 
 @protocol(

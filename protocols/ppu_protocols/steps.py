@@ -15,7 +15,15 @@ from ppu.core.capabilities import (
 from ppu.core.errors import InternalError, LimitError
 from ppu.plans import Lab, MsgGenerator, step
 
-__all__ = ["fire", "free_slot", "move_container", "tare_balance", "weigh_container"]
+__all__ = [
+    "check_handling",
+    "check_load",
+    "fire",
+    "free_slot",
+    "move_container",
+    "tare_balance",
+    "weigh_container",
+]
 
 _FLUSH_S = 600.0
 
@@ -63,6 +71,35 @@ def free_slot(lab: Lab, furnace: Furnace) -> str:
         if lab.container_at(slot) is None:
             return slot
     raise LimitError(f"{furnace.name}: every slot is taken")
+
+
+def check_handling(lab: Lab, cool_to_degc: float) -> None:
+    """Refuse to have a container taken out of a furnace that is too hot for hands.
+
+    Raises:
+        LimitError: If *cool_to_degc* is over what the operator may touch.
+    """
+    allowed = lab.the(Operator).max_container_degc
+    if cool_to_degc > allowed:
+        raise LimitError(
+            f"cool_to_degc: at {cool_to_degc:g} degC a person would take the container "
+            f"out; allowed are up to {allowed:g} degC"
+        )
+
+
+def check_load(lab: Lab, container: str, contents_g: float) -> None:
+    """Refuse a container that is too heavy for the balance.
+
+    Raises:
+        LimitError: If container and contents exceed what may stand on the pan.
+    """
+    allowed = lab.the(Balance).max_mass_g
+    gross = lab.container(container).tare_g + contents_g
+    if gross > allowed:
+        raise LimitError(
+            f"{container} weighs {gross:g} g with its contents, allowed on the balance "
+            f"are up to {allowed:g} g"
+        )
 
 
 def _expected_firing_s(lab: Lab, furnace: Furnace, profile: FiringProfile) -> float:

@@ -15,6 +15,9 @@ __all__ = ["Recipe", "balance_recipe", "molar_mass", "parse_formula"]
 _VOLATILE = frozenset({"H", "C", "N", "O"})
 """Elements that come and go as gas: they do not decide how much is needed."""
 
+_LARGEST_COUNT = 1000.0
+"""No formula unit of a solid that is made from powders has more of one element."""
+
 _TOKEN = re.compile(r"([A-Z][a-z]?|\(|\))(\d+(?:\.\d+)?)?")
 
 
@@ -68,6 +71,12 @@ def parse_formula(formula: str) -> dict[str, float]:
             stack[-1][symbol] = stack[-1].get(symbol, 0.0) + count
     if len(stack) != 1 or not stack[0]:
         raise ConfigurationError(f"'{formula}' is no chemical formula")
+    for element, count in stack[0].items():
+        if not 0 < count <= _LARGEST_COUNT:
+            raise ConfigurationError(
+                f"'{formula}': {count:g} {element} in a formula unit; allowed are more "
+                f"than 0 and up to {_LARGEST_COUNT:g}"
+            )
     return stack[0]
 
 

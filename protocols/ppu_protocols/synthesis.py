@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import bluesky.plan_stubs as bps
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from ppu.core.capabilities import (
     Balance,
@@ -27,6 +27,8 @@ from ppu.core.errors import LimitError
 from ppu.plans import Lab, MsgGenerator, ProtocolResult, compute, protocol, step
 from ppu.plans.report import RunRecord, Section
 from ppu_protocols.steps import (
+    check_handling,
+    check_load,
     fire,
     free_slot,
     move_container,
@@ -39,6 +41,18 @@ __all__ = ["SolidStateRecipe", "SynthesisResult", "solid_state_synthesis"]
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 _REGRIND_S = 120.0
+
+
+def each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return *names*.
+
+    Raises:
+        ValueError: If one stands there twice.
+    """
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"should name each phase once, not {', '.join(twice)} twice")
+    return names
 
 
 class SolidStateRecipe(BaseModel):
@@ -70,7 +84,7 @@ class SolidStateRecipe(BaseModel):
     scan_start_deg: Number = Field(default=10.0, ge=0, le=160)
     scan_stop_deg: Number = Field(default=100.0, gt=0, le=160)
     scan_duration_s: Number = Field(default=480.0, gt=0, le=86400)
-    candidate_phases: tuple[str, ...] = Field(
+    candidate_phases: Annotated[tuple[str, ...], AfterValidator(each_once)] = Field(
         default=("BaTiO3", "BaCO3", "TiO2-anatase", "TiO2-rutile"),
         min_length=1,
         max_length=12,
@@ -178,8 +192,8 @@ def check(lab: Lab, recipe: SolidStateRecipe) -> None:
     free_slot(lab, furnace)
     lab.the(Diffractometer).check_scan(recipe.scan("check"))
     lab.free_container("holder")
-    lab.the(Balance)
-    lab.the(Operator)
+    check_load(lab, container, recipe.batch_mass_g)
+    check_handling(lab, recipe.cool_to_degc)
 
 
 @step(kind="irreversible")

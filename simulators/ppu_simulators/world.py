@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ppu.core.errors import nearest
 from ppu.core.labfile import LabFile
 from ppu_simulators.physics.constants import ZERO_DEGC_KELVIN
 from ppu_simulators.physics.matter import Matter, merge
@@ -120,12 +121,14 @@ class World:
         self._spilled = Matter()
         self.stock: dict[str, Matter] = {}
         for name, entry in lab.containers.items():
+            believed = {"capacity_ml": entry.capacity_ml, "tare_g": entry.tare_g}
+            twin = settings_of(entry.twin, believed, f"containers.{name}")
             container = Container(
                 name=name,
                 kind=entry.kind,
                 at=entry.at,
-                capacity_ml=float(entry.twin.get("capacity_ml", entry.capacity_ml)),
-                tare_g=float(entry.twin.get("tare_g", entry.tare_g)),
+                capacity_ml=float(twin["capacity_ml"]),
+                tare_g=float(twin["tare_g"]),
             )
             container.matter = merge(
                 Matter.of(phase_of(powder), mass)
@@ -133,15 +136,18 @@ class World:
             )
             self.containers[name] = container
         for name, stock in lab.stock.items():
-            density = stock.twin.get(
-                "bulk_density_g_per_ml", stock.bulk_density_g_per_ml
-            )
-            radius = stock.twin.get("radius_um")
+            believed = {
+                "mass_g": stock.mass_g,
+                "bulk_density_g_per_ml": stock.bulk_density_g_per_ml,
+                "radius_um": math.nan,  # by default that of the phase
+            }
+            twin = settings_of(stock.twin, believed, f"stock.{name}")
+            radius = float(twin["radius_um"])
             self.stock[name] = Matter.of(
                 phase_of(name),
-                float(stock.twin.get("mass_g", stock.mass_g)),
-                radius_um=None if radius is None else float(radius),
-                bulk_density_g_per_ml=float(density),
+                float(twin["mass_g"]),
+                radius_um=None if math.isnan(radius) else radius,
+                bulk_density_g_per_ml=float(twin["bulk_density_g_per_ml"]),
             )
 
     def rng(self, *purpose: str) -> np.random.Generator:
@@ -310,14 +316,30 @@ def phase_of(powder: str) -> str:
     return _POWDERS.get(powder, powder)
 
 
-def settings_of(entry: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(
+    entry: Mapping[str, Any], known: Mapping[str, Any], owner: str = ""
+) -> dict[str, Any]:
     """Return *known* defaults overridden by *entry*.
 
+    Args:
+        entry: What stands under ``twin`` in the lab file.
+        known: Every setting there is, with its default.
+        owner: Place in the lab file, where the error would not name it by itself.
+
     Raises:
-        ValueError: If *entry* has a key that is not known.
+        ValueError: If *entry* has a key that is not known, or something else where a
+            finite number belongs.
     """
-    unknown = set(entry) - set(known)
-    if unknown:
-        names = ", ".join(sorted(unknown))
-        raise ValueError(f"unknown twin setting {names}; known: {', '.join(known)}")
+    place = f"{owner}.twin: " if owner else ""
+    for key, value in entry.items():
+        if key not in known:
+            raise ValueError(
+                f"{place}unknown twin setting '{key}'; {nearest(key, known)}"
+            )
+        if _is_number(known[key]) and not (_is_number(value) and math.isfinite(value)):
+            raise ValueError(f"{place}{key} should be a finite number, not {value!r}")
     return {**known, **entry}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

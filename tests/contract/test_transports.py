@@ -32,7 +32,7 @@ from ppu.core.labtime import LabTimeLoop, running_loop
 from ppu.transports.http import HttpClient, HttpConnection
 from ppu.transports.line import LineClient
 from ppu.transports.link import Link
-from ppu.transports.modbus import ModbusMaster
+from ppu.transports.modbus import ModbusMaster, Probe
 from ppu.transports.serial import SerialConnection
 from ppu.transports.tcp import TcpConnection
 from ppu_simulators.fronts.conversation import Answer, Conversation
@@ -109,7 +109,7 @@ class Spoiler:
     conversation: Conversation
     cut: Callable[[], None]
     garbage: bytes
-    plan: list[str | bytes] = field(default_factory=list)
+    plan: list[str | bytes | float] = field(default_factory=list)
     n_requests: int = 0
 
     def receive(self, data: bytes, time: float) -> Iterable[Answer]:
@@ -129,6 +129,8 @@ class Spoiler:
         wait = answer.delay_s
         if isinstance(fault, bytes):
             return [Answer(fault, wait)]
+        if isinstance(fault, float):
+            return [Answer(data, fault)]
         return {
             "silence": [],
             "late": [Answer(data, LATE_S)],
@@ -169,8 +171,8 @@ class Rig(ABC):
         """Return the number that came back."""
 
     @abstractmethod
-    def spoil(self, *faults: str | bytes) -> None:
-        """Spoil the next answers."""
+    def spoil(self, *faults: str | bytes | float) -> None:
+        """Spoil the next answers; a number is a delay [s]."""
 
     @property
     @abstractmethod
@@ -188,7 +190,7 @@ class ByteRig(Rig):
     spoiler: Spoiler
 
     @override
-    def spoil(self, *faults: str | bytes) -> None:
+    def spoil(self, *faults: str | bytes | float) -> None:
         self.spoiler.plan += faults
 
     @property
@@ -303,6 +305,46 @@ class ModbusRtuRig(ModbusMixin, SerialRig):
         self.link = self.master.link
 
 
+class LiveRegisters(Registers):
+    """Registers of which no two reads are the same, and a pair to probe.
+
+    The thousands of a value tell its register, the rest counts the reads.
+    """
+
+    def __init__(self) -> None:
+        self.is_alive = True
+        self._n_reads = 0
+
+    @override
+    def read(self, address: int, count: int, time: float) -> list[int]:
+        self._n_reads += self.is_alive
+        if address == PROBED:
+            return [self._n_reads, self._n_reads ^ 0xFFFF]
+        return [1000 * register + self._n_reads for register in range(address, 60)][
+            :count
+        ]
+
+
+PROBED = 50
+
+
+class ProbedRig(ModbusMixin, SerialRig):
+    """Modbus RTU with live values, and a master that has a probe."""
+
+    @override
+    async def start(self) -> None:
+        self.registers = LiveRegisters()
+        slave = ModbusRtuSlave(1, self.registers, baudrate=115200)
+        connection = self.listen(slave, bytes.fromhex("01 03 02 00 07 00 00"))
+        self.master = ModbusMaster(
+            "rig",
+            connection,
+            deadline_s=DEADLINE_S,
+            probe=Probe(PROBED, 2, lambda words: words[0] ^ words[1] == 0xFFFF),
+        )
+        self.link = self.master.link
+
+
 class ModbusTcpRig(ModbusMixin, TcpRig):
     """Modbus TCP."""
 
@@ -318,7 +360,7 @@ class HttpRig(Rig):
     """JSON over HTTP."""
 
     def __init__(self) -> None:
-        self.plan: list[str | bytes] = []
+        self.plan: list[str | bytes | float] = []
         self._n_requests = 0
 
     @override
@@ -345,6 +387,8 @@ class HttpRig(Rig):
             return None
         if isinstance(fault, bytes):
             return HttpAnswer(fault)
+        if isinstance(fault, float):
+            return HttpAnswer(body, delay_s=fault)
         return {
             None: HttpAnswer(body),
             "late": HttpAnswer(body, delay_s=LATE_S),
@@ -362,7 +406,7 @@ class HttpRig(Rig):
         return int(found["number"])
 
     @override
-    def spoil(self, *faults: str | bytes) -> None:
+    def spoil(self, *faults: str | bytes | float) -> None:
         self.plan += faults
 
     @property
@@ -748,6 +792,82 @@ def test_write_is_refused_when_another_one_is_acknowledged(play: Play) -> None:
             await rig.ask(5, is_safe=False)
 
     play(on_rig(ModbusRtuRig, scenario))
+
+
+def test_live_values_are_read_after_a_time_out_when_there_is_a_probe(
+    play: Play,
+) -> None:
+    """What is never the same twice need not agree; the probe shows it is in step."""
+
+    async def scenario(rig: Rig) -> None:
+        assert isinstance(rig, ProbedRig)
+        rig.spoil("silence")
+        first = await rig.ask(5)
+        second = await rig.ask(5)
+        assert (first // 1000, second // 1000) == (5, 5)
+        assert first != second
+        assert rig.link.statistics().n_timeouts == 1
+        n_requests = rig.n_requests
+        await rig.ask(5)
+        assert rig.n_requests == n_requests + 1
+
+    play(on_rig(ProbedRig, scenario))
+
+
+def test_live_values_are_refused_after_a_time_out_when_there_is_no_probe(
+    play: Play,
+) -> None:
+    """Without a probe nothing tells them from late replies, so none is believed."""
+
+    async def scenario(rig: Rig) -> None:
+        assert isinstance(rig, ProbedRig)
+        rig.master._probe = None
+        rig.spoil("silence")
+        with pytest.raises(LinkBroken, match="read differently each time"):
+            await rig.ask(5)
+
+    play(on_rig(ProbedRig, scenario))
+
+
+@pytest.mark.parametrize("is_alive", [True, False])
+@pytest.mark.parametrize(
+    "delays_s",
+    [
+        ["silence", "silence", 2.5],
+        ["silence", "silence", 2.5, 0.6, 0.6, 0.6],
+        ["silence", 4.5, 2.55, 0.6, 0.6, 0.6],
+        ["silence", 4.5, 2.55, 0.6, 0.6, 0.6, 1.5, 1.5],
+    ],
+    ids=["one", "one and a slow unit", "two that agree", "two and a slower unit"],
+)
+def test_late_replies_are_never_taken_for_the_answer_when_there_is_a_probe(
+    play: Play, delays_s: list[str | float], is_alive: bool
+) -> None:
+    """However late replies come, and if several agree: no other register's value."""
+
+    async def scenario(rig: Rig) -> None:
+        assert isinstance(rig, ProbedRig)
+        rig.registers.is_alive = is_alive
+        rig.spoil(*delays_s)
+        with pytest.raises(ReplyTimeout):
+            await rig.ask(5)
+        answers = [await rig.ask(n) for n in (6, 7, 8)]
+        assert [answer // 1000 for answer in answers] == [6, 7, 8]
+
+    play(on_rig(ProbedRig, scenario))
+
+
+def test_read_is_given_up_when_the_probe_never_fits(play: Play) -> None:
+    """A unit that does not get in step is told, and nothing it says is believed."""
+
+    async def scenario(rig: Rig) -> None:
+        assert isinstance(rig, ProbedRig)
+        rig.master._probe = Probe(PROBED, 2, lambda words: False)
+        rig.spoil("silence")
+        with pytest.raises(LinkBroken, match="do not fit the requests"):
+            await rig.ask(5)
+
+    play(on_rig(ProbedRig, scenario))
 
 
 def test_line_client_refuses_what_is_not_ascii(play: Play) -> None:

@@ -8,12 +8,14 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from ppu.core.capabilities import FiringProfile, Furnace, Segment
 from ppu.core.errors import (
     ConfigurationError,
     ConnectError,
     InstrumentError,
+    InterlockError,
     LimitError,
     ReplyTimeout,
     TransportError,
@@ -28,6 +30,7 @@ from ppu_drivers.eurotherm_3216 import (
     Eurotherm3216Settings,
 )
 from ppu_simulators.fronts.conversation import Answer
+from ppu_simulators.fronts.modbus import ILLEGAL_VALUE, ModbusRefusal
 from ppu_simulators.instruments.eurotherm_3216 import SimulatedEurotherm3216
 from ppu_simulators.world import World
 
@@ -84,6 +87,11 @@ def lab_file(
     )
 
 
+def _word(data: bytes, index: int) -> int:
+    """Return the 16 bits at *index* of a frame."""
+    return int.from_bytes(data[index : index + 2], "big")
+
+
 class Wire:
     """Stands between port and controller: counts writes and spoils answers."""
 
@@ -94,13 +102,25 @@ class Wire:
         self.is_silent = False
         self.spoil: Callable[[bytes], list[Answer]] | None = None
         self.n_to_spoil = 0
+        self.written: list[tuple[int, int]] = []
+        """Register and first value of each write that came, in order."""
+        self.loses_write: tuple[int, str] | None = None
+        """Which write to lose, counted from 0, and what of it."""
 
     def receive(self, data: bytes, time: float) -> Iterable[Answer]:
         """Take bytes; return what is answered."""
         self.n_requests += 1
-        self.n_writes += data[1] == 16
+        is_write = data[1] == 16
+        if is_write:
+            self.written.append((_word(data, 2), _word(data, 7)))
+        is_lost = is_write and self.loses_write is not None
+        if is_lost and self.loses_write == (self.n_writes, "request"):
+            self.n_writes += 1
+            return []
+        is_lost = is_lost and self.loses_write == (self.n_writes, "reply")
+        self.n_writes += is_write
         answers = list(self._conversation.receive(data, time))
-        if self.is_silent:
+        if self.is_silent or is_lost:
             return []
         if self.spoil is not None and self.n_to_spoil > 0:
             self.n_to_spoil -= 1
@@ -115,18 +135,28 @@ class Overlay:
         self._registers = registers
         self.says: dict[int, int] = {}
         self.ignores_writes = False
+        self.ignored: set[int] = set()
+        self.refused: set[int] = set()
+        self.is_restless = False
+        """Whether live values are never the same in two reads."""
+        self._n_reads = 0
 
     def read(self, address: int, count: int, time: float) -> list[int]:
         """Return the registers, some of them replaced."""
         values = self._registers.read(address, count, time)
+        self._n_reads += 1
+        if self.is_restless and address <= 1 < address + count:
+            values[1 - address] += self._n_reads % 2
         return [
             self.says.get(register, value)
             for register, value in enumerate(values, address)
         ]
 
     def write(self, address: int, values: list[int], time: float) -> None:
-        """Take the values, or acknowledge and forget them."""
-        if not self.ignores_writes:
+        """Take the values, acknowledge and forget them, or refuse."""
+        if address in self.refused:
+            raise ModbusRefusal(ILLEGAL_VALUE)
+        if not self.ignores_writes and address not in self.ignored:
             self._registers.write(address, values, time)
 
 
@@ -157,6 +187,23 @@ class Bench:
             Eurotherm3216Settings.model_validate(self.entry.settings),
             Eurotherm3216Limits.model_validate(self.entry.limits),
         )
+
+    def touch(self, register: int, value: int) -> None:
+        """Set a register behind the driver's back, as at the front panel."""
+        self.simulated.write(register, [value], running_loop().time())
+
+    async def until(self, is_true: Callable[[], bool]) -> None:
+        """Let lab time pass until the furnace has come so far."""
+        for _ in range(10_000):
+            if is_true():
+                return
+            await asyncio.sleep(5.0)
+        raise AssertionError("it never came so far")
+
+    async def begin(self, profile: FiringProfile = PROFILE) -> None:
+        """Prepare and start a firing."""
+        await self.driver.prepare(profile)
+        await self.driver.kickoff()
 
     async def stop(self) -> None:
         """Close both ends, and stop sampling."""
@@ -359,28 +406,118 @@ def test_profile_is_refused_when_it_has_no_or_too_many_segments(
 
 
 def test_prepare_fails_when_the_controller_refuses_the_program(play: Play) -> None:
-    """A setpoint over the controller's own limit is its refusal, with its code."""
+    """A refusal of the controller is told with its code, and nothing is loaded."""
 
     async def scenario(bench: Bench) -> None:
+        bench.registers.refused = {1280}
         with pytest.raises(InstrumentError, match="illegal data value") as caught:
-            await bench.driver.prepare(FiringProfile((Segment(1150.0, 5, 60),), 60.0))
+            await bench.driver.prepare(PROFILE)
         assert caught.value.code == 3
+        with pytest.raises(InstrumentError, match="no program is loaded"):
+            await bench.driver.kickoff()
         assert bench.truth(23) == 0
 
-    play(on_bench(scenario, lab_file(limits={"temperature_degc": [0, 1300]})))
+    play(on_bench(scenario))
+
+
+@pytest.mark.parametrize(
+    ("setpoint_high", "alarm_1"),
+    [(1099.0, 1150.0), (1100.0, 1100.0), (1200.0, 1150.0)],
+    ids=["setpoint below the limit", "alarm at the setpoint", "alarm below it"],
+)
+def test_driver_is_refused_when_its_lab_file_contradicts_itself(
+    setpoint_high: float, alarm_1: float
+) -> None:
+    """What the lab allows, the setpoint limit and alarm 1 each cover the one before."""
+    lab = lab_file(
+        settings={
+            "safety": {"setpoint_high_degc": setpoint_high, "alarm_1_degc": alarm_1}
+        }
+    )
+    entry = lab.devices["furnace"]
+
+    with pytest.raises(ConfigurationError, match="each must be covered by the next"):
+        Eurotherm3216(
+            "furnace",
+            entry,
+            SerialConnection(transport="serial", port="/dev/nowhere", baudrate=9600),
+            Eurotherm3216Settings.model_validate(entry.settings),
+            Eurotherm3216Limits.model_validate(entry.limits),
+        )
+
+
+@pytest.mark.parametrize("rate", [400.0, math.inf, math.nan, 0.01])
+def test_settings_are_refused_when_the_controller_knows_no_such_rate(
+    rate: float,
+) -> None:
+    """A ramp down that the controller could not follow never gets into a lab."""
+    settings = {"dwell_unit": "minute", "safety": SAFETY}
+
+    assert Eurotherm3216Settings.model_validate(settings).ramp_down_degc_per_min == 5
+    with pytest.raises(ValidationError, match="ramp_down_degc_per_min"):
+        Eurotherm3216Settings.model_validate(
+            settings | {"ramp_down_degc_per_min": rate}
+        )
+
+
+def test_settings_are_refused_when_alarm_1_does_not_watch_for_too_hot() -> None:
+    """An alarm of another type cuts no power, even if lab file and panel agree."""
+    with pytest.raises(ValidationError, match="alarm_1_type"):
+        Eurotherm3216Settings.model_validate(
+            {"dwell_unit": "minute", "safety": SAFETY | {"alarm_1_type": "off"}}
+        )
+
+
+@pytest.mark.parametrize(
+    ("rate", "is_allowed"),
+    [
+        *((rate, False) for rate in (0.04, 0.05, 0.06, math.nan)),
+        *((rate, True) for rate in (0.1, 2.0, 7.3)),
+    ],
+)
+def test_profile_is_refused_when_a_ramp_is_between_two_steps(
+    play: Play, rate: float, is_allowed: bool
+) -> None:
+    """A ramp that would be rounded to another one, or to none, is not run."""
+
+    async def scenario(bench: Bench) -> None:
+        profile = FiringProfile((Segment(150.0, rate, 60.0),), 60.0)
+        if is_allowed:
+            bench.driver.check_profile(profile)
+        else:
+            with pytest.raises(LimitError, match=r"segment 1: .* degC/min"):
+                bench.driver.check_profile(profile)
+
+    play(on_bench(scenario, connects=False))
+
+
+@pytest.mark.parametrize("dwell_s", [math.inf, math.nan])
+def test_profile_is_refused_when_a_dwell_is_no_finite_time(
+    play: Play, dwell_s: float
+) -> None:
+    """Nonsense is a fault of the profile like any other."""
+
+    async def scenario(bench: Bench) -> None:
+        with pytest.raises(LimitError, match="a dwell of"):
+            bench.driver.check_profile(
+                FiringProfile((Segment(150.0, 5.0, dwell_s),), 60.0)
+            )
+
+    play(on_bench(scenario, connects=False))
 
 
 def test_prepare_refuses_when_the_controller_is_not_set_as_the_lab_file_says(
     play: Play,
 ) -> None:
     """Every safety setting that differs is named, and nothing was written."""
-    lab = lab_file(twin={"registers": {13: 13000, 578: 0, 30: 900}})
+    lab = lab_file(twin={"registers": {13: 13000, 536: 2, 578: 0, 30: 900}})
 
     async def scenario(bench: Bench) -> None:
         with pytest.raises(ConfigurationError) as caught:
             await bench.driver.prepare(PROFILE)
         for part in (
             "alarm 1 threshold (13) is 1300.0, the lab file says 1150.0",
+            "alarm 1 type (536) is low, the lab file says high",
             "sensor break type (578) is off, the lab file says on",
             "output high limit (30) is 90.0, the lab file says 100.0",
         ):
@@ -504,14 +641,196 @@ def test_kickoff_and_complete_are_refused_when_nothing_is_prepared(
     play(on_bench(scenario))
 
 
-def test_prepare_is_refused_when_a_program_is_running(play: Play) -> None:
-    """A running firing is not overwritten."""
+@pytest.mark.parametrize("status", [1, 2])
+def test_prepare_and_check_idle_are_refused_when_a_program_is_not_over(
+    play: Play, status: int
+) -> None:
+    """What somebody runs or holds at the controller is not overwritten."""
 
     async def scenario(bench: Bench) -> None:
         await bench.driver.prepare(PROFILE)
-        await bench.driver.kickoff()
-        with pytest.raises(InstrumentError, match="running already"):
+        bench.touch(23, 1)
+        bench.touch(23, status)
+        n_writes = bench.wire.n_writes
+        with pytest.raises(InterlockError, match="a program is in state"):
+            await bench.driver.check_idle()
+        with pytest.raises(InterlockError, match="a program is in state"):
             await bench.driver.prepare(PROFILE)
+        assert bench.wire.n_writes == n_writes
+        assert bench.truth(23) == status
+        bench.touch(23, 0)
+        await bench.driver.check_idle()
+
+    play(on_bench(scenario))
+
+
+def test_prepare_is_refused_when_the_last_firing_still_cools(play: Play) -> None:
+    """Two samplers never judge one furnace by two programs."""
+
+    async def scenario(bench: Bench) -> None:
+        await bench.begin(FiringProfile((Segment(60.0, 10.0, 60.0),), 40.0))
+        await bench.until(lambda: bench.truth(23) == 0)
+        with pytest.raises(InterlockError, match="not complete yet"):
+            await bench.driver.prepare(PROFILE)
+        await bench.driver.complete()
+        await bench.driver.prepare(PROFILE)
+
+    play(on_bench(scenario))
+
+
+@pytest.mark.parametrize(
+    ("register", "value", "error", "text"),
+    [
+        (1281, 9000, InstrumentError, "the program reads back as"),
+        (1284, 6000, InstrumentError, "the program reads back as"),
+        (13, 13000, ConfigurationError, r"alarm 1 threshold \(13\) is 1300"),
+        (536, 0, ConfigurationError, r"alarm 1 type \(536\) is off"),
+        (23, 1, InterlockError, "a program is in state run"),
+    ],
+)
+def test_kickoff_is_refused_when_somebody_was_at_the_panel_since_prepare(
+    play: Play, register: int, value: int, error: type[Exception], text: str
+) -> None:
+    """Minutes pass between loading and starting; what is started was just checked."""
+
+    async def scenario(bench: Bench) -> None:
+        await bench.driver.prepare(PROFILE)
+        bench.touch(register, value)
+        n_writes = bench.wire.n_writes
+        with pytest.raises(error, match=text):
+            await bench.driver.kickoff()
+        assert bench.wire.n_writes == n_writes
+        assert bench.truth(23) == (1 if register == 23 else 0)
+        with pytest.raises(InstrumentError, match="nothing was started"):
+            await bench.driver.complete()
+
+    play(on_bench(scenario))
+
+
+def test_kickoff_is_refused_when_it_is_the_second_one(play: Play) -> None:
+    """One prepare is good for one firing, which goes on unharmed."""
+
+    async def scenario(bench: Bench) -> None:
+        await bench.begin()
+        n_writes = bench.wire.n_writes
+        with pytest.raises(InstrumentError, match="no program is loaded"):
+            await bench.driver.kickoff()
+        await bench.driver.complete()
+        with pytest.raises(InstrumentError, match="no program is loaded"):
+            await bench.driver.kickoff()
+        assert bench.wire.n_writes == n_writes
+
+    play(on_bench(scenario))
+
+
+def test_firing_stops_when_its_program_is_changed_to_something_hotter(
+    play: Play,
+) -> None:
+    """A target raised at the panel is followed no further than the old one."""
+
+    async def scenario(bench: Bench) -> None:
+        await bench.begin()
+        await asyncio.sleep(300.0)
+        bench.touch(1281, 9000)
+        with pytest.raises(InstrumentError, match=r"somebody changed the.*is off"):
+            await bench.driver.complete()
+        assert bench.is_off
+        assert bench.truth(1) < 1600 + 100
+
+    play(on_bench(scenario))
+
+
+def test_firing_may_begin_in_a_chamber_hotter_than_all_its_targets(
+    play: Play,
+) -> None:
+    """A program that starts at the chamber's temperature was not tampered with."""
+
+    async def scenario(bench: Bench) -> None:
+        await bench.fire()
+        await bench.fire(FiringProfile((Segment(110.0, 10.0, 60.0),), 120.0))
+        record = bench.driver.last_firing
+        assert record is not None
+        assert list(record.dwell_s) == pytest.approx([60.0], abs=20.0)
+
+    play(on_bench(scenario))
+
+
+@pytest.mark.parametrize("begun_s", [50.0, 1000.0, 1332.0, 1345.0])
+def test_firing_stops_when_the_program_is_held(play: Play, begun_s: float) -> None:
+    """HOLD is a fault in the ramp, in the dwell and in its last two periods."""
+
+    async def scenario(bench: Bench) -> None:
+        await bench.begin()
+        started = running_loop().time()
+        await asyncio.sleep(begun_s)
+        assert bench.truth(23) == 1
+        bench.touch(23, 2)
+        with pytest.raises(InstrumentError, match=r"on hold.*the heater is off"):
+            await bench.driver.complete()
+        assert bench.is_off
+        assert running_loop().time() - started < begun_s + 15.0
+
+    play(on_bench(scenario))
+
+
+def test_firing_stops_when_a_program_is_started_while_it_cools(play: Play) -> None:
+    """Somebody else's program is not taken for natural cooling."""
+
+    async def scenario(bench: Bench) -> None:
+        await bench.begin(FiringProfile((Segment(60.0, 10.0, 60.0),), 30.0))
+        await bench.until(lambda: bench.truth(23) == 0)
+        await asyncio.sleep(30.0)
+        bench.touch(23, 1)
+        with pytest.raises(InstrumentError, match=r"in state run although.*is off"):
+            await bench.driver.complete()
+        assert bench.is_off
+
+    play(on_bench(scenario))
+
+
+def test_firing_stops_when_it_cools_for_too_long(play: Play) -> None:
+    """A furnace that never gets cold is told to people, with the heater off."""
+    lab = lab_file(settings={"max_cooling_s": 600.0})
+
+    async def scenario(bench: Bench) -> None:
+        with pytest.raises(InstrumentError, match=r"still .* degC after 6.* is off"):
+            await bench.fire(FiringProfile((Segment(100.0, 10.0, 60.0),), 30.0))
+        assert bench.is_off
+
+    play(on_bench(scenario, lab))
+
+
+def test_firing_without_a_dwell_does_not_pass_when_it_is_reset_on_its_way(
+    play: Play,
+) -> None:
+    """A peak of 800 degC that was reset at 231 degC was never reached."""
+
+    async def scenario(bench: Bench) -> None:
+        await bench.begin(FiringProfile((Segment(800.0, 10.0, 0.0),), 60.0))
+        await bench.until(lambda: bench.truth(5) >= 2310)
+        bench.touch(23, 0)
+        with pytest.raises(InstrumentError, match=r"ended before 800 degC.*is off"):
+            await bench.driver.complete()
+        assert bench.is_off
+
+    play(on_bench(scenario))
+
+
+def test_firing_goes_on_when_an_outage_hides_the_end_of_its_dwell(play: Play) -> None:
+    """A silence shorter than allowed costs samples, not the firing."""
+
+    async def scenario(bench: Bench) -> None:
+        await bench.begin()
+        await asyncio.sleep(1250.0)
+        assert bench.truth(23) == 1
+        bench.wire.is_silent = True
+        await asyncio.sleep(200.0)
+        assert bench.truth(23) == 0
+        bench.wire.is_silent = False
+        await bench.driver.complete()
+        record = bench.driver.last_firing
+        assert record is not None
+        assert len(record.dwell_s) == 1
 
     play(on_bench(scenario))
 
@@ -572,6 +891,28 @@ def test_firing_goes_on_when_answers_fail_for_a_while(
         assert record is not None
         assert list(record.dwell_s) == pytest.approx([600.0], abs=20.0)
         assert bench.wire.n_to_spoil == 0
+
+    play(on_bench(scenario))
+
+
+def test_samples_are_taken_again_after_a_time_out_when_no_two_are_the_same(
+    play: Play,
+) -> None:
+    """In mid-ramp two samples never agree; one lost answer costs no more than one."""
+
+    async def scenario(bench: Bench) -> None:
+        driver = bench.driver
+        await bench.begin()
+        await asyncio.sleep(600.0)
+        bench.registers.is_restless = True
+        bench.wire.spoil, bench.wire.n_to_spoil = nothing, 1
+        before = len(driver._samples.stamps)
+        await asyncio.sleep(100.0)
+        assert len(driver._samples.stamps) == before + 10
+        assert driver.link.statistics().n_timeouts == 1
+        assert not driver._master.link.was_late
+        now = bench.truth(1) / 10
+        assert driver._samples.process_value[-1] == pytest.approx(now, abs=3.0)
 
     play(on_bench(scenario))
 
@@ -691,6 +1032,178 @@ def test_abort_says_to_switch_off_at_the_wall_when_it_does_not_take(
         bench.registers.ignores_writes = True
         with pytest.raises(InstrumentError, match="switch it off at the wall"):
             await bench.driver.go_to_abort_state()
+
+    play(on_bench(scenario, lab_file(on_abort=state)))
+
+
+@pytest.mark.parametrize("part", ["request", "reply"])
+@pytest.mark.parametrize(
+    ("state", "index"),
+    [*(("ramp_down", n) for n in range(2)), *(("heater_off", n) for n in range(4))],
+)
+def test_abort_succeeds_when_one_write_is_lost(
+    play: Play, state: str, index: int, part: str
+) -> None:
+    """Whichever write or acknowledgement is lost, the abort state is reached."""
+
+    async def scenario(bench: Bench) -> None:
+        await interrupted(bench)
+        n_writes = bench.wire.n_writes
+        bench.wire.loses_write = (n_writes + index, part)
+        told = await bench.driver.go_to_abort_state()
+        assert "verified" in told
+        assert bench.driver.link.statistics().n_timeouts == 1
+        if state == "heater_off":
+            assert bench.is_off
+        else:
+            assert "at 5 degC/min" in told
+            assert (bench.truth(23), bench.truth(273), bench.truth(35)) == (0, 0, 50)
+        assert (
+            bench.wire.n_writes
+            == n_writes + {"ramp_down": 2, "heater_off": 4}[state] + 1
+        )
+
+    play(on_bench(scenario, lab_file(on_abort=state)))
+
+
+@pytest.mark.parametrize("index", range(4))
+def test_ramp_down_from_manual_succeeds_when_one_write_is_lost(
+    play: Play, index: int
+) -> None:
+    """The two further writes are as stubborn as the others."""
+
+    async def scenario(bench: Bench) -> None:
+        await interrupted(bench)
+        bench.touch(3, 600)
+        bench.touch(273, 1)
+        bench.wire.loses_write = (bench.wire.n_writes + index, "request")
+        assert "verified" in await bench.driver.go_to_abort_state()
+        assert (bench.truth(23), bench.truth(273), bench.truth(3)) == (0, 0, 0)
+
+    play(on_bench(scenario))
+
+
+def test_ramp_down_ends_in_automatic_when_somebody_set_a_power_by_hand(
+    play: Play,
+) -> None:
+    """A firing put in manual at 60 % is not called ramping down until it is."""
+
+    async def scenario(bench: Bench) -> None:
+        await interrupted(bench)
+        bench.touch(3, 600)
+        bench.touch(273, 1)
+        await asyncio.sleep(15.0)
+        assert bench.truth(4) == 600
+        bench.wire.written.clear()
+        told = await bench.driver.go_to_abort_state()
+        assert "ramping down" in told
+        assert "verified" in told
+        assert bench.wire.written[-2:] == [(3, 0), (273, 0)]
+        assert (bench.truth(23), bench.truth(273)) == (0, 0)
+        outputs = []
+        for _ in range(12):
+            await asyncio.sleep(10.0)
+            outputs.append(bench.truth(4))
+        assert outputs == [0] * 12
+
+    play(on_bench(scenario))
+
+
+def test_heater_off_writes_the_power_before_it_takes_over_by_hand(play: Play) -> None:
+    """By hand at the last power would be worse than before, be it for a second."""
+
+    async def scenario(bench: Bench) -> None:
+        await interrupted(bench)
+        bench.touch(3, 600)
+        bench.wire.written.clear()
+        await bench.driver.go_to_abort_state()
+        assert bench.wire.written[:3] == [(23, 0), (3, 0), (273, 1)]
+
+    play(on_bench(scenario, lab_file(on_abort="heater_off")))
+
+
+def test_heater_off_goes_back_to_automatic_when_the_power_does_not_read_back(
+    play: Play,
+) -> None:
+    """Automatic at the idle setpoint is better than 60 % by hand, and is told."""
+
+    async def scenario(bench: Bench) -> None:
+        await interrupted(bench)
+        bench.touch(3, 600)
+        bench.registers.ignored = {3}
+        with pytest.raises(InstrumentError, match=r"is in auto.*at the wall") as caught:
+            await bench.driver.go_to_abort_state()
+        assert "manual_output was set to 0.0 but reads 60.0" in str(caught.value)
+        assert (bench.truth(23), bench.truth(273)) == (0, 0)
+
+    play(on_bench(scenario, lab_file(on_abort="heater_off")))
+
+
+def test_abort_keeps_the_heater_off_when_a_fault_switched_it_off(play: Play) -> None:
+    """After a fault nothing is ramped down, which would heat again."""
+
+    async def scenario(bench: Bench) -> None:
+        await bench.begin()
+        await asyncio.sleep(100.0)
+        bench.registers.says[75] = 1 << 5
+        with pytest.raises(InstrumentError, match="thermocouple"):
+            await bench.driver.complete()
+        told = await bench.driver.go_to_abort_state()
+        assert "heater off, verified" in told
+        assert bench.is_off
+
+    play(on_bench(scenario))
+
+
+def test_abort_switches_off_when_it_interrupts_the_answer_to_a_fault(
+    play: Play,
+) -> None:
+    """A fault found is not forgotten because the abort came a moment later."""
+
+    async def scenario(bench: Bench) -> None:
+        await bench.begin()
+        await asyncio.sleep(95.0)
+        bench.registers.says[75] = 1 << 5
+        bench.registers.ignores_writes = True
+        await asyncio.sleep(7.0)
+        sampler = bench.driver._sampler
+        assert sampler is not None
+        assert not sampler.done()
+        bench.registers.ignores_writes = False
+        assert "heater off, verified" in await bench.driver.go_to_abort_state()
+        assert bench.is_off
+
+    play(on_bench(scenario))
+
+
+@pytest.mark.parametrize("state", ["ramp_down", "heater_off"])
+def test_abort_leaves_alone_what_this_driver_did_not_start(
+    play: Play, state: str
+) -> None:
+    """Somebody's program goes on, prepared or not, and nothing at all is written."""
+
+    async def scenario(bench: Bench) -> None:
+        await bench.driver.prepare(PROFILE)
+        bench.touch(23, 1)
+        n_writes = bench.wire.n_writes
+        assert await bench.driver.go_to_abort_state() == ""
+        assert bench.wire.n_writes == n_writes
+        assert bench.truth(23) == 1
+
+    play(on_bench(scenario, lab_file(on_abort=state)))
+
+
+@pytest.mark.parametrize("state", ["ramp_down", "heater_off"])
+def test_abort_writes_nothing_when_the_furnace_is_idle(play: Play, state: str) -> None:
+    """Neither before its first firing nor after a whole one is there work to do."""
+
+    async def scenario(bench: Bench) -> None:
+        assert await bench.driver.go_to_abort_state() == ""
+        assert bench.wire.n_writes == 0
+        await bench.fire()
+        n_writes = bench.wire.n_writes
+        assert await bench.driver.go_to_abort_state() == ""
+        assert bench.wire.n_writes == n_writes
 
     play(on_bench(scenario, lab_file(on_abort=state)))
 

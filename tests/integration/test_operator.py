@@ -1,7 +1,9 @@
 """A person as an instrument, against the simulated technician, over TCP."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+import io
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -15,11 +17,10 @@ from ppu.core.errors import (
     ReplyTimeout,
 )
 from ppu.core.labfile import LabFile
-from ppu.core.labtime import running_loop
-from ppu.devices.instrument import NoLimits
+from ppu.core.labtime import LabTimeLoop, running_loop
 from ppu.transports.tcp import TcpConnection
 from ppu.transports.terminal import TerminalConnection
-from ppu_drivers.operator import PersonAtTerminal, PersonSettings
+from ppu_drivers.operator import PersonAtTerminal, PersonLimits, PersonSettings
 from ppu_simulators.fronts.conversation import Answer
 from ppu_simulators.instruments.technician import SimulatedTechnician
 from ppu_simulators.world import World
@@ -108,7 +109,7 @@ class Bench:
             self.entry,
             TcpConnection.model_validate(connection),
             PersonSettings.model_validate(self.entry.settings),
-            NoLimits(),
+            PersonLimits(),
         )
 
     async def stop(self) -> None:
@@ -293,6 +294,105 @@ def test_next_task_gets_its_own_answer_when_one_was_cancelled(play: Play) -> Non
     play(on_bench(scenario))
 
 
+# -- at a terminal --------------------------------------------------------------------
+
+
+class Typist(io.StringIO):
+    """Standard error that a person reads, who types an answer to each question."""
+
+    def __init__(self, keyboard: int, answers: list[str]) -> None:
+        super().__init__()
+        self.keyboard = keyboard
+        self.answers = answers
+
+    def write(self, text: str) -> int:
+        """Read *text*, and answer it."""
+        if self.answers:
+            os.write(self.keyboard, self.answers.pop(0).encode() + b"\n")
+        return super().write(text)
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """Asks a person who types *answers*; returns what was shown."""
+    keyboard, seat = os.openpty()
+    loop = LabTimeLoop(1000.0)  # a terminal pays no debts, so time must flow
+
+    async def carry(patience_s: float) -> None:
+        person = PersonAtTerminal(
+            "operator",
+            lab_file().devices["operator"],
+            TerminalConnection(transport="terminal"),
+            PersonSettings(patience_s=patience_s),
+            PersonLimits(),
+        )
+        person.link.slowest_reply_s = 1e-3  # type: ignore[attr-defined]  # a byte link
+        await person.connect_link()
+        try:
+            await person.set(CARRY)
+        finally:
+            await person.disconnect()
+
+    def ask(*answers: str, patience_s: float = 86400.0) -> str:
+        typist = Typist(keyboard, list(answers))
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.stderr", typist)
+            loop.run_until_complete(carry(patience_s))
+        return typist.getvalue()
+
+    with open(seat) as stdin:  # noqa: PTH123 - a descriptor, no path
+        monkeypatch.setattr("sys.stdin", stdin)
+        yield ask
+    os.close(keyboard)
+    loop.close()
+
+
+@pytest.mark.parametrize(
+    "answer", ["done", "Done.", "done it", " OK ", "yes", "y", "okay!"]
+)
+def test_person_says_done_in_many_ways(ask: Callable[..., str], answer: str) -> None:
+    """A person is no parser."""
+    shown = ask(answer)
+
+    assert shown.count("please carry crucible_01") == 1
+    assert "not understood" not in shown
+
+
+def test_person_is_asked_again_when_the_answer_means_nothing(
+    ask: Callable[..., str],
+) -> None:
+    """A typo does not end a job of 20 hours."""
+    shown = ask("dnoe", "", "\N{LATIN SMALL LETTER E WITH ACUTE}", "yes but", "done")
+
+    assert shown.count("please carry crucible_01") == 1
+    assert shown.count("not understood") == 4
+
+
+def test_person_may_refuse_after_a_typo(ask: Callable[..., str]) -> None:
+    """What is asked again can be refused."""
+    with pytest.raises(InstrumentError, match=r"would not carry .*: too hot"):
+        ask("no", "Refused: too hot")
+
+
+def test_typos_do_not_stretch_the_patience(ask: Callable[..., str]) -> None:
+    """Asking again does not begin the wait again."""
+    with pytest.raises(ReplyTimeout, match=r"within \d\d(\.\d+)? s to '  not under"):
+        ask("what?", patience_s=100.0)
+
+
+def test_task_fails_when_the_question_cannot_be_shown(
+    ask: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits a day for an answer to what nobody could read."""
+
+    def fail(self: Typist, text: str) -> int:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(Typist, "write", fail)
+    with pytest.raises(LinkBroken, match="operator: nobody can be asked"):
+        ask()
+
+
 # -- connecting -----------------------------------------------------------------------
 
 
@@ -326,7 +426,7 @@ def test_connect_is_refused_when_there_is_no_terminal(
         lab_file().devices["operator"],
         TerminalConnection(transport="terminal"),
         PersonSettings(),
-        NoLimits(),
+        PersonLimits(),
     )
     empty = tmp_path / "empty"
     empty.write_text("")

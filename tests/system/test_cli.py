@@ -1,6 +1,7 @@
 """The ``ppu`` command as people and programs meet it: in a process of its own."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -191,6 +192,8 @@ def test_run_tells_people_what_matters(
             ["1500 degC, allowed are 0 to 1100 degC", "a dwell of 90 s"],
         ),
         (["fire_sample", "--set=container=crucible_01"], 3, ["is empty"]),
+        (["fire_sample", "--set=cool_to_degc=300"], 3, ["allowed are up to 250 degC"]),
+        (["fire_sample", "--set=hold_s=2024-13-45"], 2, ["month must be in 1..12"]),
         (["fire_sample", "--target=hardware"], 2, ["say --attended"]),
         (
             ["fire_sample", "--target=hardware", "--attended"],
@@ -229,8 +232,41 @@ def test_run_refuses_an_out_that_cannot_be_written(ppu: Ppu, small_lab: Path) ->
     assert "ramping down" not in ended.err
 
 
+def test_run_fails_clearly_when_documents_cannot_be_written(
+    ppu: Ppu, small_lab: Path, tmp_path: Path
+) -> None:
+    """One line says which file, whatever stands in its place."""
+    (tmp_path / "documents.part").mkdir()
+    ended = ppu("run", "fire_sample", f"--lab={small_lab}", f"--out={tmp_path}", *SHORT)
+
+    assert ended.code == 4
+    assert "documents.part: Is a directory" in ended.err.splitlines()[-1]
+    assert "Traceback" not in ended.err
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_run_goes_on_when_nobody_reads_its_progress(
+    ppu_command: str, small_lab: Path, tmp_path: Path
+) -> None:
+    """A pager that is closed does not end a firing."""
+    command = [ppu_command, "run", "fire_sample", f"--lab={small_lab}", *SHORT]
+    with subprocess.Popen(  # noqa: S603 - the command under test
+        [*command, f"--out={tmp_path / 'out'}", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        assert process.stdout is not None
+        result = json.loads(process.stdout.read())
+
+    assert process.returncode == 0
+    assert result["protocol"] == "fire_sample"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_run_leaves_safely_when_it_is_stopped_in_mid_firing(
     ppu_command: str, small_lab: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -385,6 +421,9 @@ def test_read_watches_as_often_as_asked(ppu: Ppu, small_lab: Path) -> None:
     [
         ("furnce_1", 2, "did you mean 'furnace_1'?"),
         ("balance.mas", 2, "has no signal 'mas'; did you mean 'mass'?"),
+        (".", 2, "'.' should look like DEVICE or DEVICE.SIGNAL"),
+        ("furnace_1.", 2, "should look like DEVICE or DEVICE.SIGNAL"),
+        (".process_value", 2, "should look like DEVICE or DEVICE.SIGNAL"),
     ],
 )
 def test_read_refuses_what_is_not_there(
@@ -438,6 +477,66 @@ def test_pipe_that_closes_is_no_traceback(ppu_command: str) -> None:
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.parametrize(
+    ("redirection", "told"),
+    [
+        ("> /dev/full", "error: standard output: No space left on device\n"),
+        (">&-", "error: standard output is closed\n"),
+        ("| true", ""),
+    ],
+)
+def test_output_that_cannot_be_written_is_one_clear_line(
+    ppu_command: str, redirection: str, told: str
+) -> None:
+    """A result that was lost is exit code 4, and no traceback."""
+    ended = subprocess.run(  # noqa: S603 - a shell's redirection is what is tested
+        [
+            "/bin/bash",
+            "-c",
+            f'{ppu_command} lab schema {redirection}; exit "${{PIPESTATUS[0]}}"',
+        ],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_WALL_S,
+        check=False,
+    )
+
+    assert (ended.returncode, ended.stderr) == (4, told)
+
+
+def test_signals_end_in_130_when_they_come_while_connecting(
+    ppu_command: str, small_lab: Path, tmp_path: Path
+) -> None:
+    """Ctrl-C at a silent port, pressed twice: one line, no traceback, nothing left."""
+    keyboard, seat = os.openpty()
+    lab = tmp_path / "silent.yaml"
+    lab.write_text(small_lab.read_text().replace("/dev/nowhere_1", os.ttyname(seat)))
+    process = subprocess.Popen(  # noqa: S603 - the command under test
+        [ppu_command, "read", "furnace_1", f"--lab={lab}", "--verbose"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    guard = threading.Timer(DEADLINE_WALL_S, process.kill)
+    guard.start()
+    try:
+        os.read(keyboard, 1)  # the first question was sent
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate()
+    finally:
+        guard.cancel()
+        guard.join()
+        process.kill()
+        os.close(keyboard)
+        os.close(seat)
+
+    assert (process.returncode, out) == (130, "")
+    assert err.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in err
+    assert "destroyed" not in err
+
+
 # -- ppu sim --------------------------------------------------------------------------
 
 
@@ -478,3 +577,17 @@ def test_sim_refuses_to_jump(ppu: Ppu) -> None:
 
     assert ended.code == 2
     assert "give a number" in ended.err
+
+
+def test_sim_refuses_to_write_a_lab_over_a_directory(
+    ppu: Ppu, small_lab: Path, tmp_path: Path
+) -> None:
+    """One line says why, and nothing half-written is left."""
+    target = tmp_path / "folder"
+    target.mkdir()
+    ended = ppu("sim", small_lab, "--write-lab", target)
+
+    assert ended.code == 2
+    assert f"--write-lab {target}: Is a directory" in ended.err
+    assert "Traceback" not in ended.err
+    assert kept(tmp_path) == {"folder"}

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
+from ppu.core.registry import find_lab
+
 PACE = 2000
 SHORT = ("hold_s=600", "temperature_degc=300", "ramp_degc_per_min=10")
 COOL = "cool_to_degc=150"
@@ -38,7 +40,16 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedBench]:
     """Serve the bundled lab at a scaled pace until the tests are done."""
     folder = tmp_path_factory.mktemp("bench")
     lab = folder / "bench.yaml"
-    command = [ppu(), "sim", "--pace", str(PACE), "--json", "--write-lab", str(lab)]
+    command = [
+        ppu(),
+        "sim",
+        str(hot_lab(folder)),
+        "--pace",
+        str(PACE),
+        "--json",
+        "--write-lab",
+        str(lab),
+    ]
     with subprocess.Popen(  # noqa: S603 - our own command
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -50,6 +61,14 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedBench]:
 
     assert process.returncode == 0
     assert "Traceback" not in errors
+
+
+def hot_lab(folder: Path) -> Path:
+    """Return the bundled lab, with somebody who takes out what is hotter: faster."""
+    path = folder / "hot.yaml"
+    text = find_lab("a-lab").read_text()
+    path.write_text(text.replace("container_degc: [0, 80]", "container_degc: [0, 200]"))
+    return path
 
 
 def ppu() -> str:
@@ -94,7 +113,9 @@ def test_bench_fires_like_the_twin_when_driven_as_hardware(
     done = on_bench(bench, "--pace", str(PACE), "--attended", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     there = json.loads(done.stdout)
-    done = run("run", "fire_sample", *settings(), "--json", folder=tmp_path)
+    lab = str(hot_lab(tmp_path))
+    command = ("run", "fire_sample", "--lab", lab, *settings(), "--json")
+    done = run(*command, folder=tmp_path)
     here = json.loads(done.stdout)
 
     assert there["simulated"] is True

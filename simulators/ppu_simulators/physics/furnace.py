@@ -14,6 +14,7 @@ with q_lc = n Ac (eps s (Tl^4 - Tc^4) + h (Tl - Tc)) for n crucibles. The model
 knows no controller, no program and no clock.
 """
 
+import math
 from dataclasses import dataclass
 
 from ppu_simulators.physics.constants import STEFAN_BOLTZMANN, ZERO_DEGC_KELVIN
@@ -59,7 +60,8 @@ class FurnaceParameters:
             "door_area_m2",
         }
         for name, value in vars(self).items():
-            if value < 0 or (value == 0 and name not in may_be_zero):
+            is_allowed = value > 0 or (value == 0 and name in may_be_zero)
+            if not (is_allowed and math.isfinite(value)):
                 raise ValueError(f"{name} must be positive, not {value!r}")
 
 

@@ -1,15 +1,18 @@
 """How ``ppu run`` reads its arguments, and what it does with signals."""
 
+import contextlib
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ppu.cli.main import Exit, Interrupted, code_of
-from ppu.cli.run import _abort_on_signals, read_pace, read_parameters
+from ppu.cli.main import Exit, code_of
+from ppu.cli.run import finishing_what_began, read_pace, read_parameters
 from ppu.core import errors
 from ppu.core.errors import ConfigurationError
+from ppu.core.stopping import STOP_SIGNALS, Interrupted
 
 
 @pytest.mark.parametrize(
@@ -40,10 +43,17 @@ def test_settings_win_over_the_file(tmp_path: Path) -> None:
     ("content", "settings", "text"),
     [
         ("[1]", [], "should be a mapping"),
-        ("{", [], "neither YAML nor JSON"),
+        ("{", [], "parameters.yaml line 1: not YAML"),
+        ('{"a": 1, "a": 2}', [], "line 1: 'a' stands here twice"),
+        ("a: !!int x", [], "line 1: 'x': invalid literal"),
+        ("[" * 5000, [], "parameters.yaml: too deeply nested"),
         ("a: 1", ["a"], "should look like key=value"),
         ("a: 1", ["=1"], "should look like key=value"),
-        ("a: 1", ["a=["], "not a YAML value"),
+        ("a: 1", ["a=["], "--set a line 1: not YAML"),
+        ("a: 1", ["a=2024-13-45"], "--set a line 1: '2024-13-45': month must be"),
+        ("a: 1", ["a=!!int abc"], "--set a line 1: 'abc': invalid literal"),
+        ("a: 1", ["a=!!timestamp abc"], "--set a line 1: 'abc'"),
+        ("a: 1", ["a=" + "[" * 5000], "--set a: too deeply nested"),
     ],
 )
 def test_parameters_are_refused_when_they_cannot_be_read(
@@ -56,42 +66,19 @@ def test_parameters_are_refused_when_they_cannot_be_read(
         read_parameters(path, settings)
 
 
-class Job:
-    """What the signal handlers ask of a job."""
-
-    def __init__(self, *, has_started: bool) -> None:
-        self.has_started = has_started
-        self.reasons: list[str] = []
-        self.lab: Any = self
-        self.host: Any = self
-
-    def abort(self, reason: str) -> None:
-        """Take note."""
-        self.reasons.append(reason)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_aborts_the_plan_when_it_has_started(number: signal.Signals) -> None:
-    """The plan is aborted, the command goes on to leave safely."""
-    job: Any = Job(has_started=True)
-    before = signal.getsignal(number)
-    with _abort_on_signals(job):
-        signal.raise_signal(number)
-
-    assert job.reasons == [f"stopped by {number.name}"]
-    assert signal.getsignal(number) is before
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_ends_the_command_when_nothing_has_started(
-    number: signal.Signals,
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+@pytest.mark.parametrize("has_run", [False, True])
+def test_signal_ends_the_command_unless_a_plan_has_begun(
+    number: signal.Signals, has_run: bool
 ) -> None:
-    """Before the first step there is nothing to abort, so it ends at once."""
-    job: Any = Job(has_started=False)
-    with pytest.raises(Interrupted), _abort_on_signals(job):
+    """Before a plan there is nothing to leave; afterwards results are written."""
+    lab: Any = SimpleNamespace(has_run=has_run)
+    before = signal.getsignal(number)
+    ends: Any = contextlib.nullcontext() if has_run else pytest.raises(Interrupted)
+    with ends, finishing_what_began(lab):
         signal.raise_signal(number)
 
-    assert job.reasons == []
+    assert signal.getsignal(number) is before
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,12 @@ def test_lab_file_is_read_when_it_is_in_order(tmp_path: Path) -> None:
         ("tare_g: 18", "tare_g: .nan", 9, "given was nan"),
         ("at: furnace.head", "at: robot.head", 11, "unknown device 'robot'"),
         ("purity: 0.9", "purity: 90", 11, "given was 90"),
+        (
+            "lab: tiny",
+            "lab: tiny\nsimulated_bench: {epoch: .nan, pace: 1, nonces: {}}",
+            2,
+            "given was nan",
+        ),
     ],
 )
 def test_lab_file_is_refused_with_line_and_hint(
@@ -116,6 +122,7 @@ def test_lab_file_is_refused_when_two_containers_share_a_place(
         (b"lab: !!python/object:os.system x\n", "line 1: 'x': could not determine"),
         (b"a: 1\nlab: 2030-99-99\n", "line 2: '2030-99-99': month must be"),
         (b"lab: &a [*a]\n", "line 1: an alias of what it stands in"),
+        (b"lab: " + b"[" * 5000, "too deeply nested"),
     ],
 )
 def test_lab_file_is_refused_when_it_is_no_mapping(

@@ -1,6 +1,7 @@
 """The engine host: plans on the lab's loop, aborts, stamps, steps and journals."""
 
 import asyncio
+import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,6 +126,76 @@ def test_abort_is_harmless_when_nothing_runs(host: Host) -> None:
     host.abort("late")
 
     assert host.run(move(Door(), 1.0)) == [1.0]
+
+
+def test_call_fails_clearly_when_the_loop_has_ended() -> None:
+    """Nobody waits for ever for a thread that is dead."""
+    host = Host(LabTimeLoop(None))
+    host.loop.call_soon_threadsafe(host.loop.stop)
+    host._thread.join()
+    with pytest.raises(InternalError, match="the loop of this lab has ended"):
+        host.call(asyncio.sleep(1.0))
+    host.close()
+
+
+def test_call_fails_clearly_when_the_loop_ends_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who waits for a result looks whether it can still come."""
+    monkeypatch.setattr("ppu.engine.host._LOOK_WALL_S", 0.01)
+    host = Host(LabTimeLoop(None))
+
+    async def wait_for_nothing() -> None:
+        host.loop.stop()
+        await asyncio.get_running_loop().create_future()
+
+    with pytest.raises(InternalError, match="the loop of this lab has ended"):
+        host.call(wait_for_nothing())
+    for task in asyncio.all_tasks(host.loop):
+        task.cancel()
+    host.loop.run_until_complete(asyncio.sleep(0.0))
+    host.close()
+
+
+def test_close_ends_what_still_runs() -> None:
+    """A task that nobody waits for is cancelled and awaited, not destroyed."""
+    host = Host(LabTimeLoop(None))
+    ended: list[str] = []
+
+    async def go_on() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await asyncio.sleep(0.0)
+            ended.append("ended")
+
+    tasks: list[asyncio.Task[None]] = []
+
+    async def start() -> None:
+        tasks.append(asyncio.create_task(go_on()))
+        await asyncio.sleep(0.0)
+
+    host.call(start())
+    host.close()
+
+    assert ended == ["ended"]
+
+
+def test_abort_works_when_nobody_reads_what_bluesky_prints(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A closed pipe does not keep a plan running."""
+    closed = io.StringIO()
+    closed.close()
+
+    def aborted() -> MsgGenerator[None]:
+        threading.Thread(target=host.abort, args=("enough",)).start()
+        yield from bps.sleep(1e6)
+
+    monkeypatch.setattr("sys.stdout", closed)
+    monkeypatch.setattr("sys.stderr", closed)
+    with pytest.raises(AbortedError, match="enough"):
+        host.run(aborted())
 
 
 def test_pause_is_refused(host: Host) -> None:

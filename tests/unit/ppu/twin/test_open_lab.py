@@ -1,17 +1,26 @@
 """Labs opened on their twin, and jobs that fail."""
 
+import contextlib
 import json
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import pytest
-from bluesky.utils import MsgGenerator
+from bluesky.utils import Msg, MsgGenerator
 from pydantic import BaseModel
 
 from ppu import open_lab
 from ppu.core.capabilities import FiringProfile, Furnace, Segment
-from ppu.core.errors import ConfigurationError, ConnectError, InternalError
+from ppu.core.errors import (
+    AbortedError,
+    ConfigurationError,
+    ConnectError,
+    InternalError,
+)
+from ppu.core.stopping import STOP_SIGNALS
 from ppu.plans import Lab, ProtocolResult, protocol
 from ppu.twin.job import Job
 
@@ -45,8 +54,20 @@ def no_time() -> float:
     return 0.0
 
 
+def heat(furnace: Furnace) -> MsgGenerator[None]:
+    """Start a firing that takes hours."""
+    yield from bps.open_run()
+    profile = FiringProfile((Segment(300.0, 10.0, 600.0),), 60.0)
+    yield from bps.prepare(furnace, profile, wait=True)
+    yield from bps.kickoff(furnace, wait=True)
+    yield from bps.sleep(600.0)
+
+
 def test_furnace_is_made_safe_when_a_protocol_stumbles(
-    small_lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_lab: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A mistake of a protocol's author is told, and the heating ends."""
     monkeypatch.setattr(Lab, "stock_g", lambda self, powder: 1.0)
@@ -54,16 +75,104 @@ def test_furnace_is_made_safe_when_a_protocol_stumbles(
         job = Job(lab, heat_and_stumble, {}, tmp_path / "out")
         with pytest.raises(InternalError) as caught:
             job.run(no_time)
-        heating = lab.read("furnace_1", "program_status")["value"]
-        told = job.make_safe()
         safe = lab.read("furnace_1", "program_status")["value"]
     documents = (tmp_path / "out" / "documents.jsonl").read_text().splitlines()
 
     assert "heat_and_stumble failed in heat_and_stumble" in str(caught.value)
     assert "ZeroDivisionError" in str(caught.value)
-    assert (heating.value, safe.value) == ("run", "reset")
-    assert any("ramping down" in text for text in told)
+    assert safe.value == "reset"
+    assert "furnace_1: ramping down" in capsys.readouterr().err
     assert json.loads(documents[-1])["doc"]["exit_status"] == "fail"
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_signal_aborts_a_plan_and_leaves_the_furnace_safe(
+    small_lab: Path, number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C in a script does what it does to a command, however often."""
+    main_thread = threading.main_thread().ident
+    before = signal.getsignal(number)
+    statuses: list[str] = []
+
+    def stopped(furnace: Any) -> MsgGenerator[None]:
+        yield from heat(furnace)
+        status = yield from bps.rd(furnace.program_status)
+        statuses.append(status.value)
+        for _ in range(3):
+            assert main_thread is not None
+            signal.pthread_kill(main_thread, number)
+        yield from bps.sleep(1e6)
+
+    with open_lab(str(small_lab), only=("furnace_1",)) as lab:
+        with pytest.raises(AbortedError, match=f"stopped by {number.name}"):
+            lab.run(stopped(lab.furnace_1))
+        statuses.append(lab.read("furnace_1", "program_status")["value"].value)
+
+    assert statuses == ["run", "reset"]
+    assert "furnace_1: ramping down" in capsys.readouterr().err
+    assert signal.getsignal(number) is before
+
+
+def test_plan_does_not_begin_when_a_signal_came_before_it(small_lab: Path) -> None:
+    """A signal that comes while the engine starts is not lost."""
+    with open_lab(str(small_lab), only=("balance",)) as lab:
+        run = lab.host.run
+
+        def run_late(*arguments: Any) -> Any:
+            signal.raise_signal(signal.SIGINT)
+            return run(*arguments)
+
+        # A stand-in for the moment that no test can hit; it passes everything on.
+        vars(lab.host)["run"] = run_late
+        with pytest.raises(AbortedError, match="stopped by SIGINT"):
+            lab.run([Msg("sleep", None, 1e6)])
+        assert lab.host.loop.time() < 1e5
+
+
+def test_lab_closes_when_a_firing_still_runs(small_lab: Path) -> None:
+    """What a plan left sampling ends with the lab; nothing hangs and nothing leaks."""
+    with open_lab(str(small_lab), only=("furnace_1",)) as lab:
+        lab.run(heat(lab.furnace_1))
+        host = lab.host
+
+    assert host.loop.is_closed()
+
+
+def test_lab_is_left_alone_by_signals_while_it_closes(small_lab: Path) -> None:
+    """A nervous second Ctrl-C does not leave links open."""
+    lab = open_lab(str(small_lab), only=("balance",))
+    end_tasks = lab.host.end_tasks
+
+    def end_late() -> None:
+        signal.raise_signal(signal.SIGINT)
+        end_tasks()
+
+    # A stand-in for the moment that no test can hit; it passes everything on.
+    vars(lab.host)["end_tasks"] = end_late
+    with lab:
+        host = lab.host
+
+    assert host.loop.is_closed()
+
+
+def test_plan_is_refused_when_nobody_attends_what_heats(small_lab: Path) -> None:
+    """In Python, too, hardware heats only beside somebody; the rest may run."""
+    for only, refuses in (((), True), (("furnace_1",), True), (("balance",), False)):
+        lab = open_lab(str(small_lab), "hardware", only=only)
+        expected: Any = (
+            pytest.raises(
+                ConfigurationError, match=r"furnace_1 can heat.*attended=True"
+            )
+            if refuses
+            else contextlib.nullcontext()
+        )
+        with lab.closing(), expected:
+            lab.run([Msg("null")])
+    attended = open_lab(str(small_lab), "hardware", attended=True)
+    with attended.closing():
+        attended.run([Msg("null")])
+
+    assert attended.has_run
 
 
 def test_result_is_refused_when_it_is_not_what_was_declared(
@@ -135,6 +244,10 @@ def test_hardware_runs_at_the_pace_of_the_wall_only(
         ("ppu_drivers.mettler_sics:MettlerSics", "pathlib:Path", "is no driver"),
         ("slots: [balance.pan]", "twin: {resolutoin_g: 1}", "unknown twin setting"),
         ("provides: [Balance]", "provides: [Furnace]", "does not provide Furnace"),
+        ("seed: 3", "simulation: {world: 'os:getcwd'}", "'os:getcwd' is no class"),
+        ("seed: 3", "simulation: {world: 'builtins:dict'}", "the world: "),
+        ("slots: [balance.pan]", "twin: {capacity_g: .nan}", "a finite number"),
+        ("tare_g: 18.2}", "tare_g: 18.2, twin: {tareg: 1}}", "mean 'tare_g'"),
     ],
 )
 def test_lab_is_refused_when_a_device_cannot_be_made(
