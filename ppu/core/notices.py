@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 
 from typing_extensions import override
@@ -21,10 +22,21 @@ class NoticeStream(io.TextIOBase):
     def write(self, text: str) -> int:
         """Write *text* if anybody still listens; return its length."""
         # AttributeError: Python has no standard error if it was closed from the start.
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            sys.stderr.write(text)
-            sys.stderr.flush()
+        with contextlib.suppress(ValueError, AttributeError):
+            try:
+                sys.stderr.write(text)
+                sys.stderr.flush()
+            except OSError:
+                _let_nobody_listen()
         return len(text)
+
+
+def _let_nobody_listen() -> None:
+    """Lead standard error to nowhere: what is buffered fails no more at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
 
 
 def tell(text: str) -> None:

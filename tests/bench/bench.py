@@ -74,12 +74,13 @@ class BareModbus:
             self._counted = 0
             self._debt.add(len(data))
         else:  # pymodbus shows the whole buffer again each time it grows
-            self._debt.add(self._counted - len(data))
+            self._debt.settle(len(data) - self._counted)
             self._counted = len(data)
         return data
 
     async def open(self) -> None:
         """Open the port."""
+        self._debt.open()
         await self._client.connect()
 
     async def once(self) -> object:
@@ -103,6 +104,7 @@ class BareSerial:
 
     async def open(self) -> None:
         """Open the port."""
+        self._debt.open()
         self._port = serial.Serial(
             self._connection["port"], self._connection["baudrate"], timeout=0
         )
@@ -110,7 +112,7 @@ class BareSerial:
 
     def _readable(self) -> None:
         data = self._port.read(1024)
-        self._debt.add(-len(data))
+        self._debt.settle(len(data))
         self._buffer += data
         if self._buffer.endswith(b"\r\n") and self._future is not None:
             line, self._buffer = self._buffer, b""
