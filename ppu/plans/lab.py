@@ -20,10 +20,18 @@ class Lab:
     Args:
         file: The lab file.
         devices: Connected devices by name.
+        flush_period_s: Lab time between collections of what a long step sampled [s]:
+            what is not collected dies with the process.
     """
 
-    def __init__(self, file: LabFile, devices: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        file: LabFile,
+        devices: Mapping[str, Any],
+        flush_period_s: float = 600.0,
+    ) -> None:
         self.file = file
+        self.flush_period_s = flush_period_s
         self.devices = dict(devices)
         self.sample_id = ""
         """Identity of the sample that the present job makes."""

@@ -25,8 +25,6 @@ __all__ = [
     "weigh_container",
 ]
 
-_FLUSH_S = 600.0
-
 
 @step(kind="irreversible")
 def move_container(lab: Lab, container: str, destination: str) -> MsgGenerator[None]:
@@ -113,12 +111,11 @@ def fire(
     lab: Lab, furnace: Furnace, profile: FiringProfile
 ) -> MsgGenerator[FiringRecord]:
     """Run a firing on *furnace* and collect its samples as event pages."""
-    del lab  # every step says in which lab it acts
     yield from bps.prepare(furnace, profile, wait=True)
     yield from bps.declare_stream(furnace, name="firing", collect=True)
     yield from bps.kickoff(furnace, wait=True)
     yield from bps.collect_while_completing(
-        [furnace], [furnace], flush_period=_FLUSH_S, stream_name="firing"
+        [furnace], [furnace], flush_period=lab.flush_period_s, stream_name="firing"
     )
     record = furnace.last_firing
     if record is None:
