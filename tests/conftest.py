@@ -10,8 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from ppu.core.labtime import LabTimeLoop
+
+# Every random draw is seeded, hypothesis's too: a red run is red for everybody.
+# `HYPOTHESIS_PROFILE=explore make test` looks for new examples.
+settings.register_profile("seeded", derandomize=True)
+settings.register_profile("explore", max_examples=300)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "seeded"))
 
 _PATHS = ("socket:", "pipe:", "/dev/pts/", "/dev/ptmx", "anon_inode:")
 """What a leaked descriptor leads to; libraries keep ordinary files open."""

@@ -282,7 +282,7 @@ def _equivalent_planes(structure: Structure, hkl: IntArray) -> IntArray:
 
 def _multiplicities(planes: IntArray) -> IntArray:
     """Count distinct planes in each row of *planes* (n, m, 3)."""
-    base = 2 * int(np.abs(planes).max()) + 1
+    base = 2 * int(np.abs(planes).max(initial=0)) + 1
     keys = np.sort((planes[..., 0] * base + planes[..., 1]) * base + planes[..., 2])
     return np.asarray(1 + (np.diff(keys, axis=1) != 0).sum(axis=1), dtype=np.int64)
 
@@ -848,9 +848,12 @@ def imperfect_specimen(
     is_contaminated = rng.uniform() < 1.0 / 3.0
     drawn_impurity = severity * rng.uniform(0.005, 0.02) * is_contaminated
     outsiders = [IMPURITIES[n] for n in IMPURITIES if n not in weight_fractions]
-    outsider = outsiders[int(rng.integers(len(outsiders)))]
+    # Drawn in any case, so that what follows has the same luck.
+    draw = int(rng.integers(max(len(outsiders), 1)))
     glass = drawn_glass if amorphous_fraction is None else amorphous_fraction
     impurity = drawn_impurity if impurity_fraction is None else impurity_fraction
+    if not outsiders:
+        impurity = 0.0  # everything that could be a stranger is meant to be there
     room = 1.0 - glass - impurity
     if room <= 0.0 or min(glass, impurity) < 0.0:
         raise ValueError(f"glass {glass} and impurity {impurity} leave no room")
@@ -859,7 +862,7 @@ def imperfect_specimen(
         for name, fraction in weight_fractions.items()
     ]
     if impurity > 0.0:
-        phases.append(_imperfect_phase(outsider, impurity, rng, severity))
+        phases.append(_imperfect_phase(outsiders[draw], impurity, rng, severity))
     return Specimen(tuple(phases), displacement, glass)
 
 

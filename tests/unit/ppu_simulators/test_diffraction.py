@@ -604,6 +604,26 @@ def test_imperfect_specimen_keeps_the_mixture_and_its_ranges(
         assert 1.0 - 0.4 * severity <= phase.texture_r <= 1.0
 
 
+def test_imperfect_specimen_has_no_impurity_when_all_strangers_are_invited() -> None:
+    """A mixture of everything that could be an impurity gets none on top."""
+    mixture = dict.fromkeys(IMPURITIES, 1.0)
+
+    for seed in range(10):
+        specimen = imperfect_specimen(mixture, np.random.default_rng(seed))
+
+        assert len(specimen.phases) == len(mixture)
+
+
+def test_expected_counts_are_background_when_no_line_is_in_the_range() -> None:
+    """A scan that ends before the first line of a phase sees none of it."""
+    angles = np.arange(10.0, 12.0, 0.01)
+    phase = PhaseInPowder(STRUCTURES["CaO"], 1.0)
+    powder = expected_counts(Specimen((phase,)), Diffractometer(), angles, 10.0)
+    background = background_rate(Specimen((phase,)), Diffractometer(), angles) * 10.0
+
+    assert powder == pytest.approx(background)
+
+
 def test_imperfect_specimen_is_ideal_at_zero_severity() -> None:
     """Severity 0 leaves only the domain size to chance."""
     specimen = imperfect_specimen(
