@@ -23,7 +23,7 @@ from ppu.core.capabilities import (
     ScanRequest,
     Segment,
 )
-from ppu.core.errors import LimitError
+from ppu.core.errors import ConfigurationError, LimitError
 from ppu.plans import Lab, MsgGenerator, ProtocolResult, compute, protocol, step
 from ppu.plans.report import RunRecord, Section
 from ppu_protocols.steps import (
@@ -162,9 +162,9 @@ class SynthesisResult(ProtocolResult):
 def check(lab: Lab, recipe: SolidStateRecipe) -> None:
     """Refuse what the lab does not allow, before anything moves."""
     from ppu_protocols.analysis.cif import load_phase  # noqa: PLC0415 - heavy
+    from ppu_protocols.analysis.quantify import has_lines  # noqa: PLC0415 - heavy
 
-    for name in recipe.candidate_phases:
-        load_phase(name)
+    candidates = [load_phase(name) for name in recipe.candidate_phases]
     doses = recipe.doses()
     doser = lab.the(PowderDoser)
     container = lab.free_container("crucible")
@@ -191,6 +191,12 @@ def check(lab: Lab, recipe: SolidStateRecipe) -> None:
     furnace.check_profile(recipe.profile())
     free_slot(lab, furnace)
     lab.the(Diffractometer).check_scan(recipe.scan("check"))
+    start, stop = recipe.scan_start_deg, recipe.scan_stop_deg
+    if not any(has_lines(phase, start, stop) for phase in candidates):
+        raise ConfigurationError(
+            f"candidate_phases: none of {', '.join(recipe.candidate_phases)} has a line "
+            f"between {start:g} and {stop:g} deg; widen the scan"
+        )
     lab.free_container("holder")
     check_load(lab, container, recipe.batch_mass_g)
     check_handling(lab, recipe.cool_to_degc)

@@ -162,6 +162,18 @@ def quantify(scan: Scan, phases: Sequence[Phase]) -> Quantification:
     return _conclude(scan, phases, model, refinement, binned, target)
 
 
+def has_lines(phase: Phase, start_deg: float, stop_deg: float) -> bool:
+    """Return whether *phase* has a line that a scan of this range can show.
+
+    Args:
+        phase: The structure.
+        start_deg: First angle 2theta of a copper scan [deg].
+        stop_deg: Last angle [deg].
+    """
+    angles = np.linspace(start_deg, stop_deg, 200)
+    return PhaseModel(phase, Scan.from_counts(angles, np.ones(200))).has_lines
+
+
 def _fit_variance(binned: Binned) -> NDArray[np.float64]:
     """Return counting variance plus what the model cannot know, shape ``(n,)``."""
     net = np.maximum(binned.counts - _baseline(binned), 0.0)

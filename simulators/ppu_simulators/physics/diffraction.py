@@ -332,7 +332,7 @@ def line_list(
     planes = _equivalent_planes(structure, hkl)
     multiplicity = _multiplicities(planes)
     strength = multiplicity * (np.abs(f_plus) ** 2 + np.abs(f_minus) ** 2) / 2.0
-    allowed = strength > 1e-9 * strength.max()
+    allowed = strength > 1e-9 * strength.max(initial=0.0)
     cos2: FloatArray | None = None
     if structure.preferred_orientation is not None:
         reciprocal = np.array(cell.frac.mat.tolist())

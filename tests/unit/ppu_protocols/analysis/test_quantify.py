@@ -17,7 +17,7 @@ from ppu_protocols.analysis.pattern import (
     line_list,
     lorentz_polarization,
 )
-from ppu_protocols.analysis.quantify import Quantification, quantify
+from ppu_protocols.analysis.quantify import Quantification, has_lines, quantify
 from ppu_protocols.analysis.xrdml import Scan, read_xrdml
 
 DATA = Path(__file__).parents[3] / "data" / "xrd"
@@ -285,3 +285,9 @@ def test_quantify_refuses_when_no_candidate_has_a_line_in_range() -> None:
     """A range without any line is refused with the range."""
     with pytest.raises(AnalysisError, match=r"between 15 and 19\.98 deg"):
         quantify(powder(SHARES, end=20.0), candidates("CaO"))
+
+
+def test_phase_has_no_lines_when_the_scan_ends_before_its_first() -> None:
+    """What a scan cannot show is known before it is measured."""
+    assert has_lines(load_phase("CaO"), 10.0, 100.0)
+    assert not has_lines(load_phase("CaO"), 10.0, 20.0)
