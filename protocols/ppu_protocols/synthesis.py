@@ -194,8 +194,8 @@ def check(lab: Lab, recipe: SolidStateRecipe) -> None:
     start, stop = recipe.scan_start_deg, recipe.scan_stop_deg
     if not any(has_lines(phase, start, stop) for phase in candidates):
         raise ConfigurationError(
-            f"candidate_phases: none of {', '.join(recipe.candidate_phases)} has a line "
-            f"between {start:g} and {stop:g} deg; widen the scan"
+            f"candidate_phases: none of {', '.join(recipe.candidate_phases)} has a "
+            f"line between {start:g} and {stop:g} deg; widen the scan"
         )
     lab.free_container("holder")
     check_load(lab, container, recipe.batch_mass_g)

@@ -36,6 +36,7 @@ from ppu_protocols.analysis._model import (
 from ppu_protocols.analysis.cif import load_phase
 from ppu_protocols.analysis.errors import AnalysisError
 from ppu_protocols.analysis.pattern import ProfileGrid, linear_absorption
+from ppu_protocols.analysis.xrdml import Scan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
     from ppu_protocols.analysis._model import Binned
     from ppu_protocols.analysis.cif import Phase
-    from ppu_protocols.analysis.xrdml import Scan
 
 # Calculated intensities are good to a few percent of themselves (extinction, surface
 # roughness, unknown displacements); without this the strongest lines decide alone.
