@@ -12,6 +12,7 @@ import math
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import fmean
 from typing import Annotated as A
 from typing import Any, ClassVar, Final, Literal
 
@@ -358,6 +359,10 @@ class _FiringWatch:
         """Whether the program has run to its end."""
         return self._ended_at is not None
 
+    def is_at_top(self, sample: _Sample) -> bool:
+        """Return whether the program dwells at its highest temperature."""
+        return abs(sample.setpoint - self._highest_setpoint) < 0.06
+
     @property
     def measured_s(self) -> list[float]:
         """The dwells measured so far."""
@@ -551,7 +556,6 @@ class Eurotherm3216(Instrument, Furnace):
     ) -> None:
         self.settings = settings
         self.limits = limits
-        self._check_consistency(name)
         self._master = ModbusMaster(
             name,
             connection,
@@ -569,20 +573,26 @@ class Eurotherm3216(Instrument, Furnace):
         self._last_firing: FiringRecord | None = None
         super().__init__(name, entry, self._master, self._master.link)
 
-    def _check_consistency(self, name: str) -> None:
-        """Refuse limits that the controller's own protection does not cover.
-
-        Raises:
-            ConfigurationError: If the lab file contradicts itself.
-        """
-        high = self.limits.temperature_degc[1]
-        safety = self.settings.safety
-        if not high <= safety.setpoint_high_degc < safety.alarm_1_degc:
-            raise ConfigurationError(
-                f"devices.{name}: limits.temperature_degc allows {high:g} degC, "
-                f"setpoint_high_degc is {safety.setpoint_high_degc:g} and alarm_1_degc "
-                f"{safety.alarm_1_degc:g}; each must be covered by the next"
+    @override
+    @classmethod
+    def inconsistencies(
+        cls, settings: Eurotherm3216Settings, limits: Eurotherm3216Limits
+    ) -> list[str]:
+        high = limits.temperature_degc[1]
+        setpoint_high = settings.safety.setpoint_high_degc
+        alarm = settings.safety.alarm_1_degc
+        found = []
+        if high > setpoint_high:
+            found.append(
+                f"limits.temperature_degc allows {high:g} degC, but the controller's "
+                f"own setpoint_high_degc is {setpoint_high:g}; lower the limit"
             )
+        if setpoint_high >= alarm:
+            found.append(
+                f"alarm_1_degc is {alarm:g}, which must be over setpoint_high_degc "
+                f"({setpoint_high:g}) to warn of overshoot; raise the alarm"
+            )
+        return found
 
     # -- identity ------------------------------------------------------------------
 
@@ -846,6 +856,7 @@ class Eurotherm3216(Instrument, Furnace):
         last_heard = started
         watch = _FiringWatch(profile, self.settings, self.limits)
         hottest = -math.inf
+        at_top: list[float] = []
         n_samples = 0
         while True:
             try:
@@ -858,6 +869,8 @@ class Eurotherm3216(Instrument, Furnace):
                 n_samples += 1
                 sample = self._take(registers, loop.stamp())
                 hottest = max(hottest, sample.temperature)
+                if sample.is_running and watch.is_at_top(sample):
+                    at_top.append(sample.temperature)
                 fault = watch.see(last_heard, sample)
                 if fault is not None:
                     raise InstrumentError(
@@ -869,6 +882,7 @@ class Eurotherm3216(Instrument, Furnace):
                         started_s=loop.epoch + started,
                         duration_s=last_heard - started,
                         max_temperature_degc=hottest,
+                        dwell_temperature_degc=fmean(at_top) if at_top else None,
                         dwell_s=tuple(watch.measured_s),
                         n_samples=n_samples,
                     )

@@ -256,8 +256,11 @@ def _tell_result(result: dict[str, Any], out: Path) -> None:
         lines.append(
             f"sample {sample['id']} in {sample['container']}: "
             f"{sample['mass_before_g']:.4f} g before, {sample['mass_after_g']:.4f} g "
-            "after"
+            f"after: lost {sample['loss_percent']:.2f} %"
         )
+        if "expected_loss_percent" in sample:
+            expected = sample["expected_loss_percent"]
+            lines[-1] += f" (complete reaction: {expected:.2f} %)"
     hours = result["lab_time_s"] / 3600
     pace = result["lab_time_s"] / max(result["run_time_s"], 1e-9)
     lines.append(

@@ -66,6 +66,8 @@ class FiringRecord:
     """UTC stamp of the start [s since 1970]."""
     duration_s: float
     max_temperature_degc: float
+    dwell_temperature_degc: float | None
+    """Mean while the program dwelt at its highest temperature, None if it did not."""
     dwell_s: tuple[float, ...]
     """Measured dwell of each segment."""
     n_samples: int

@@ -188,7 +188,10 @@ def describe_faults(
         else:
             given = repr(error["input"])
             shown = given if len(given) <= 60 else given[:57] + "..."
-            sentence = f"{name}: {_sentence(error['msg'])}; given was {shown}"
+            wrong = _sentence(error["msg"])
+            if error["type"] == "tuple_type":
+                wrong = "should be a list, such as [A, B]"
+            sentence = f"{name}: {wrong}; given was {shown}"
         faults.append((place, sentence))
     return faults
 

@@ -35,8 +35,9 @@ class Interrupted(BaseException):
 def on_stop_signal(react: Callable[[signal.Signals], None]) -> Iterator[None]:
     """Have *react* called for each stop signal while the block runs.
 
-    Signals reach the main thread only: elsewhere this does nothing. A signal that is
-    ignored stays ignored, as ``nohup`` wants it.
+    Signals reach the main thread only: elsewhere this does nothing. A hang-up that is
+    ignored stays ignored, as ``nohup`` wants it; Ctrl-C does not, because a script's
+    shell ignores it for every program it starts with ``&``.
     """
     before = _set_handlers(lambda number, _: react(signal.Signals(number)))
     try:
@@ -80,7 +81,8 @@ def _set_handlers(handler: _Handler) -> dict[signal.Signals, _Handler]:
         return before
     for number in STOP_SIGNALS:
         present = signal.getsignal(number)
-        if present is not None and present != signal.SIG_IGN:
+        is_kept_out = number is signal.SIGHUP and present == signal.SIG_IGN
+        if present is not None and not is_kept_out:
             signal.signal(number, handler)
             before[number] = present
     return before

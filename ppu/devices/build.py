@@ -62,6 +62,7 @@ def build_devices(
         ]
         connection = _connect(driver, name, hardware, faults)
         _check_entry(driver, name, entry, faults)
+        _check_consistency(driver, name, parts, faults)
         if connection is None or None in parts or faults:
             continue
         make: Callable[..., Instrument] = driver  # each driver has its own models
@@ -84,8 +85,11 @@ def check_devices(lab: LabFile, path: Path) -> None:
         except ConfigurationError as exc:
             faults.append((("devices", name, "driver"), str(exc)))
             continue
-        _fill(driver.settings_model, entry.settings, (name, "settings"), faults)
-        _fill(driver.limits_model, entry.limits, (name, "limits"), faults)
+        parts = [
+            _fill(driver.settings_model, entry.settings, (name, "settings"), faults),
+            _fill(driver.limits_model, entry.limits, (name, "limits"), faults),
+        ]
+        _check_consistency(driver, name, parts, faults)
         _connect(driver, name, entry.hardware, faults)
         _check_entry(driver, name, entry, faults)
         if entry.simulator is not None:
@@ -95,6 +99,21 @@ def check_devices(lab: LabFile, path: Path) -> None:
                 faults.append((("devices", name, "simulator"), str(exc)))
     if faults:
         raise lab_error(path, faults)
+
+
+def _check_consistency(
+    driver: type[Instrument],
+    name: str,
+    parts: list[BaseModel | None],
+    faults: list[Fault],
+) -> None:
+    """Note what settings and limits contradict in each other."""
+    settings, limits = parts
+    if settings is not None and limits is not None:
+        faults += [
+            (("devices", name, "limits"), f"devices.{name}: {text}")
+            for text in driver.inconsistencies(settings, limits)
+        ]
 
 
 def _fill(

@@ -99,6 +99,17 @@ class Instrument(StandardReadable):
         super().__init__(name=name, connector=WireConnector(client))
         self.set_name(name, child_name_separator="_")
 
+    @classmethod
+    def inconsistencies(cls, settings: Any, limits: Any) -> list[str]:
+        """Return what settings and limits of a lab file contradict in each other.
+
+        Args:
+            settings: The driver's settings.
+            limits: The driver's limits.
+        """
+        del settings, limits
+        return []
+
     # -- identity ------------------------------------------------------------------
 
     @abstractmethod

@@ -200,7 +200,10 @@ class Host:
         vars(self.engine).update(msg_hook=on_message, state_hook=on_state)
         try:
             with loop.active():
-                result: Any = self.engine(self._unless_aborted(plan))
+                guarded: Any = self._unless_aborted(plan)
+                # Documents name the plan, not what it is wrapped in.
+                guarded.__name__ = getattr(plan, "__name__", guarded.__name__)
+                result: Any = self.engine(guarded)
         except RunEngineInterrupted:
             raise AbortedError(self._reason or "the plan was aborted") from None
         except RequestAbort as exc:

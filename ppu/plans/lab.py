@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
-from ppu.core.capabilities import CAPABILITIES
 from ppu.core.errors import ConfigurationError, LimitError, nearest
 from ppu.core.labfile import ContainerEntry, LabFile
 
@@ -69,9 +68,11 @@ class Lab:
                 )
             return cast(CapabilityT, self.devices[name])
         if not candidates:
+            entries = self.file.devices.values()
+            provided = {name for entry in entries for name in entry.provides}
             raise ConfigurationError(
-                f"lab {self.name} has no device that provides {wanted}; known "
-                f"capabilities are {', '.join(CAPABILITIES)}"
+                f"lab {self.name} has no device that provides {wanted}; it provides "
+                f"{', '.join(sorted(provided)) or 'nothing'}"
             )
         return cast(CapabilityT, self.devices[candidates[0]])
 
@@ -138,7 +139,9 @@ class Lab:
         """
         if powder not in self._stock_g:
             raise LimitError(
-                f"there is no {powder} in stock; {nearest(powder, self._stock_g)}"
+                # No nearest name: another powder is another substance.
+                f"there is no {powder} in stock; in stock are "
+                f"{', '.join(sorted(self._stock_g)) or 'none'}"
             )
         return self._stock_g[powder]
 

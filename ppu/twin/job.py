@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import traceback
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,9 @@ class Job:
         self.sample_id = (
             f"{protocol.name}-{digest([lab.file.lab, lab.seed, asked_fully])[:8]}"
         )
+        if lab.target == "hardware":
+            # Two real samples are never the same; two runs of a twin are.
+            self.sample_id += f"-{uuid.uuid4().hex[:6]}"
 
     def check(self) -> None:
         """Refuse what the lab does not allow; nothing moves.
@@ -123,6 +127,7 @@ class Job:
 
     def _run_plan(self, journal: Journal) -> ProtocolResult:
         metadata = {
+            "plan_name": self.protocol.name,
             "protocol": self.protocol.name,
             "protocol_version": self.protocol.version,
             "ppu_version": __version__,
@@ -223,7 +228,15 @@ class Job:
     def whereabouts(self) -> list[str]:
         """Return where the containers are that were used, for people to find them."""
         used = [c for c in self.lab.file.containers if self.view.is_used(c)]
-        return [f"{c} is at {self.view.location_of(c)}" for c in used]
+        told = []
+        for container in used:
+            place, home = (
+                self.view.location_of(container),
+                self.view.home_of(container),
+            )
+            hint = f"; carry it to {home} before the next run" if place != home else ""
+            told.append(f"{container} is at {place}{hint}")
+        return [*told, f"what there is of this run: {self.out}"]
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from bluesky.utils import Msg, MsgGenerator
 
 from ppu.core.errors import AbortedError, ConfigurationError, PPUError
 from ppu.core.labfile import LabFile, load_lab
-from ppu.core.labtime import LabTimeLoop
+from ppu.core.labtime import LabTimeLoop, stopwatch
 from ppu.core.notices import tell
 from ppu.core.registry import find_lab
 from ppu.core.stopping import on_stop_signal
@@ -205,11 +205,47 @@ class OpenLab(Mapping[str, Any]):
         with on_stop_signal(stop):
             self.has_run = True
             try:
-                return self.host.run(unless_stopped(), journal)
+                guarded: Any = unless_stopped()
+                guarded.__name__ = getattr(plan, "__name__", guarded.__name__)
+                return self.host.run(guarded, journal)
             except BaseException:
                 for line in self.make_safe():
                     tell(line)
                 raise
+
+    def run_protocol(
+        self, name: str, out: str | Path, **parameters: Any
+    ) -> dict[str, Any]:
+        """Run a protocol by name as ``ppu run`` does, and return its result.
+
+        Args:
+            name: A protocol that ``ppu protocols`` lists.
+            out: Directory for result.json, report.html, documents.jsonl and the rest.
+            parameters: Parameters of the protocol; the others keep their defaults.
+
+        Raises:
+            ConfigurationError: If something asked is wrong; nothing moved.
+            LimitError: If the lab does not allow it; nothing moved.
+            PPUError: What went wrong; every device is in its abort state.
+        """
+        from ppu.plans.protocol import find_protocol  # noqa: PLC0415 - imports plug-ins
+        from ppu.twin.job import Job  # noqa: PLC0415 - a job needs an open lab
+
+        job = Job(self, find_protocol(name), parameters, Path(out))
+        job.check()
+        return job.run(stopwatch())
+
+    def subscribe(self, callback: Callable[[str, dict[str, Any]], None]) -> int:
+        """Have *callback* called with name and content of each Bluesky document.
+
+        Returns:
+            A token for :meth:`unsubscribe`.
+        """
+        return self.host.subscribe(callback)
+
+    def unsubscribe(self, token: int) -> None:
+        """End a subscription."""
+        self.host.unsubscribe(token)
 
     def check_attended(self) -> None:
         """Refuse to heat hardware with nobody beside it.

@@ -105,7 +105,8 @@ def fire_sample(
         ),
         parameters_actual={
             "container": container,
-            "temperature_degc": record.max_temperature_degc,
+            "temperature_degc": record.dwell_temperature_degc,
+            "highest_temperature_degc": record.max_temperature_degc,
             "hold_s": sum(record.dwell_s),
         },
     )

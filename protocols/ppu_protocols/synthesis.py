@@ -23,7 +23,7 @@ from ppu.core.capabilities import (
     ScanRequest,
     Segment,
 )
-from ppu.core.errors import ConfigurationError, LimitError
+from ppu.core.errors import ConfigurationError, InterlockError, LimitError
 from ppu.plans import Lab, MsgGenerator, ProtocolResult, compute, protocol, step
 from ppu.plans.report import RunRecord, Section
 from ppu_protocols.steps import (
@@ -41,6 +41,8 @@ __all__ = ["SolidStateRecipe", "SynthesisResult", "solid_state_synthesis"]
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 _REGRIND_S = 120.0
+_EMPTY_WITHIN_G = 0.02
+"""How far an empty crucible may be from its tare: a trace of powder is more."""
 
 
 def each_once(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -68,7 +70,7 @@ class SolidStateRecipe(BaseModel):
         description="Names of powders in stock; masses follow from stoichiometry",
     )
     excess: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
-        default_factory=dict,
+        default={},
         description="Extra part of some precursors, such as {BaCO3: 0.02}",
     )
     batch_mass_g: Number = Field(
@@ -301,6 +303,11 @@ def solid_state_synthesis(
     yield from tare_balance(lab, balance)
     yield from move_container(lab, crucible, balance.pan)
     empty = yield from weigh_container(lab, crucible, balance)
+    if abs(empty) > _EMPTY_WITHIN_G:
+        raise InterlockError(
+            f"{crucible} should be empty but weighs {empty:+.4f} g more than its "
+            "tare_g in the lab file; clean it, or correct tare_g"
+        )
     yield from move_container(lab, crucible, doser.station)
     dosed = yield from dose_powders(lab, doser, request)
     yield from move_container(lab, crucible, balance.pan)
@@ -357,7 +364,8 @@ def solid_state_synthesis(
             "target": recipe.target,
             "precursors": list(recipe.precursors),
             "batch_mass_g": sum(dosed.values()),
-            "temperature_degc": firing.max_temperature_degc,
+            "temperature_degc": firing.dwell_temperature_degc,
+            "highest_temperature_degc": firing.max_temperature_degc,
             "hold_s": sum(firing.dwell_s),
             "scan_start_deg": pattern["two_theta"][0],
             "scan_stop_deg": pattern["two_theta"][-1],

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ppu.core.errors import LimitError
+from ppu.core.errors import InterlockError, LimitError
 from ppu.core.labfile import LabFile
 from ppu.core.registry import find_lab
 from ppu.plans.protocol import find_protocol
@@ -171,3 +171,17 @@ def test_main_job_is_refused_before_anything_moves_when_the_lab_forbids_it(
         with pytest.raises(LimitError, match=said):
             job.check()
         assert lab.host.loop.time() < 1.0
+
+
+def test_main_job_stops_before_dosing_when_the_crucible_is_not_empty() -> None:
+    """Powder left in a crucible that should be empty is found by weighing it."""
+    content = lab_content()
+    content["containers"]["crucible_01"]["twin"] = {"tare_g": 18.3}
+    file = LabFile.model_validate(content)
+    lab = OpenLab(file, find_lab("a-lab"), target="twin", pace=None)
+    with TemporaryDirectory() as out, lab:
+        protocol = find_protocol("solid_state_synthesis")
+        job = Job(lab, protocol, {}, Path(out) / "job")
+        job.check()
+        with pytest.raises(InterlockError, match=r"weighs \+0\.1000 g more"):
+            job.run(float)

@@ -144,12 +144,11 @@ def _candidate(text: str) -> Phase:
     """Return the structure in the file *text*, or the bundled one of that name."""
     from ppu_protocols.analysis.cif import (  # noqa: PLC0415 # slow import
         load_phase,
-        phase_library,
         read_cif,
     )
 
-    if not Path(text).exists() and text in phase_library():
-        return load_phase(text)
+    if not Path(text).exists() and not text.endswith(".cif"):
+        return load_phase(text)  # or an error that lists the bundled ones
     return read_cif(text)
 
 

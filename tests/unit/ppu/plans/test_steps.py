@@ -234,5 +234,5 @@ def test_lab_names_what_it_lacks() -> None:
         lab.the(Balance, "scale")
     with pytest.raises(ConfigurationError, match="did you mean 'empty'"):
         lab.container("empti")
-    with pytest.raises(LimitError, match="no BaCO3 in stock; did you mean 'CaCO3'"):
+    with pytest.raises(LimitError, match="no BaCO3 in stock; in stock are CaCO3"):
         lab.stock_g("BaCO3")

@@ -263,3 +263,44 @@ def test_lab_is_refused_when_a_device_cannot_be_made(
         open_lab(str(path), only=("balance",)),
     ):
         pass
+
+
+def test_lab_runs_a_protocol_and_gives_its_documents_when_asked_from_python(
+    small_lab: Path, tmp_path: Path
+) -> None:
+    """From Python a protocol leaves what the command leaves, named as the protocol."""
+    seen: list[tuple[str, dict[str, Any]]] = []
+    with open_lab(str(small_lab)) as lab:
+        token = lab.subscribe(lambda name, document: seen.append((name, document)))
+        result = lab.run_protocol(
+            "fire_sample",
+            tmp_path / "out",
+            temperature_degc=200.0,
+            ramp_degc_per_min=10.0,
+            hold_s=600.0,
+            cool_to_degc=150.0,
+        )
+        lab.unsubscribe(token)
+
+    assert seen[0][0] == "start"
+    assert seen[0][1]["plan_name"] == "fire_sample"
+    assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
+    assert (tmp_path / "out" / "report.html").exists()
+    actual = result["parameters_actual"]
+    assert actual["temperature_degc"] == pytest.approx(200.0, abs=15.0)
+    assert actual["highest_temperature_degc"] >= actual["temperature_degc"]
+
+
+def test_documents_name_the_plan_when_it_is_the_user_s_own(small_lab: Path) -> None:
+    """What a plan is wrapped in does not show in its documents."""
+    seen: list[dict[str, Any]] = []
+
+    def look_around() -> MsgGenerator[None]:
+        yield from bps.open_run()
+        yield from bps.close_run()
+
+    with open_lab(str(small_lab)) as lab:
+        lab.subscribe(lambda _, document: seen.append(document))
+        lab.run(look_around())
+
+    assert seen[0]["plan_name"] == "look_around"
