@@ -280,13 +280,13 @@ class LabTimeLoop(asyncio.SelectorEventLoop):
         """
         if self.pace is not None:
             return inner.select(None if timeout is None else timeout / self.pace)
-        events = inner.select(0)
-        if events:
-            return events
         if self.n_owing > 0:
             events = inner.select(_WATCHDOG_WALL_S)
             if not events:
                 self._report_stuck_debts()
+            return events
+        events = inner.select(0)
+        if events:
             return events
         if self._holds or self._n_active == 0 or timeout is None:
             return inner.select(None)

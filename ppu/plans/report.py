@@ -379,7 +379,7 @@ section {{
   pointer-events: none; overflow: hidden;
 }}
 figure {{ margin: 0 0 1rem; overflow-x: auto; }}
-figure svg {{ width: 100%; min-width: 36rem; height: auto; display: block; }}
+figure svg {{ width: 100%; min-width: 30rem; height: auto; display: block; }}
 figcaption {{ position: sticky; left: 0; }}
 figure text {{ font-family: system-ui, sans-serif !important; }}
 .scroll {{ overflow-x: auto; }}
