@@ -28,6 +28,10 @@ class NoticeStream(io.TextIOBase):
                 sys.stderr.flush()
             except OSError:
                 _let_nobody_listen()
+            except RuntimeError:
+                # A signal's handler speaks while this thread is amid another line.
+                with contextlib.suppress(OSError):
+                    os.write(2, text.encode("utf-8", "replace"))
         return len(text)
 
 

@@ -193,8 +193,8 @@ class OpenLab(Mapping[str, Any]):
 
         def stop(number: signal.Signals) -> None:
             if not stopped_by:
-                tell(f"{number.name}: stopping; wait for the last lines")
                 stopped_by.append(f"stopped by {number.name}")
+                tell(f"{number.name}: stopping; wait for the last lines")
                 self.host.abort(stopped_by[0])
 
         def unless_stopped() -> MsgGenerator[Any]:

@@ -39,3 +39,22 @@ def test_notice_is_dropped_when_nobody_can_read_it(
     with monkeypatch.context() as patch:
         patch.setattr("sys.stderr", stream)
         tell("the furnace is hot")
+
+
+class Busy(io.StringIO):
+    """A stream that this thread is writing to already."""
+
+    def write(self, text: str) -> int:
+        """Fail as a buffered writer does."""
+        raise RuntimeError("reentrant call")
+
+
+def test_notice_comes_through_when_a_signal_interrupts_another(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A handler that speaks while its thread is amid a line is heard all the same."""
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", Busy())
+        tell("stopping")
+
+    assert capfd.readouterr().err == "stopping\n"
