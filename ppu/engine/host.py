@@ -245,6 +245,7 @@ class Host:
 
     @property
     def _reason(self) -> str | None:
+        """Why the plan was aborted; another thread sets it while the plan runs."""
         return self._abort_reason
 
     def abort(self, reason: str) -> None:

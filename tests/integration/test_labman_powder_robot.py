@@ -1,8 +1,7 @@
 """The powder robot's driver against the simulated robot, over HTTP on loopback."""
 
 import asyncio
-import gc
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import aiohttp
@@ -18,7 +17,6 @@ from ppu.core.errors import (
     ReplyTimeout,
 )
 from ppu.core.labfile import LabFile
-from ppu.core.labtime import LabTimeLoop
 from ppu.transports.http import HttpConnection
 from ppu_drivers.labman_powder_robot import (
     LabmanPowderRobot,
@@ -144,25 +142,11 @@ class Bench:
 
 Scenario = Callable[[Bench], Awaitable[None]]
 Run = Callable[..., Bench]
+Play = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 @pytest.fixture
-def loop() -> Iterator[LabTimeLoop]:
-    """A jumping loop; its debts are settled at the end."""
-    loop = LabTimeLoop(None)
-    yield loop
-    owing = loop.n_owing
-    tasks = asyncio.all_tasks(loop)
-    loop.close()
-    gc.collect()
-
-    assert owing == 0
-    assert loop.faults == []
-    assert tasks == set()
-
-
-@pytest.fixture
-def run(loop: LabTimeLoop) -> Run:
+def run(play: Play) -> Run:
     """Runs a scenario on a connected bench."""
 
     def run(
@@ -174,7 +158,7 @@ def run(loop: LabTimeLoop) -> Run:
     ) -> Bench:
         bench = Bench(lab or lab_file(), seed)
 
-        async def play() -> None:
+        async def play_on_bench() -> None:
             await bench.start()
             try:
                 if connects:
@@ -183,8 +167,7 @@ def run(loop: LabTimeLoop) -> Run:
             finally:
                 await bench.stop()
 
-        with loop.active():
-            loop.run_until_complete(play())
+        play(play_on_bench())
         return bench
 
     return run

@@ -1,8 +1,7 @@
 """The diffractometer's driver against the simulated one, over TCP on loopback."""
 
 import asyncio
-import gc
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -117,25 +116,11 @@ class Bench:
 
 Scenario = Callable[[Bench], Awaitable[None]]
 Run = Callable[..., Bench]
+Play = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 @pytest.fixture
-def loop() -> Iterator[LabTimeLoop]:
-    """A jumping loop; its debts are settled at the end."""
-    loop = LabTimeLoop(None)
-    yield loop
-    owing = loop.n_owing
-    tasks = asyncio.all_tasks(loop)
-    loop.close()
-    gc.collect()
-
-    assert owing == 0
-    assert loop.faults == []
-    assert tasks == set()
-
-
-@pytest.fixture
-def run(loop: LabTimeLoop) -> Run:
+def run(play: Play) -> Run:
     """Runs a scenario on a connected bench."""
 
     def run(
@@ -147,7 +132,7 @@ def run(loop: LabTimeLoop) -> Run:
     ) -> Bench:
         bench = Bench(lab or lab_file(), seed)
 
-        async def play() -> None:
+        async def play_on_bench() -> None:
             await bench.start()
             try:
                 if connects:
@@ -156,8 +141,7 @@ def run(loop: LabTimeLoop) -> Run:
             finally:
                 await bench.stop()
 
-        with loop.active():
-            loop.run_until_complete(play())
+        play(play_on_bench())
         return bench
 
     return run

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from ppu_simulators.physics.constants import GAS_CONSTANT
-from ppu_simulators.physics.kinetics import D4, F1, R2, RateLaw
+from ppu_simulators.physics.kinetics import D4, F1, R2, RateLaw, arrhenius
 from ppu_simulators.physics.matter import phase_named
 
 if TYPE_CHECKING:
@@ -125,9 +125,7 @@ class Reaction:
         self, matter: Matter, temperature_kelvin: float, atmosphere: Atmosphere = AIR
     ) -> float:
         """Return k of the core's rate law for *matter* [1/s]; 0 if it cannot run."""
-        k = self.k0 * math.exp(
-            -self.activation_energy / (GAS_CONSTANT * temperature_kelvin)
-        )
+        k = arrhenius(self.k0, self.activation_energy, temperature_kelvin)
         exponent = self.law.radius_exponent
         if exponent:
             size = self.reference_radius_um / matter.radii_um[self.core]
