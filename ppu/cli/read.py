@@ -86,7 +86,7 @@ def _signals(lab: OpenLab, device: str, signal: str) -> list[tuple[str, str]]:
     """Return the names of the signals to read."""
     names = []
     for name in lab:
-        signals = lab[name].signals()
+        signals = lab.devices[name].signal_names()
         if signal and signal not in signals:
             raise ConfigurationError(
                 f"{device} has no signal '{signal}'; {nearest(signal, signals)}"
@@ -97,19 +97,17 @@ def _signals(lab: OpenLab, device: str, signal: str) -> list[tuple[str, str]]:
 
 def _read_one(lab: OpenLab, device: str, signal: str) -> dict[str, Any]:
     """Return one reading; what cannot be read says why."""
-    found = lab[device].signals()[signal]
     described: dict[str, Any] = {"device": device, "signal": signal}
     try:
         reading = lab.read(device, signal)
     except PPUError as exc:
         return {**described, "value": None, "quality": "invalid", "message": str(exc)}
-    backend = found._connector.backend
     age = lab.host.loop.stamp() - reading["timestamp"]
     value = reading["value"]
     return {
         **described,
         "value": getattr(value, "value", value),
-        "units": backend.address.units or "",
+        "units": lab.devices[device].units_of(signal),
         "quality": reading["quality"],
         "age_s": age,
         "message": reading.get("message", ""),

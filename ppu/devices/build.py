@@ -8,26 +8,28 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ppu.core.capabilities import CAPABILITIES
 from ppu.core.errors import ConfigurationError, nearest
 from ppu.core.labfile import DeviceEntry, Fault, LabFile, describe_faults, lab_error
 from ppu.core.registry import load_object
-from ppu.devices.instrument import Instrument
+from ppu.devices.classic import classic_driver, is_classic
+from ppu.devices.instrument import Instrument, LabDevice
 
 __all__ = ["build_devices", "check_devices", "driver_class"]
 
 
-def driver_class(name: str, entry: DeviceEntry) -> type[Instrument]:
+def driver_class(name: str, entry: DeviceEntry) -> type[LabDevice]:
     """Return the driver class of a device.
 
     Raises:
         ConfigurationError: If there is no such class or it is no driver.
     """
     driver = load_object(entry.driver, f"devices.{name}.driver")
+    if is_classic(driver):
+        return classic_driver(driver)
     if not (isinstance(driver, type) and issubclass(driver, Instrument)):
         raise ConfigurationError(
             f"devices.{name}.driver: '{entry.driver}' is no driver (not a subclass of "
-            "ppu.devices.instrument.Instrument)"
+            "ppu.devices.instrument.Instrument, nor of classic ophyd's OphydObject)"
         )
     return driver
 
@@ -37,7 +39,7 @@ def build_devices(
     path: Path,
     connections: Mapping[str, Mapping[str, Any]] | None = None,
     only: tuple[str, ...] = (),
-) -> dict[str, Instrument]:
+) -> dict[str, LabDevice]:
     """Return the devices of *lab*, not yet connected.
 
     Args:
@@ -49,7 +51,7 @@ def build_devices(
     Raises:
         ConfigurationError: With every fault and its line.
     """
-    devices: dict[str, Instrument] = {}
+    devices: dict[str, LabDevice] = {}
     faults: list[Fault] = []
     for name, entry in lab.devices.items():
         if only and name not in only:
@@ -65,7 +67,7 @@ def build_devices(
         _check_consistency(driver, name, parts, faults)
         if connection is None or None in parts or faults:
             continue
-        make: Callable[..., Instrument] = driver  # each driver has its own models
+        make: Callable[..., LabDevice] = driver  # each driver has its own models
         devices[name] = make(name, entry, connection, *parts)
     if faults:
         raise lab_error(path, faults)
@@ -102,7 +104,7 @@ def check_devices(lab: LabFile, path: Path) -> None:
 
 
 def _check_consistency(
-    driver: type[Instrument],
+    driver: type[LabDevice],
     name: str,
     parts: list[BaseModel | None],
     faults: list[Fault],
@@ -131,7 +133,7 @@ def _fill(
 
 
 def _connect(
-    driver: type[Instrument],
+    driver: type[LabDevice],
     name: str,
     hardware: Mapping[str, Any] | None,
     faults: list[Fault],
@@ -169,7 +171,7 @@ def _transport_of(model: type[BaseModel]) -> str:
 
 
 def _check_entry(
-    driver: type[Instrument], name: str, entry: DeviceEntry, faults: list[Fault]
+    driver: type[LabDevice], name: str, entry: DeviceEntry, faults: list[Fault]
 ) -> None:
     """Note what the entry promises and the driver cannot keep."""
     if entry.on_abort is not None and entry.on_abort not in driver.abort_states:
@@ -181,11 +183,14 @@ def _check_entry(
                 f"{driver.__name__}; {hint}",
             )
         )
-    faults.extend(
-        (
-            ("devices", name, "provides"),
-            f"devices.{name}.provides: {driver.__name__} does not provide {capability}",
-        )
-        for capability in entry.provides
-        if CAPABILITIES[capability] not in driver.__mro__
-    )
+    for capability in entry.provides:
+        missing = driver.missing_for(capability)
+        if missing:
+            lacks = "" if missing == [capability] else f" (no {', '.join(missing)})"
+            faults.append(
+                (
+                    ("devices", name, "provides"),
+                    f"devices.{name}.provides: {driver.__name__} does not provide "
+                    f"{capability}{lacks}",
+                )
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,14 +11,29 @@ from typing import Any, ClassVar
 from bluesky.protocols import Reading
 from ophyd_async.core import SignalR, StandardReadable
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import override
 
+from ppu.core.capabilities import CAPABILITIES
 from ppu.core.errors import ConnectError, InternalError
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
-from ppu.devices.signals import InvalidReading, Quality, WireConnector, quality_of
+from ppu.devices.signals import (
+    Address,
+    InvalidReading,
+    Quality,
+    WireConnector,
+    quality_of,
+)
 from ppu.transports.link import Link, LinkStatistics
 
-__all__ = ["DriverFacts", "Identity", "Instrument", "NoLimits", "NoSettings"]
+__all__ = [
+    "DriverFacts",
+    "Identity",
+    "Instrument",
+    "LabDevice",
+    "NoLimits",
+    "NoSettings",
+]
 
 
 @dataclass(frozen=True)
@@ -66,7 +81,93 @@ class NoLimits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Instrument(StandardReadable):
+class LabDevice(ABC):
+    """What an open lab does with a device, whoever made its class."""
+
+    facts: ClassVar[DriverFacts]
+    connections: ClassVar[tuple[type[BaseModel], ...]]
+    settings_model: ClassVar[type[BaseModel]] = NoSettings
+    limits_model: ClassVar[type[BaseModel]] = NoLimits
+    abort_states: ClassVar[Mapping[str, str]] = {}
+    """What ``on_abort`` may name in a lab file, and what it does."""
+    heats: ClassVar[bool] = False
+    """Whether it can make something dangerously hot."""
+
+    plan_device: Any
+    """What plans get."""
+    expected_nonce: str | None
+    """What it must answer as its identity, on a simulated bench."""
+
+    @classmethod
+    @abstractmethod
+    def inconsistencies(cls, settings: Any, limits: Any) -> list[str]:
+        """Return what settings and limits of a lab file contradict in each other.
+
+        Args:
+            settings: The driver's settings.
+            limits: The driver's limits.
+        """
+
+    @classmethod
+    @abstractmethod
+    def missing_for(cls, capability: str) -> list[str]:
+        """Return what it lacks to provide *capability*."""
+
+    @abstractmethod
+    async def connect_link(self) -> None:
+        """Reach the instrument, check who answers, and make the signals ready.
+
+        Raises:
+            ConnectError: If the instrument cannot be reached or is a stranger.
+        """
+
+    @abstractmethod
+    async def disconnect(self) -> None:
+        """Let the instrument go."""
+
+    @abstractmethod
+    async def check_idle(self) -> None:
+        """Refuse to begin a job while the instrument does something else.
+
+        Raises:
+            InterlockError: If it is busy with what this program did not start.
+        """
+
+    @abstractmethod
+    def signal_names(self) -> list[str]:
+        """Return the names of what can be read."""
+
+    @abstractmethod
+    def units_of(self, name: str) -> str:
+        """Return the unit of one signal, nothing if it has none."""
+
+    @abstractmethod
+    async def read_signal(self, name: str) -> Reading[Any]:
+        """Return the present reading of one signal, whatever its quality."""
+
+    @abstractmethod
+    def quality(self, reading: Reading[Any]) -> Quality:
+        """Return whether *reading* may be acted upon now."""
+
+    @abstractmethod
+    async def go_to_abort_state(self) -> str:
+        """Go to the state that the lab file declares for an aborted plan.
+
+        Returns:
+            What was done and seen, for a person: the state is verified by reading
+            it back.
+
+        Raises:
+            TransportError: If the instrument could not be reached.
+            InstrumentError: If it did not take the state.
+        """
+
+    @abstractmethod
+    async def hot_parts(self) -> str:
+        """Return a sentence on what is still dangerous to touch, or nothing."""
+
+
+class Instrument(StandardReadable, LabDevice):
     """Base of all drivers.
 
     A driver states its facts, the models of its settings and limits and the
@@ -80,35 +181,28 @@ class Instrument(StandardReadable):
         link: The path below the client.
     """
 
-    facts: ClassVar[DriverFacts]
-    connections: ClassVar[tuple[type[BaseModel], ...]]
-    settings_model: ClassVar[type[BaseModel]] = NoSettings
-    limits_model: ClassVar[type[BaseModel]] = NoLimits
-    abort_states: ClassVar[Mapping[str, str]] = {}
-    """What ``on_abort`` may name in a lab file, and what it does."""
-    heats: ClassVar[bool] = False
-    """Whether it can make something dangerously hot."""
     stale_after_s: ClassVar[float] = 60.0
 
     def __init__(self, name: str, entry: DeviceEntry, client: Any, link: Link) -> None:
         self.entry = entry
         self.link = link
         self.identity: Identity | None = None
-        self.expected_nonce: str | None = None
+        self.expected_nonce = None
+        self.plan_device = self
         link.identify = self._check_identity
         super().__init__(name=name, connector=WireConnector(client))
         self.set_name(name, child_name_separator="_")
 
+    @override
     @classmethod
     def inconsistencies(cls, settings: Any, limits: Any) -> list[str]:
-        """Return what settings and limits of a lab file contradict in each other.
-
-        Args:
-            settings: The driver's settings.
-            limits: The driver's limits.
-        """
         del settings, limits
         return []
+
+    @override
+    @classmethod
+    def missing_for(cls, capability: str) -> list[str]:
+        return [] if CAPABILITIES[capability] in cls.__mro__ else [capability]
 
     # -- identity ------------------------------------------------------------------
 
@@ -146,17 +240,13 @@ class Instrument(StandardReadable):
             )
         self.identity = identity
 
+    @override
     async def connect_link(self) -> None:
-        """Open the link, check who answers, and make the signals ready.
-
-        Raises:
-            ConnectError: If the instrument cannot be reached or is a stranger.
-        """
         await self.link.open()
         await self.connect()
 
+    @override
     async def disconnect(self) -> None:
-        """Close the link."""
         await self.link.close()
 
     # -- readings ------------------------------------------------------------------
@@ -167,8 +257,18 @@ class Instrument(StandardReadable):
             name: child for name, child in self.children() if isinstance(child, SignalR)
         }
 
+    @override
+    def signal_names(self) -> list[str]:
+        return list(self.signals())
+
+    @override
+    def units_of(self, name: str) -> str:
+        backend = self.signals()[name]._connector.backend
+        address: Address[Any] = backend.address  # type: ignore[attr-defined]  # ours
+        return address.units or ""
+
+    @override
     async def read_signal(self, name: str) -> Reading[Any]:
-        """Return the present reading of one signal, whatever its quality."""
         signal = self.signals()[name]
         try:
             readings: dict[str, Reading[Any]] = await signal.read()
@@ -181,40 +281,28 @@ class Instrument(StandardReadable):
             )
         return next(iter(readings.values()))
 
+    @override
     def quality(self, reading: Reading[Any]) -> Quality:
-        """Return whether *reading* may be acted upon now."""
         return quality_of(reading, running_loop().stamp(), self.stale_after_s)
 
     def statistics(self) -> LinkStatistics:
         """Return the counters of the link."""
         return self.link.statistics()
 
+    @override
     async def check_idle(self) -> None:
-        """Refuse to begin a job while the instrument does something else.
-
-        Raises:
-            InterlockError: If it is busy with what this program did not start.
-        """
+        pass
 
     # -- stopping ------------------------------------------------------------------
 
+    @override
     async def go_to_abort_state(self) -> str:
-        """Go to the state that the lab file declares for an aborted plan.
-
-        Returns:
-            What was done and seen, for a person: the state is verified by reading
-            it back.
-
-        Raises:
-            TransportError: If the instrument could not be reached.
-            InstrumentError: If it did not take the state.
-        """
         if self.entry.on_abort is not None:
             raise InternalError(
                 f"{type(self).__name__} declares abort states but does not go there"
             )
         return ""
 
+    @override
     async def hot_parts(self) -> str:
-        """Return a sentence on what is still dangerous to touch, or nothing."""
         return ""

@@ -18,7 +18,7 @@ from ppu.core.notices import tell
 from ppu.core.registry import find_lab
 from ppu.core.stopping import on_stop_signal
 from ppu.devices.build import build_devices, driver_class
-from ppu.devices.instrument import Instrument
+from ppu.devices.instrument import LabDevice
 from ppu.engine.host import Host
 from ppu.plans.lab import Lab
 from ppu.store.journal import Journal
@@ -72,7 +72,7 @@ class OpenLab(Mapping[str, Any]):
             self.bench = Bench(file, path, self.seed, only=only)
         self.is_simulated = target == "twin" or file.simulated_bench is not None
         self.host = Host(_make_loop(file, target, pace))
-        self.devices: dict[str, Instrument] = {}
+        self.devices: dict[str, LabDevice] = {}
 
     # -- opening and closing ---------------------------------------------------------
 
@@ -150,12 +150,12 @@ class OpenLab(Mapping[str, Any]):
     # -- using -----------------------------------------------------------------------
 
     def __getitem__(self, name: str) -> Any:
-        return self.devices[name]
+        return self.devices[name].plan_device
 
     def __getattr__(self, name: str) -> Any:
         devices = self.__dict__.get("devices", {})
         if name in devices:
-            return devices[name]
+            return devices[name].plan_device
         raise AttributeError(
             f"lab {self.file.lab} has no device '{name}'; it has "
             f"{', '.join(devices) or 'none connected'}"
@@ -170,7 +170,8 @@ class OpenLab(Mapping[str, Any]):
     def view(self) -> Lab:
         """Return the lab as a protocol sees it."""
         flush_s = _FLUSH_HARDWARE_S if self.target == "hardware" else _FLUSH_TWIN_S
-        return Lab(self.file, self.devices, flush_s)
+        devices = {name: device.plan_device for name, device in self.devices.items()}
+        return Lab(self.file, devices, flush_s)
 
     def run(self, plan: Any, journal: Journal | None = None) -> Any:
         """Run any Bluesky plan on this lab and return what it returns.
