@@ -128,7 +128,12 @@ class ClassicInstrument(LabDevice):
                 f"devices.{name}: {self.device_class.__name__} cannot be made with "
                 f"prefix and settings of the lab file: {exc}"
             ) from exc
-        self.plan_device: Any = self.device_class(*arguments, name=name, **keywords)
+        self._device: Any = self.device_class(*arguments, name=name, **keywords)
+
+    @property
+    def plan_device(self) -> Any:
+        """The ophyd object."""
+        return self._device
 
     @property
     def name(self) -> str:
@@ -152,7 +157,7 @@ class ClassicInstrument(LabDevice):
         Raises:
             ConnectError: If it is not in time.
         """
-        wait = getattr(self.plan_device, "wait_for_connection", None)
+        wait = getattr(self._device, "wait_for_connection", None)
         if wait is None:
             return
         try:
@@ -163,7 +168,7 @@ class ClassicInstrument(LabDevice):
 
     async def disconnect(self) -> None:
         """Give the device up."""
-        self.plan_device.destroy()
+        self._device.destroy()
 
     async def check_idle(self) -> None:
         """Do nothing: ophyd knows no way to ask."""
@@ -171,19 +176,19 @@ class ClassicInstrument(LabDevice):
     def signal_names(self) -> list[str]:
         """Return the names of what can be read."""
         prefix = f"{self.name}_"
-        return [key.removeprefix(prefix) for key in self.plan_device.describe()]
+        return [key.removeprefix(prefix) for key in self._device.describe()]
 
     def units_of(self, name: str) -> str:
         """Return the unit of one signal, nothing if it has none."""
-        key = self._key(name, self.plan_device.describe())
-        return str(self.plan_device.describe()[key].get("units") or "")
+        key = self._key(name, self._device.describe())
+        return str(self._device.describe()[key].get("units") or "")
 
     def _key(self, name: str, keys: Mapping[str, Any]) -> str:
         return name if name in keys else f"{self.name}_{name}"
 
     async def read_signal(self, name: str) -> Reading[Any]:
         """Return the present reading of one signal."""
-        readings = await asyncio.to_thread(self.plan_device.read)
+        readings = await asyncio.to_thread(self._device.read)
         reading: Reading[Any] = readings[self._key(name, readings)]
         return reading
 
@@ -197,7 +202,7 @@ class ClassicInstrument(LabDevice):
         Raises:
             InstrumentError: If the device does not stop.
         """
-        stop = getattr(self.plan_device, "stop", None)
+        stop = getattr(self._device, "stop", None)
         if stop is None or self.entry.on_abort is None:
             return ""
         try:

@@ -93,10 +93,13 @@ class LabDevice(ABC):
     heats: ClassVar[bool] = False
     """Whether it can make something dangerously hot."""
 
-    plan_device: Any
-    """What plans get."""
     expected_nonce: str | None
     """What it must answer as its identity, on a simulated bench."""
+
+    @property
+    @abstractmethod
+    def plan_device(self) -> Any:
+        """What plans get."""
 
     @classmethod
     @abstractmethod
@@ -188,7 +191,6 @@ class Instrument(StandardReadable, LabDevice):
         self.link = link
         self.identity: Identity | None = None
         self.expected_nonce = None
-        self.plan_device = self
         link.identify = self._check_identity
         super().__init__(name=name, connector=WireConnector(client))
         self.set_name(name, child_name_separator="_")
@@ -203,6 +205,11 @@ class Instrument(StandardReadable, LabDevice):
     @classmethod
     def missing_for(cls, capability: str) -> list[str]:
         return [] if CAPABILITIES[capability] in cls.__mro__ else [capability]
+
+    @property
+    @override
+    def plan_device(self) -> Any:
+        return self
 
     # -- identity ------------------------------------------------------------------
 
