@@ -132,8 +132,8 @@ class Phase:
         return molar_mass(self.formula)
 
 
-# Densities of TiO2, BaTiO3, CaCO3, CaO, BaCO3 follow from the cells in the phase
-# library; the others are handbook values from memory. See docs/reference.
+# Densities of phases with a structure follow from the cells in the phase library; the
+# others are handbook values from memory. See docs/reference.
 PHASES: Final[dict[str, Phase]] = {
     phase.name: phase
     for phase in (
@@ -144,9 +144,18 @@ PHASES: Final[dict[str, Phase]] = {
         Phase("Ba2TiO4", "Ba2TiO4", 5.20),
         Phase("CaCO3", "CaCO3", 2.71, radius_um=5.0),
         Phase("CaO", "CaO", 3.35, radius_um=5.0),
-        Phase("Li2CO3", "Li2CO3", 2.11, melting_kelvin=1005.0),
-        Phase("CuO", "CuO", 6.5, melting_kelvin=1500.0),
-        Phase("Y2O3", "Y2O3", 5.03),
+        Phase("Li2CO3", "Li2CO3", 2.10, melting_kelvin=1005.0),
+        Phase("Co3O4", "Co3O4", 6.06),
+        Phase("CoO", "CoO", 6.43),
+        Phase("LiCoO2", "LiCoO2", 5.05),
+        Phase("Y2O3", "Y2O3", 5.04),
+        Phase("CuO", "CuO", 6.52, melting_kelvin=1500.0),
+        Phase("Cu2O", "Cu2O", 6.11),
+        Phase("BaCuO2", "BaCuO2", 5.70),
+        Phase("Y2Cu2O5", "Y2Cu2O5", 5.43),
+        Phase("Y2BaCuO5", "Y2BaCuO5", 6.20),
+        Phase("YBa2Cu3O6", "YBa2Cu3O6", 6.14, melting_kelvin=1288.15),
+        Phase("YBa2Cu3O7", "YBa2Cu3O7", 6.39, melting_kelvin=1288.15),
         Phase("ZnO", "ZnO", 5.68),
         Phase("SiO2", "SiO2", 2.65),
         Phase("Al2O3", "Al2O3", 3.98),
@@ -154,6 +163,15 @@ PHASES: Final[dict[str, Phase]] = {
     )
 }
 _UNKNOWN_DENSITY = 4.0
+
+EUTECTICS: Final[tuple[tuple[float, tuple[str, ...]], ...]] = (
+    (1198.15, ("BaCuO2", "CuO")),
+)
+"""Temperature [kelvin] at which phases in contact melt together.
+
+YBa2Cu3O6+x + BaCuO2 + CuO melt at about 925 degC: "Oxidation/reduction melting
+equilibria in the system BaO-1/2 Y2O3-CuOx II", Adv. X-Ray Anal. (1991), abstract.
+"""
 
 
 @cache
@@ -170,6 +188,24 @@ def phase_named(name: str) -> Phase:
     formula = name.split("-", 1)[0]
     parse_formula(formula)
     return Phase(name, formula, _UNKNOWN_DENSITY)
+
+
+CAKING_FRACTION: Final = 0.05
+"""Mass fraction that must melt to turn a powder into a cake (our choice)."""
+
+CAKE_RADIUS_UM: Final = 10.0
+"""Least particle radius in what has been molten (our choice)."""
+
+
+@cache
+def _melts() -> tuple[tuple[float, tuple[str, ...]], ...]:
+    """Return what melts, lowest temperature [kelvin] first."""
+    single = [
+        (phase.melting_kelvin, (phase.name,))
+        for phase in PHASES.values()
+        if phase.melting_kelvin is not None
+    ]
+    return tuple(sorted([*single, *EUTECTICS]))
 
 
 LOOSE_PACKING: Final = 0.25
@@ -199,7 +235,8 @@ class Matter:
         gas: Gas given off so far [mol]; negative where more was taken up.
         loose_densities: Loose bulk density where it is known [g/mL].
         max_temperature_kelvin: Highest temperature this portion has seen.
-        is_melted: Whether a part has been molten, so that it sits caked.
+        melted: What has been molten, such as ``Li2CO3`` or ``BaCuO2 + CuO``, so that
+            the portion sits caked; None for a loose powder.
     """
 
     amounts: dict[str, float] = field(default_factory=dict)
@@ -210,7 +247,7 @@ class Matter:
     gas: dict[str, float] = field(default_factory=dict)
     loose_densities: dict[str, float] = field(default_factory=dict)
     max_temperature_kelvin: float = 0.0
-    is_melted: bool = False
+    melted: str | None = None
 
     @classmethod
     def of(
@@ -275,6 +312,28 @@ class Matter:
         )
         return 24.94 * atoms
 
+    def melt_at(self, temperature_kelvin: float) -> None:
+        """Turn into a cake of coarse grains if enough of it melts.
+
+        Nothing happens to what is a cake already.
+        """
+        if self.melted is not None:
+            return
+        for melting_kelvin, phases in _melts():
+            if temperature_kelvin < melting_kelvin:
+                return
+            # Nearly always one of them is absent: look before weighing.
+            if any(self.amounts.get(name, 0.0) <= 0.0 for name in phases):
+                continue
+            # What melts together does so in about equal masses (our choice).
+            masses = self.masses_g()
+            melt_g = len(phases) * min(masses[name] for name in phases)
+            if melt_g >= CAKING_FRACTION * self.mass_g:
+                self.melted = " + ".join(phases)
+                for name, radius in self.radii_um.items():
+                    self.radii_um[name] = max(radius, CAKE_RADIUS_UM)
+                return
+
     def masses_g(self) -> dict[str, float]:
         """Return the mass of each phase that is there [g]."""
         return {
@@ -315,7 +374,7 @@ class Matter:
             dict(self.gas),
             dict(self.loose_densities),
             self.max_temperature_kelvin,
-            self.is_melted,
+            self.melted,
         )
 
     def split(self, fraction: float) -> tuple[Matter, Matter]:
@@ -389,7 +448,7 @@ def merge(portions: Iterable[Matter]) -> Matter:
         for name, amount in part.gas.items():
             merged.gas[name] = merged.gas.get(name, 0.0) + amount
         merged.loose_densities.update(part.loose_densities)
-        merged.is_melted = merged.is_melted or part.is_melted
+        merged.melted = merged.melted or part.melted
         merged.max_temperature_kelvin = max(
             merged.max_temperature_kelvin, part.max_temperature_kelvin
         )

@@ -34,7 +34,7 @@ class MillParameters:
     milling_time_s: float = 200.0
     mixing_time_s: float = 200.0
     recovery: float = 0.98
-    caked_recovery: float = 0.6
+    caked_recovery: float = 0.4
     recovery_spread: float = 0.01
 
     def __post_init__(self) -> None:
@@ -46,6 +46,9 @@ class MillParameters:
             if getattr(self, name) + self.recovery_spread > 1.0:
                 raise ValueError(f"{name} plus its spread must be <= 1")
 
+
+_TIMES_TO_LOOSEN: Final = 3.0
+"""Time constants of grinding after which a cake is powder again (our choice)."""
 
 MIXING_ROBOT: Final = MillParameters()
 """A dual-asymmetric or ball mixer with grinding media."""
@@ -63,8 +66,8 @@ def mill(matter: Matter, duration: float, parameters: MillParameters) -> None:
     """Grind *matter* in place for *duration* [s].
 
     Reacted shells are broken open at the pace of the size reduction, so grinding
-    between two firings speeds up the second. Caked powder is loose again after one
-    time constant.
+    between two firings speeds up the second. Powder that was molten sits as a cake and
+    is loose again after three time constants.
 
     Raises:
         ValueError: If *duration* is negative.
@@ -85,14 +88,15 @@ def mill(matter: Matter, duration: float, parameters: MillParameters) -> None:
         -duration / parameters.mixing_time_s
     )
     matter.tapped = 0.0
-    if duration >= parameters.milling_time_s:
-        matter.is_melted = False
+    if duration >= _TIMES_TO_LOOSEN * parameters.milling_time_s:
+        matter.melted = None
 
 
 def recover(
     matter: Matter, parameters: MillParameters, rng: np.random.Generator
 ) -> tuple[Matter, Matter]:
     """Return the powder got out of a vessel and what stays on its walls."""
-    mean = parameters.caked_recovery if matter.is_melted else parameters.recovery
+    loose = matter.melted is None
+    mean = parameters.recovery if loose else parameters.caked_recovery
     spread = parameters.recovery_spread
     return matter.split(mean + spread * float(rng.uniform(-1.0, 1.0)))

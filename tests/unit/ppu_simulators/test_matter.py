@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from ppu_simulators.physics.matter import (
     ATOMIC_WEIGHTS,
+    CAKE_RADIUS_UM,
     PHASES,
     Matter,
     element_fraction_in,
@@ -145,12 +146,45 @@ def test_mixedness_is_zero_for_different_powders_and_kept_for_equal_ones() -> No
 def test_merge_averages_radii_and_keeps_the_worst_history() -> None:
     """A melted or hot portion marks the whole; radii average by amount."""
     hot = Matter.of("ZnO", 3.0, radius_um=2.0)
-    hot.is_melted, hot.max_temperature_kelvin = True, 1200.0
+    hot.melted, hot.max_temperature_kelvin = "Li2CO3", 1200.0
     merged = merge([Matter.of("ZnO", 1.0, radius_um=1.0), hot])
 
-    assert merged.is_melted
+    assert merged.melted == "Li2CO3"
     assert merged.max_temperature_kelvin == 1200.0
     assert merged.radii_um["ZnO"] == pytest.approx(1.75)
+
+
+def test_melting_makes_a_cake_of_coarse_grains_when_enough_melts() -> None:
+    """A carbonate that melts cakes the powder; a twentieth of it does not."""
+    rich, poor = (
+        merge([Matter.of("Li2CO3", mass), Matter.of("Co3O4", 1.0)])
+        for mass in (0.5, 0.04)
+    )
+    for matter in (rich, poor):
+        matter.melt_at(1006.0)
+
+    assert (rich.melted, poor.melted) == ("Li2CO3", None)
+    assert min(rich.radii_um.values()) == CAKE_RADIUS_UM
+    assert poor.radii_um["Co3O4"] == 1.0
+
+
+def test_melting_names_every_phase_of_a_eutectic_when_they_melt_together() -> None:
+    """BaCuO2 and CuO melt in contact below the melting point of either."""
+    both = merge([Matter.of("BaCuO2", 1.0), Matter.of("CuO", 1.0)])
+    alone = Matter.of("CuO", 1.0)
+    for matter in (both, alone):
+        matter.melt_at(1200.0)
+
+    assert (both.melted, alone.melted) == ("BaCuO2 + CuO", None)
+
+
+def test_melting_names_what_melted_first_when_heated_further() -> None:
+    """A cake stays the cake it is."""
+    matter = merge([Matter.of("Li2CO3", 1.0), Matter.of("CuO", 1.0)])
+    matter.melt_at(1006.0)
+    matter.melt_at(1600.0)
+
+    assert matter.melted == "Li2CO3"
 
 
 def test_volume_shrinks_when_tapped_and_uses_a_given_bulk_density() -> None:

@@ -236,6 +236,17 @@ def test_cif_is_read_or_refused_when_the_text_is_anything(text: str) -> None:
         ("TiO2-anatase", "TiO2", 3.89),
         ("CaCO3", "CaCO3", 2.71),
         ("CaO", "CaO", 3.35),
+        ("Li2CO3", "Li2CO3", 2.10),
+        ("Co3O4", "Co3O4", 6.06),
+        ("CoO", "CoO", 6.43),
+        ("LiCoO2", "LiCoO2", 5.05),
+        ("Y2O3", "Y2O3", 5.03),
+        ("CuO", "CuO", 6.51),
+        ("Cu2O", "Cu2O", 6.11),
+        ("Y2Cu2O5", "Y2Cu2O5", 5.44),
+        ("Y2BaCuO5", "BaY2CuO5", 6.20),
+        ("YBa2Cu3O6", "Ba2YCu3O6", 6.115),
+        ("YBa2Cu3O7", "Ba2YCu3O7", 6.41),
     ],
 )
 def test_library_phase_has_the_density_of_the_substance(
