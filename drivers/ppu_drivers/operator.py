@@ -141,6 +141,21 @@ class PersonAtTerminal(Instrument, Operator):
         """How hot a place may be from which a person takes a container [degC]."""
         return self.limits.container_degc[1]
 
+    def can_carry(self, origin: str, destination: str) -> bool:
+        """Return True: a person carries between any two places."""
+        del origin, destination
+        return True
+
+    @property
+    def container_station(self) -> str | None:
+        """Return None: a person handles powder wherever the container stands."""
+        return None
+
+    @property
+    def holder_station(self) -> str | None:
+        """Return None: a person mounts powder wherever the holder stands."""
+        return None
+
     @AsyncStatus.wrap
     async def set(self, value: Task) -> None:
         """Ask a person to do *value* and wait until it is done.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from bluesky.protocols import (
     EventPageCollectable,
@@ -25,18 +25,27 @@ __all__ = [
     "Balance",
     "Carry",
     "Diffractometer",
+    "Door",
+    "DoorState",
     "Dose",
     "DoseRequest",
     "FiringProfile",
     "FiringRecord",
     "Furnace",
+    "GasFlow",
+    "GasRequest",
     "Grind",
+    "GripRecord",
+    "Gripper",
     "MountPowder",
     "Operator",
     "PowderDoser",
+    "PowderStation",
+    "PowderTask",
     "ScanRequest",
     "Segment",
     "Task",
+    "Transporter",
 ]
 
 
@@ -56,6 +65,10 @@ class FiringProfile:
     segments: tuple[Segment, ...]
     cool_to_degc: float
     """The firing is complete when the chamber has cooled to this."""
+    atmosphere: str = "air"
+    """Gas in the chamber; anything but ``air`` needs a :class:`GasFlow`."""
+    gas_flow_ml_per_min: float = 0.0
+    """How much of that gas flows, from before the start until it has cooled."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +87,19 @@ class FiringRecord:
 
 
 @runtime_checkable
-class Furnace(Preparable, Flyable, EventPageCollectable, HasName, Protocol):
+class Furnace(
+    Preparable, Flyable, EventPageCollectable, Readable[Any], HasName, Protocol
+):
     """Heats what lies in its slots along a profile, then cools naturally.
 
     ``prepare`` takes a :class:`FiringProfile`, checks it against the limits of the
     lab file and of the controller, and loads it; ``kickoff`` starts it; ``complete``
     is done when the chamber has cooled. Samples are collected as event pages.
     """
+
+    @property
+    def temperature_key(self) -> str:
+        """Data key of the chamber's temperature [degC] in this device's readings."""
 
     @property
     def slots(self) -> tuple[str, ...]:
@@ -222,20 +241,130 @@ class MountPowder:
     holder: str
 
 
-Task = Carry | Grind | MountPowder
+PowderTask = Grind | MountPowder
+Task = Carry | PowderTask
 
 
 @runtime_checkable
-class Operator(Movable[Any], HasName, Protocol):
-    """A person: ``set`` takes a :data:`Task` and is done when the person says so."""
+class Transporter(Movable[Any], HasName, Protocol):
+    """Carries containers: ``set`` takes a :class:`Carry` and is done on arrival."""
 
     @property
     def max_container_degc(self) -> float:
-        """How hot a place may be from which a person takes a container [degC]."""
+        """How hot a place may be from which it takes a container [degC]."""
+
+    def can_carry(self, origin: str, destination: str) -> bool:
+        """Return whether it can carry from one location to the other."""
+
+
+@runtime_checkable
+class PowderStation(Movable[Any], HasName, Protocol):
+    """Grinds powders and mounts them: ``set`` takes a :data:`PowderTask`."""
+
+    @property
+    def container_station(self) -> str | None:
+        """Location where the container must stand, None if any will do."""
+
+    @property
+    def holder_station(self) -> str | None:
+        """Location where the specimen holder must stand, None if any will do."""
+
+
+@runtime_checkable
+class Operator(Transporter, PowderStation, Protocol):
+    """A person: ``set`` takes a :data:`Task` and is done when the person says so."""
+
+
+@dataclass(frozen=True)
+class GripRecord:
+    """What the fingers of a hand felt while it carried something."""
+
+    has_grasped: bool
+    """Whether they ever closed on something."""
+    has_dropped: bool
+    """Whether what they held slipped out of them."""
+    width_mm: float
+    """Opening at which they held it; the last opening if they held nothing [mm]."""
+
+
+@runtime_checkable
+class Gripper(Flyable, HasName, Protocol):
+    """The hand of a transporter, seen by itself.
+
+    ``kickoff`` begins to watch the fingers, ``complete`` ends that; then
+    :attr:`last_grip` says what they felt.
+    """
+
+    @property
+    def hand_of(self) -> str:
+        """Name of the transporter that it is the hand of."""
+
+    @property
+    def last_grip(self) -> GripRecord | None:
+        """What the last completed watch saw."""
+
+
+DoorState = Literal["open", "closed"]
+
+
+@runtime_checkable
+class Door(Movable[Any], HasName, Protocol):
+    """The door of a furnace: ``set`` takes a :data:`DoorState`, done when it is so."""
+
+    @property
+    def encloses(self) -> str:
+        """Name of the device whose locations lie behind it."""
+
+    @property
+    def max_open_degc(self) -> float:
+        """Chamber temperature up to which it may be opened [degC]."""
+
+
+@dataclass(frozen=True)
+class GasRequest:
+    """A gas and how much of it shall flow; nothing at a flow of 0."""
+
+    gas: str
+    flow_ml_per_min: float
+
+
+@runtime_checkable
+class GasFlow(Movable[Any], Flyable, Readable[Any], HasName, Protocol):
+    """Lets a gas flow: ``set`` takes a :class:`GasRequest`, done when it flows so.
+
+    ``kickoff`` begins to watch the flow; ``complete`` is done when the next ``set``
+    ends that, and fails as soon as the gas does not flow as asked.
+    """
+
+    @property
+    def supplies(self) -> str:
+        """Name of the device that the gas flows into."""
+
+    @property
+    def gases(self) -> tuple[str, ...]:
+        """Gases that are connected."""
+
+    def check_flow(self, request: GasRequest) -> None:
+        """Refuse what the lab or the controller does not allow; sends nothing.
+
+        Raises:
+            LimitError: With every fault.
+        """
 
 
 CAPABILITIES: dict[str, type] = {
     capability.__name__: capability
-    for capability in (Furnace, Balance, PowderDoser, Diffractometer, Operator)
+    for capability in (
+        Furnace,
+        GasFlow,
+        Balance,
+        PowderDoser,
+        Diffractometer,
+        Transporter,
+        Gripper,
+        PowderStation,
+        Door,
+        Operator,
+    )
 }
 """Capabilities by the names that a lab file uses."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
-from ppu.core.errors import ConfigurationError, LimitError, nearest
+from ppu.core.capabilities import CAPABILITIES, Door, GasFlow, Gripper, Transporter
+from ppu.core.errors import ConfigurationError, InterlockError, LimitError, nearest
 from ppu.core.labfile import ContainerEntry, LabFile
 
 __all__ = ["Lab"]
@@ -35,6 +36,7 @@ class Lab:
         self.sample_id = ""
         """Identity of the sample that the present job makes."""
         self._location_of = {name: c.at for name, c in file.containers.items()}
+        self._under_way: dict[str, str] = {}
         self._is_used: set[str] = set()
         self._stock_g = {name: stock.mass_g for name, stock in file.stock.items()}
 
@@ -56,11 +58,7 @@ class Lab:
             ConfigurationError: If there is none.
         """
         wanted = capability.__name__
-        candidates = [
-            device
-            for device, entry in self.file.devices.items()
-            if wanted in entry.provides and device in self.devices
-        ]
+        candidates = self._providers(capability)
         if name is not None:
             if name not in candidates:
                 raise ConfigurationError(
@@ -75,6 +73,62 @@ class Lab:
                 f"{', '.join(sorted(provided)) or 'nothing'}"
             )
         return cast(CapabilityT, self.devices[candidates[0]])
+
+    def every(self, capability: type[CapabilityT]) -> list[CapabilityT]:
+        """Return the devices that provide *capability*, in the lab file's order."""
+        names = self._providers(capability)
+        return [cast(CapabilityT, self.devices[name]) for name in names]
+
+    def _providers(self, capability: type) -> list[str]:
+        """Return who provides *capability*, or one that includes it."""
+        return [
+            device
+            for device, entry in self.file.devices.items()
+            if device in self.devices
+            and any(capability in CAPABILITIES[name].__mro__ for name in entry.provides)
+        ]
+
+    def transporter(self, origin: str, destination: str) -> Transporter:
+        """Return who carries a container from *origin* to *destination*.
+
+        The first in the lab file that can: so an arm may know some ways, and a person
+        carries what is left.
+
+        Raises:
+            ConfigurationError: If nobody can.
+        """
+        self.the(Transporter)
+        candidates = self.every(Transporter)
+        for transporter in candidates:
+            if transporter.can_carry(origin, destination):
+                return transporter
+        names = ", ".join(transporter.name for transporter in candidates)
+        raise ConfigurationError(
+            f"lab {self.name}: nobody carries from {origin} to {destination} (asked: "
+            f"{names}); add that way to the lab file, or a person who carries"
+        )
+
+    def gripper_of(self, transporter: Transporter) -> Gripper | None:
+        """Return the hand of *transporter*, if it can be watched."""
+        for gripper in self.every(Gripper):
+            if gripper.hand_of == transporter.name:
+                return gripper
+        return None
+
+    def door_before(self, location: str) -> Door | None:
+        """Return the door that must be open to reach *location*, if there is one."""
+        entry = self.file.locations.get(location)
+        for door in self.every(Door):
+            if entry is not None and door.encloses == entry.inside:
+                return door
+        return None
+
+    def gas_for(self, furnace: str, gas: str) -> GasFlow | None:
+        """Return what lets *gas* flow into *furnace*, if anything can."""
+        for controller in self.every(GasFlow):
+            if controller.supplies == furnace and gas in controller.gases:
+                return controller
+        return None
 
     # -- containers ------------------------------------------------------------------
 
@@ -111,18 +165,40 @@ class Lab:
         return name in self._is_used
 
     def location_of(self, container: str) -> str:
-        """Return where PPU believes a container to be."""
+        """Return where PPU believes a container to be.
+
+        Raises:
+            InterlockError: If it never arrived where it was carried.
+        """
+        if container in self._under_way:
+            raise InterlockError(
+                f"nobody knows where {container} is: it was taken from "
+                f"{self._location_of[container]} and did not arrive at "
+                f"{self._under_way[container]}; look for it"
+            )
         return self._location_of[container]
 
     def container_at(self, location: str) -> str | None:
         """Return the container that PPU believes to be at *location*."""
         for container, place in self._location_of.items():
-            if place == location:
+            if place == location or self._under_way.get(container) == location:
                 return container
         return None
 
+    def beliefs(self) -> dict[str, str | None]:
+        """Return where PPU believes each container to be, None while on its way."""
+        return {
+            container: None if container in self._under_way else place
+            for container, place in self._location_of.items()
+        }
+
+    def moving(self, container: str, destination: str) -> None:
+        """Believe that *container* is on its way to *destination*."""
+        self._under_way[container] = destination
+
     def moved(self, container: str, destination: str) -> None:
         """Believe that *container* is at *destination* now."""
+        self._under_way.pop(container, None)
         self._location_of[container] = destination
 
     def home_of(self, container: str) -> str:

@@ -227,13 +227,16 @@ class Job:
 
     def whereabouts(self) -> list[str]:
         """Return where the containers are that were used, for people to find them."""
-        used = [c for c in self.lab.file.containers if self.view.is_used(c)]
+        beliefs = self.view.beliefs()
         told = []
-        for container in used:
-            place, home = (
-                self.view.location_of(container),
-                self.view.home_of(container),
-            )
+        for container in filter(self.view.is_used, self.lab.file.containers):
+            place, home = beliefs[container], self.view.home_of(container)
+            if place is None:
+                told.append(
+                    f"{container} did not arrive where it was carried: look for it and "
+                    f"carry it to {home} before the next run"
+                )
+                continue
             hint = f"; carry it to {home} before the next run" if place != home else ""
             told.append(f"{container} is at {place}{hint}")
         return [*told, f"what there is of this run: {self.out}"]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from ppu.core.capabilities import Balance, FiringProfile, Furnace, Segment
+from ppu.core.capabilities import Balance, FiringProfile, Segment
 from ppu.core.errors import LimitError
 from ppu.plans import Lab, MsgGenerator, ProtocolResult, protocol
 from ppu_protocols.steps import (
     check_handling,
     check_load,
+    check_route,
+    choose_furnace,
     fire,
     free_slot,
     move_container,
@@ -63,14 +65,16 @@ class FireSampleResult(ProtocolResult):
 
 def check(lab: Lab, parameters: FireSampleParameters) -> None:
     """Refuse what the lab does not allow, or an empty container."""
-    furnace = lab.the(Furnace)
+    furnace = choose_furnace(lab, "air")
     furnace.check_profile(parameters.profile())
-    free_slot(lab, furnace)
+    slot, home = free_slot(lab, furnace), lab.home_of(parameters.container)
     contents = lab.container(parameters.container).contents
     if not contents:
         raise LimitError(f"{parameters.container} is empty; nothing to fire")
     check_load(lab, parameters.container, sum(contents.values()))
-    check_handling(lab, parameters.cool_to_degc)
+    pan = lab.the(Balance).pan
+    check_route(lab, home, pan, slot, home, pan, home)
+    check_handling(lab, slot, home, parameters.cool_to_degc)
 
 
 @protocol(
@@ -84,7 +88,7 @@ def fire_sample(
     """Tare, weigh, fire, cool and weigh one sample."""
     container = parameters.container
     lab.claim_container(container)
-    balance, furnace = lab.the(Balance), lab.the(Furnace)
+    balance, furnace = lab.the(Balance), choose_furnace(lab, "air")
     yield from tare_balance(lab, balance)
     yield from move_container(lab, container, balance.pan)
     before = yield from weigh_container(lab, container, balance)

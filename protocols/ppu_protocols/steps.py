@@ -1,25 +1,45 @@
-"""Steps that protocols share: moving, weighing and firing a container."""
+"""Steps that protocols share: moving, weighing, firing and mounting."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import bluesky.plan_stubs as bps
 
 from ppu.core.capabilities import (
     Balance,
     Carry,
+    Door,
     FiringProfile,
     FiringRecord,
     Furnace,
-    Operator,
+    GasFlow,
+    GasRequest,
+    Grind,
+    Gripper,
+    MountPowder,
+    PowderStation,
+    Transporter,
 )
-from ppu.core.errors import InternalError, LimitError
+from ppu.core.errors import (
+    ConfigurationError,
+    InstrumentError,
+    InterlockError,
+    InternalError,
+    LimitError,
+)
 from ppu.plans import Lab, MsgGenerator, step
 
 __all__ = [
+    "check_atmosphere",
     "check_handling",
     "check_load",
+    "check_route",
+    "choose_furnace",
     "fire",
     "free_slot",
+    "grind_powder",
+    "mount_powder",
     "move_container",
     "tare_balance",
     "weigh_container",
@@ -28,13 +48,83 @@ __all__ = [
 
 @step(kind="irreversible")
 def move_container(lab: Lab, container: str, destination: str) -> MsgGenerator[None]:
-    """Have a container carried to a location."""
+    """Have a container carried to a location, through whatever door is before it."""
     origin = lab.location_of(container)
     if origin == destination:
         return
-    operator = lab.the(Operator)
-    yield from bps.abs_set(operator, Carry(container, origin, destination), wait=True)
+    transporter = lab.transporter(origin, destination)
+    doors = [door for p in (origin, destination) if (door := lab.door_before(p))]
+    for door in doors:
+        yield from _open_door(lab, door)
+    lab.moving(container, destination)
+    carry = Carry(container, origin, destination)
+    hand = lab.gripper_of(transporter)
+    if hand is None:
+        yield from bps.abs_set(transporter, carry, wait=True)
+    else:
+        yield from _carry_watched(transporter, hand, carry)
     lab.moved(container, destination)
+    # Not if it failed: a door must not close on an arm that stands in it.
+    for door in doors:
+        yield from bps.abs_set(door, "closed", wait=True)
+
+
+def _open_door(lab: Lab, door: Door) -> MsgGenerator[None]:
+    """Open a furnace's door unless it is too hot behind it."""
+    furnace = lab.the(Furnace, door.encloses)
+    reading = yield from bps.read(furnace)
+    degc = reading[furnace.temperature_key]["value"]
+    # A reading that is no number must not open it either.
+    if not degc <= door.max_open_degc:
+        raise InterlockError(
+            f"{door.name} stays closed: {furnace.name} is at {degc:.0f} degC, allowed "
+            f"are up to {door.max_open_degc:g} degC"
+        )
+    yield from bps.abs_set(door, "open", wait=True)
+
+
+def _carry_watched(
+    transporter: Transporter, hand: Gripper, carry: Carry
+) -> MsgGenerator[None]:
+    """Carry a container and see by the hand that it was carried."""
+    yield from bps.kickoff(hand, wait=True)
+    yield from bps.abs_set(transporter, carry, wait=True)
+    yield from bps.complete(hand, wait=True)
+    grip = hand.last_grip
+    if grip is None:
+        raise InternalError(f"{hand.name}: a completed watch left no record")
+    way = f"{carry.container} on the way from {carry.origin} to {carry.destination}"
+    if grip.has_dropped:
+        raise InstrumentError(f"{hand.name} dropped {way}; look for it and clean up")
+    if not grip.has_grasped:
+        raise InstrumentError(
+            f"{hand.name} gripped nothing ({grip.width_mm:.0f} mm) where it should "
+            f"hold {way}; is it really at {carry.origin}?"
+        )
+
+
+@step(kind="irreversible")
+def grind_powder(
+    lab: Lab, station: PowderStation, container: str, duration_s: float
+) -> MsgGenerator[None]:
+    """Have what is in a container ground."""
+    _check_stands(lab, container, station.container_station)
+    yield from bps.abs_set(station, Grind(container, duration_s), wait=True)
+
+
+@step(kind="irreversible")
+def mount_powder(
+    lab: Lab, station: PowderStation, container: str, holder: str
+) -> MsgGenerator[None]:
+    """Have powder of a container mounted in a specimen holder."""
+    _check_stands(lab, container, station.container_station)
+    _check_stands(lab, holder, station.holder_station)
+    yield from bps.abs_set(station, MountPowder(container, holder), wait=True)
+
+
+def _check_stands(lab: Lab, container: str, station: str | None) -> None:
+    if station is not None and lab.location_of(container) != station:
+        raise InternalError(f"{container} is not at {station}")
 
 
 @step(kind="repeatable")
@@ -71,18 +161,90 @@ def free_slot(lab: Lab, furnace: Furnace) -> str:
     raise LimitError(f"{furnace.name}: every slot is taken")
 
 
-def check_handling(lab: Lab, cool_to_degc: float) -> None:
-    """Refuse to have a container taken out of a furnace that is too hot for hands.
+def check_route(lab: Lab, *places: str) -> None:
+    """Refuse a way that nobody in *lab* can carry a container along.
 
     Raises:
-        LimitError: If *cool_to_degc* is over what the operator may touch.
+        ConfigurationError: With every part of the way that is missing.
     """
-    allowed = lab.the(Operator).max_container_degc
-    if cool_to_degc > allowed:
-        raise LimitError(
-            f"cool_to_degc: at {cool_to_degc:g} degC a person would take the container "
-            f"out; allowed are up to {allowed:g} degC"
+    faults = []
+    for origin, destination in pairwise(places):
+        if origin == destination:
+            continue
+        try:
+            lab.transporter(origin, destination)
+        except ConfigurationError as exc:
+            faults.append(str(exc))
+    if faults:
+        raise ConfigurationError("\n".join(dict.fromkeys(faults)))
+
+
+def check_handling(lab: Lab, slot: str, home: str, cool_to_degc: float) -> None:
+    """Refuse to have a container taken out of a furnace that is too hot for that.
+
+    Args:
+        lab: The lab.
+        slot: Where in the furnace it stands.
+        home: Where it is carried to.
+        cool_to_degc: How far the chamber cools before.
+
+    Raises:
+        LimitError: If that is over what the door or the transporter may face.
+    """
+    transporter, door = lab.transporter(slot, home), lab.door_before(slot)
+    allowed = {transporter.name: transporter.max_container_degc}
+    if door is not None:
+        allowed[door.name] = door.max_open_degc
+    for name, degc in allowed.items():
+        if cool_to_degc > degc:
+            raise LimitError(
+                f"cool_to_degc: the container would be taken out at {cool_to_degc:g} "
+                f"degC; {name} allows up to {degc:g} degC"
+            )
+
+
+def choose_furnace(lab: Lab, atmosphere: str, name: str | None = None) -> Furnace:
+    """Return the furnace to use: a certain one, or the first with that atmosphere.
+
+    Raises:
+        ConfigurationError: If there is none.
+    """
+    if name is not None:
+        furnace = lab.the(Furnace, name)
+        check_atmosphere(lab, furnace, atmosphere)
+        return furnace
+    if atmosphere == "air":
+        return lab.the(Furnace)
+    for furnace in lab.every(Furnace):
+        if lab.gas_for(furnace.name, atmosphere) is not None:
+            return furnace
+    raise ConfigurationError(
+        f"atmosphere: no furnace of lab {lab.name} has {atmosphere}; "
+        f"it has {_atmospheres(lab)}"
+    )
+
+
+def check_atmosphere(lab: Lab, furnace: Furnace, atmosphere: str) -> None:
+    """Refuse a gas that does not reach *furnace*.
+
+    Raises:
+        ConfigurationError: Naming the gases there are.
+    """
+    if atmosphere != "air" and lab.gas_for(furnace.name, atmosphere) is None:
+        raise ConfigurationError(
+            f"atmosphere: {furnace.name} has no {atmosphere}; lab {lab.name} has "
+            f"{_atmospheres(lab)}"
         )
+
+
+def _atmospheres(lab: Lab) -> str:
+    """Return the atmospheres there are, in words."""
+    gases = [
+        f"{gas} for {controller.supplies}"
+        for controller in lab.every(GasFlow)
+        for gas in controller.gases
+    ]
+    return ", ".join(["air", *gases])
 
 
 def check_load(lab: Lab, container: str, contents_g: float) -> None:
@@ -111,12 +273,26 @@ def fire(
     lab: Lab, furnace: Furnace, profile: FiringProfile
 ) -> MsgGenerator[FiringRecord]:
     """Run a firing on *furnace* and collect its samples as event pages."""
+    gas = None
+    if profile.atmosphere != "air":
+        gas = lab.gas_for(furnace.name, profile.atmosphere)
+        if gas is None:
+            raise InternalError(f"{furnace.name} has no {profile.atmosphere}")
     yield from bps.prepare(furnace, profile, wait=True)
+    if gas is not None:
+        request = GasRequest(profile.atmosphere, profile.gas_flow_ml_per_min)
+        yield from bps.abs_set(gas, request, wait=True)
+        yield from bps.kickoff(gas, wait=True)
+        # Not waited for: it fails the plan as soon as the gas fails to flow.
+        yield from bps.complete(gas, group=f"{gas.name} flows", wait=False)
     yield from bps.declare_stream(furnace, name="firing", collect=True)
     yield from bps.kickoff(furnace, wait=True)
     yield from bps.collect_while_completing(
         [furnace], [furnace], flush_period=lab.flush_period_s, stream_name="firing"
     )
+    if gas is not None:
+        yield from bps.abs_set(gas, GasRequest(profile.atmosphere, 0.0), wait=True)
+        yield from bps.wait(group=f"{gas.name} flows")
     record = furnace.last_firing
     if record is None:
         raise InternalError(f"{furnace.name}: a completed firing left no record")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import bluesky.plan_stubs as bps
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ppu.core.capabilities import (
     Balance,
@@ -15,27 +15,35 @@ from ppu.core.capabilities import (
     Dose,
     DoseRequest,
     FiringProfile,
-    Furnace,
-    Grind,
-    MountPowder,
-    Operator,
+    GasRequest,
     PowderDoser,
+    PowderStation,
     ScanRequest,
     Segment,
 )
-from ppu.core.errors import ConfigurationError, InterlockError, LimitError
+from ppu.core.errors import (
+    ConfigurationError,
+    InstrumentError,
+    InterlockError,
+    LimitError,
+)
 from ppu.plans import Lab, MsgGenerator, ProtocolResult, compute, protocol, step
 from ppu.plans.report import RunRecord, Section
 from ppu_protocols.steps import (
     check_handling,
     check_load,
+    check_route,
+    choose_furnace,
     fire,
     free_slot,
+    grind_powder,
+    mount_powder,
     move_container,
     tare_balance,
     weigh_container,
 )
 from ppu_protocols.stoichiometry import Recipe, balance_recipe
+from ppu_protocols.targets import TARGETS
 
 __all__ = ["SolidStateRecipe", "SynthesisResult", "solid_state_synthesis"]
 
@@ -58,11 +66,18 @@ def each_once(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class SolidStateRecipe(BaseModel):
-    """What to make, of what, and how; the defaults are the demonstration."""
+    """What to make, of what, and how.
+
+    The defaults are the demonstration. A target that is known by name brings its own
+    precursors, firing and candidate phases instead; what is asked for goes first.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    target: str = Field(default="BaTiO3", description="Formula of the product")
+    target: str = Field(
+        default="BaTiO3",
+        description=f"Formula of the product; known by name are {', '.join(TARGETS)}",
+    )
     precursors: tuple[str, ...] = Field(
         default=("BaCO3", "TiO2"),
         min_length=1,
@@ -83,6 +98,15 @@ class SolidStateRecipe(BaseModel):
     cool_to_degc: Number = Field(
         default=60.0, ge=30, le=1000, description="When the crucible is taken out"
     )
+    furnace: str | None = Field(
+        default=None, description="A certain furnace; by default the first that fits"
+    )
+    atmosphere: str = Field(
+        default="air", description="Gas in the chamber, such as O2; air needs none"
+    )
+    gas_flow_ml_per_min: Number = Field(
+        default=100.0, gt=0, le=1e5, description="How much of that gas flows"
+    )
     scan_start_deg: Number = Field(default=10.0, ge=0, le=160)
     scan_stop_deg: Number = Field(default=100.0, gt=0, le=160)
     scan_duration_s: Number = Field(default=480.0, gt=0, le=86400)
@@ -93,10 +117,35 @@ class SolidStateRecipe(BaseModel):
         description="Phases that the pattern is searched for",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _bring_what_is_usual(cls, asked: Any) -> Any:
+        """Add how the target is usually made where nothing else is asked.
+
+        Raises:
+            ValueError: If nothing is known of the target and too little is asked.
+        """
+        if not isinstance(asked, Mapping) or "target" not in asked:
+            return asked
+        if asked["target"] in TARGETS:
+            return TARGETS[asked["target"]].settings() | dict(asked)
+        missing = {"precursors", "candidate_phases"} - set(asked)
+        if missing and isinstance(asked["target"], str):
+            raise ValueError(
+                f"target: {asked['target']} is not known by name (known are "
+                f"{', '.join(TARGETS)}); say its {' and '.join(sorted(missing))}, too"
+            )
+        return asked
+
     def profile(self) -> FiringProfile:
         """Return the firing this recipe describes."""
         segment = Segment(self.temperature_degc, self.ramp_degc_per_min, self.hold_s)
-        return FiringProfile((segment,), self.cool_to_degc)
+        return FiringProfile(
+            (segment,),
+            self.cool_to_degc,
+            atmosphere=self.atmosphere,
+            gas_flow_ml_per_min=self.gas_flow_ml_per_min,
+        )
 
     def scan(self, sample_id: str) -> ScanRequest:
         """Return the scan this recipe describes."""
@@ -167,6 +216,13 @@ def check(lab: Lab, recipe: SolidStateRecipe) -> None:
     from ppu_protocols.analysis.quantify import has_lines  # noqa: PLC0415 - heavy
 
     candidates = [load_phase(name) for name in recipe.candidate_phases]
+    formulas = {name.partition("-")[0] for name in recipe.candidate_phases}
+    if recipe.target not in formulas:
+        raise ConfigurationError(
+            f"candidate_phases: {recipe.target} is the target but not among "
+            f"{', '.join(recipe.candidate_phases)}; the pattern would be explained "
+            "without it"
+        )
     doses = recipe.doses()
     doser = lab.the(PowderDoser)
     container = lab.free_container("crucible")
@@ -189,9 +245,12 @@ def check(lab: Lab, recipe: SolidStateRecipe) -> None:
     if faults:
         raise LimitError("; ".join(faults))
     doser.check_request(DoseRequest(container, doses, recipe.milling_s))
-    furnace = lab.the(Furnace)
+    furnace = choose_furnace(lab, recipe.atmosphere, recipe.furnace)
     furnace.check_profile(recipe.profile())
-    free_slot(lab, furnace)
+    gas = lab.gas_for(furnace.name, recipe.atmosphere)
+    if gas is not None:
+        gas.check_flow(GasRequest(recipe.atmosphere, recipe.gas_flow_ml_per_min))
+    slot, home = free_slot(lab, furnace), lab.home_of(container)
     lab.the(Diffractometer).check_scan(recipe.scan("check"))
     start, stop = recipe.scan_start_deg, recipe.scan_stop_deg
     if not any(has_lines(phase, start, stop) for phase in candidates):
@@ -199,9 +258,15 @@ def check(lab: Lab, recipe: SolidStateRecipe) -> None:
             f"candidate_phases: none of {', '.join(recipe.candidate_phases)} has a "
             f"line between {start:g} and {stop:g} deg; widen the scan"
         )
-    lab.free_container("holder")
+    holder = lab.free_container("holder")
     check_load(lab, container, recipe.batch_mass_g)
-    check_handling(lab, recipe.cool_to_degc)
+    pan, station = lab.the(Balance).pan, lab.the(PowderStation)
+    bench = station.container_station or home
+    check_route(lab, home, pan, doser.station, pan, slot, home, pan, home, bench, home)
+    rack = lab.home_of(holder)
+    mounting = station.holder_station or rack
+    check_route(lab, rack, mounting, lab.the(Diffractometer).slot, rack)
+    check_handling(lab, slot, home, recipe.cool_to_degc)
 
 
 @step(kind="irreversible")
@@ -215,20 +280,6 @@ def dose_powders(
     for powder, mass in dosed.items():
         lab.use_stock(powder, mass)
     return dosed
-
-
-@step(kind="irreversible")
-def grind_by_hand(lab: Lab, container: str, duration_s: float) -> MsgGenerator[None]:
-    """Have a person grind what is in a container."""
-    operator = lab.the(Operator)
-    yield from bps.abs_set(operator, Grind(container, duration_s), wait=True)
-
-
-@step(kind="irreversible")
-def mount_powder(lab: Lab, container: str, holder: str) -> MsgGenerator[None]:
-    """Have powder of a container mounted in a specimen holder."""
-    operator = lab.the(Operator)
-    yield from bps.abs_set(operator, MountPowder(container, holder), wait=True)
 
 
 def _expected_scan_s(
@@ -293,7 +344,8 @@ def solid_state_synthesis(
     lab: Lab, recipe: SolidStateRecipe
 ) -> MsgGenerator[SynthesisResult]:
     """Weigh powders, mix, fire, weigh, diffract, and quantify the phases."""
-    doser, furnace = lab.the(PowderDoser), lab.the(Furnace)
+    doser, station = lab.the(PowderDoser), lab.the(PowderStation)
+    furnace = choose_furnace(lab, recipe.atmosphere, recipe.furnace)
     balance, diffractometer = lab.the(Balance), lab.the(Diffractometer)
     crucible, holder = lab.free_container("crucible"), lab.free_container("holder")
     lab.claim_container(crucible)
@@ -321,8 +373,13 @@ def solid_state_synthesis(
     after = yield from weigh_container(lab, crucible, balance)
     yield from move_container(lab, crucible, lab.home_of(crucible))
 
-    yield from grind_by_hand(lab, crucible, _REGRIND_S)
-    yield from mount_powder(lab, crucible, holder)
+    bench = station.container_station or lab.home_of(crucible)
+    mounting = station.holder_station or lab.home_of(holder)
+    yield from move_container(lab, crucible, bench)
+    yield from grind_powder(lab, station, crucible, _REGRIND_S)
+    yield from move_container(lab, holder, mounting)
+    yield from mount_powder(lab, station, crucible, holder)
+    yield from move_container(lab, crucible, lab.home_of(crucible))
     yield from move_container(lab, holder, diffractometer.slot)
     pattern = yield from diffract(lab, diffractometer, recipe.scan(lab.sample_id))
     yield from move_container(lab, holder, lab.home_of(holder))
@@ -332,6 +389,12 @@ def solid_state_synthesis(
 
     mass_before, mass_after = before - empty, after - empty
     quantified = analysed[1]
+    if quantified.misalignment_deg is not None:
+        raise InstrumentError(
+            f"{diffractometer.name}: the goniometer looks misaligned by "
+            f"{quantified.misalignment_deg:+.2f} deg, or the specimen stands off its "
+            "axis; check both, and measure the specimen again"
+        )
     file = diffractometer.scan_file
     expected = mass_before * recipe.balanced().expected_yield
     return SynthesisResult(

@@ -19,8 +19,12 @@ from ppu.core.errors import nearest
 from ppu.core.labfile import LabFile
 from ppu_simulators.physics.constants import ZERO_DEGC_KELVIN
 from ppu_simulators.physics.matter import Matter, merge
+from ppu_simulators.physics.milling import HAND_GRINDING, mill, recover
 
-__all__ = ["Container", "Incident", "Process", "Refused", "World"]
+__all__ = ["FLOOR", "Container", "Incident", "Process", "Refused", "World"]
+
+FLOOR = "floor"
+"""Where a dropped container lies; no lab file may name it."""
 
 AMBIENT_DEGC = 23.0
 _AMBIENT_KELVIN = AMBIENT_DEGC + ZERO_DEGC_KELVIN
@@ -28,6 +32,14 @@ _CERAMIC_J_PER_G_K = 0.9
 # A 20 mL alumina crucible in still air: our estimate, it only matters for what a
 # technician burns himself at.
 _COOLING_S = 400.0
+_HOT_CONTAINER_DEGC = 300.0
+# A chamber furnace's manual advises not to open its door above this.
+_HOT_DOOR_DEGC = 200.0
+_ALUMINA_MAX_DEGC = 1600.0
+_SPILLED_BY_A_FALL = 0.8
+_LEFT_ON_TOOL = 0.002
+_FOREIGN_FRACTION = 1e-3
+"""Part of a specimen that may come from another sample before it counts."""
 
 
 class Refused(Exception):  # noqa: N818 - reads as the condition it names
@@ -57,6 +69,8 @@ class Container:
         matter: The powder in it.
         temperature_kelvin: Its temperature when last put somewhere.
         put_at_s: When that was.
+        max_degc: What it is made for.
+        residue_of: Phases that were left in it by an earlier sample.
     """
 
     name: str
@@ -67,6 +81,8 @@ class Container:
     matter: Matter = field(default_factory=Matter)
     temperature_kelvin: float = _AMBIENT_KELVIN
     put_at_s: float = 0.0
+    max_degc: float = _ALUMINA_MAX_DEGC
+    residue_of: frozenset[str] = frozenset()
 
     @property
     def mass_g(self) -> float:
@@ -89,6 +105,10 @@ class Process(Protocol):
     """Something that changes matter by itself as time passes, such as a furnace."""
 
     name: str
+
+    @property
+    def chamber_degc(self) -> float:
+        """How hot it is behind its door [degC]."""
 
     def advance(self, time: float) -> None:
         """Advance to *time* on the process's own grid."""
@@ -119,9 +139,19 @@ class World:
         }
         self._processes: dict[str, Process] = {}
         self._spilled = Matter()
+        self._is_open: dict[str, bool] = {}
+        self._gas_into: dict[str, tuple[str, float]] = {}
+        self._on_tool: dict[str, Matter] = {}
+        self._hands: dict[str, np.random.Generator] = {}
+        self._has_happened: set[tuple[str, str]] = set()
         self.stock: dict[str, Matter] = {}
         for name, entry in lab.containers.items():
-            believed = {"capacity_ml": entry.capacity_ml, "tare_g": entry.tare_g}
+            believed = {
+                "capacity_ml": entry.capacity_ml,
+                "tare_g": entry.tare_g,
+                "max_degc": _ALUMINA_MAX_DEGC,
+                "residue": {},
+            }
             twin = settings_of(entry.twin, believed, f"containers.{name}")
             container = Container(
                 name=name,
@@ -129,10 +159,13 @@ class World:
                 at=entry.at,
                 capacity_ml=float(twin["capacity_ml"]),
                 tare_g=float(twin["tare_g"]),
+                max_degc=float(twin["max_degc"]),
+                residue_of=frozenset(phase_of(powder) for powder in twin["residue"]),
             )
             container.matter = merge(
                 Matter.of(phase_of(powder), mass)
-                for powder, mass in entry.contents.items()
+                for contents in (entry.contents, twin["residue"])
+                for powder, mass in contents.items()
             )
             self.containers[name] = container
         for name, stock in lab.stock.items():
@@ -169,17 +202,41 @@ class World:
                 return container
         return None
 
+    def holds(self, location: str) -> str:
+        """Return the kind of container that *location* is made for.
+
+        Raises:
+            Refused: If there is no such place.
+        """
+        self._check_place(location)
+        return self.lab.locations[location].holds
+
+    def _check_place(self, location: str) -> None:
+        if location not in self._inside:
+            raise Refused(f"there is no place called {location}")
+
+    def is_reachable(self, location: str) -> bool:
+        """Return whether no closed door stands before *location*.
+
+        Raises:
+            Refused: If there is no such place.
+        """
+        self._check_place(location)
+        device = self._inside[location]
+        return device is None or self._is_open.get(device, True)
+
     def elements(self) -> dict[str, float]:
         """Return the amount of each element in the world, gas included [mol]."""
         total: dict[str, float] = {}
         everything = [container.matter for container in self.containers.values()]
-        for matter in (*everything, *self.stock.values(), self._spilled):
+        everything += [*self.stock.values(), *self._on_tool.values(), self._spilled]
+        for matter in everything:
             for symbol, amount in matter.elements(with_gas=True).items():
                 total[symbol] = total.get(symbol, 0.0) + amount
         return total
 
     def truth(self, time: float) -> dict[str, Any]:
-        """Return curves that no instrument can know, for reports."""
+        """Return curves and places that no instrument can know."""
         self.advance(time)
         times: list[float] = []
         temperatures: list[float] = []
@@ -188,13 +245,28 @@ class World:
                 if sample is not None:
                     times.append(moment)
                     temperatures.append(sample)
-        return {"sample_curve": {"time_s": times, "temperature_degc": temperatures}}
+        return {
+            "sample_curve": {"time_s": times, "temperature_degc": temperatures},
+            "containers": {name: c.at for name, c in self.containers.items()},
+        }
 
     # -- acting --------------------------------------------------------------------
 
-    def add_process(self, process: Process, time: float = 0.0) -> None:
-        """Let *process* act on the containers that stand inside it."""
-        self._processes[process.name] = process
+    def add_process(
+        self, process: Process, time: float = 0.0, *, is_source: bool = False
+    ) -> None:
+        """Let *process* act on the containers that stand inside it.
+
+        Args:
+            process: What changes by itself.
+            time: Lab time now [s].
+            is_source: Whether others depend on it, so that it must advance before
+                them, wherever it stands in the lab file.
+        """
+        if is_source:
+            self._processes = {process.name: process, **self._processes}
+        else:
+            self._processes[process.name] = process
         for container in self.containers.values():
             if container.at is not None and self._inside[container.at] == process.name:
                 process.put_in(container, time)
@@ -220,7 +292,7 @@ class World:
         if process is not None:
             process.take_out(container, time)
         hot = container.temperature_at(time) - ZERO_DEGC_KELVIN
-        if hot > 300.0:
+        if hot > _HOT_CONTAINER_DEGC:
             self.record(
                 time,
                 "hot container",
@@ -235,12 +307,12 @@ class World:
         """Put a container that is being carried somewhere.
 
         Raises:
-            Refused: If there is no such place, or it is taken.
+            Refused: If there is no such place, or it is taken, or another kind of
+                container belongs there; it is still being carried then.
         """
         self.advance(time)
         container = self.containers[container_name]
-        if destination not in self._inside:
-            raise Refused(f"there is no place called {destination}")
+        self._check_place(destination)
         other = self.at(destination)
         if other is not None:
             self.record(
@@ -250,8 +322,15 @@ class World:
                 f"{container_name} was put onto {other.name} at {destination}",
             )
             raise Refused(f"{destination} is taken by {other.name}")
-        holds = self.lab.locations[destination].holds
+        holds = self.holds(destination)
         if holds != container.kind:
+            self.record(
+                time,
+                "wrong place",
+                who,
+                f"{container_name}, a {container.kind}, was put onto {destination}, "
+                f"which holds a {holds}",
+            )
             raise Refused(f"{destination} holds a {holds}, not a {container.kind}")
         container.temperature_kelvin = container.temperature_at(time)
         container.put_at_s = time
@@ -260,6 +339,109 @@ class World:
         if process is not None:
             process.put_in(container, time)
 
+    def drop(self, time: float, container_name: str, who: str) -> None:
+        """Let a container that is being carried fall; it lies on the floor then."""
+        self.advance(time)
+        container = self.containers[container_name]
+        container.temperature_kelvin = container.temperature_at(time)
+        container.put_at_s = time
+        container.at = FLOOR
+        self.record(time, "drop", who, f"{container_name} fell to the floor")
+        if container.matter.mass_g > 0:
+            spilled, container.matter = container.matter.split(_SPILLED_BY_A_FALL)
+            self._spilled = merge([self._spilled, spilled])
+            self.record(
+                time,
+                "spill",
+                who,
+                f"{spilled.mass_g:.3f} g fell out of {container_name}",
+            )
+
+    # -- doors -----------------------------------------------------------------------
+
+    def add_door(self, device: str) -> None:
+        """Put a door, closed, in front of the locations inside *device*."""
+        self._is_open[device] = False
+
+    def has_door(self, device: str) -> bool:
+        """Return whether a door of its own stands before *device*."""
+        return device in self._is_open
+
+    def is_door_open(self, device: str) -> bool:
+        """Return whether *device* has a door and it stands open."""
+        return self._is_open.get(device, False)
+
+    def move_door(self, time: float, device: str, is_open: bool, who: str) -> None:
+        """Open or close the door before *device*.
+
+        Raises:
+            KeyError: If there is none.
+        """
+        self.advance(time)
+        was_open, self._is_open[device] = self._is_open[device], is_open
+        process = self._processes.get(device)
+        if is_open and not was_open and process is not None:
+            hot = process.chamber_degc
+            if hot > _HOT_DOOR_DEGC:
+                self.record(
+                    time,
+                    "hot door",
+                    who,
+                    f"the door of {device} was opened at {hot:.0f} degC",
+                )
+
+    def reach(self, time: float, location: str, who: str) -> bool:
+        """Reach out for *location* blindly; return whether the way was free.
+
+        A closed door in the way is hit: a collision.
+
+        Raises:
+            Refused: If there is no such place.
+        """
+        if self.is_reachable(location):
+            return True
+        self.advance(time)
+        door = f"the closed door of {self._inside[location]}"
+        self.record(time, "collision", who, f"it ran into {door}")
+        return False
+
+    # -- gas -------------------------------------------------------------------------
+
+    def supply_gas(
+        self, time: float, device: str, gas: str, flow_ml_per_min: float
+    ) -> None:
+        """Let *gas* flow into *device* from now on, instead of what flowed before."""
+        self.advance(time)
+        self._gas_into[device] = (gas, flow_ml_per_min)
+
+    def gas_into(self, device: str) -> tuple[str, float]:
+        """Return which gas flows into *device*, and how much [mL/min]."""
+        return self._gas_into.get(device, ("air", 0.0))
+
+    # -- matter ----------------------------------------------------------------------
+
+    def note_heated(self, time: float, container: Container, device: str) -> None:
+        """Record what heat did to *container* inside *device*, each thing once."""
+        melted = container.matter.melted
+        if melted is not None and self._is_first("melt", container.name):
+            self.record(time, "melt", device, f"{melted} melted in {container.name}")
+        degc = self._processes[device].chamber_degc
+        if degc > container.max_degc and self._is_first("hot", container.name):
+            self.record(
+                time,
+                "over-temperature",
+                device,
+                f"{container.name} is at {degc:.0f} degC, it is made for "
+                f"{container.max_degc:g} degC",
+            )
+
+    def _is_first(self, kind: str, name: str) -> bool:
+        """Return whether *kind* happens to *name* for the first time."""
+        if (kind, name) in self._has_happened:
+            return False
+        self._has_happened.add((kind, name))
+        return True
+
     def _process_at(self, location: str) -> Process | None:
         inside = self._inside.get(location)
         return None if inside is None else self._processes.get(inside)
@@ -267,6 +449,7 @@ class World:
     def pour(self, time: float, container: Container, powder: Matter, who: str) -> None:
         """Pour *powder* into *container*; what does not fit is spilled."""
         self.advance(time)
+        self._note_residue(time, container, who)
         filled = merge([container.matter, powder])
         if filled.volume_ml > container.capacity_ml:
             fits = container.capacity_ml / filled.volume_ml
@@ -300,6 +483,55 @@ class World:
         self.advance(time)
         taken, origin.matter = origin.matter.split(fraction)
         destination.matter = merge([destination.matter, taken])
+
+    def _note_residue(self, time: float, container: Container, who: str) -> None:
+        """Record that what an earlier sample left in *container* gets mixed in."""
+        if container.residue_of and container.matter.mass_g > 0:
+            self.record(
+                time,
+                "contamination",
+                who,
+                f"{container.name} still held {1000 * container.matter.mass_g:.1f} mg "
+                f"of {', '.join(sorted(container.residue_of))}",
+            )
+        container.residue_of = frozenset()
+
+    def grind(self, time: float, container: Container, duration_s: float) -> None:
+        """Grind what is in *container* with mortar and pestle."""
+        self.advance(time)
+        mill(container.matter, duration_s, HAND_GRINDING)
+
+    def recover_and_mount(
+        self, time: float, source: Container, holder: Container, who: str
+    ) -> None:
+        """Take powder out of *source* and press as much as fits into *holder*.
+
+        A little stays on the tool of *who* and gets into what it handles next.
+        """
+        self.advance(time)
+        if who not in self._hands:
+            self._hands[who] = self.rng(who, "hands")
+        self.empty_out(holder)
+        recovered, _ = recover(source.matter, HAND_GRINDING, self._hands[who])
+        fits = holder.capacity_ml / max(recovered.volume_ml, 1e-12)
+        fraction = recovered.mass_g / source.matter.mass_g * min(fits, 1.0)
+        self.transfer(time, source, holder, fraction)
+        before = self._on_tool.get(who, Matter())
+        foreign = sum(
+            mass
+            for phase, mass in before.masses_g().items()
+            if phase not in holder.matter.masses_g()
+        )
+        specimen_g = holder.matter.mass_g
+        stays, goes = holder.matter.split(1.0 - _LEFT_ON_TOOL)
+        holder.matter, self._on_tool[who] = merge([stays, before]), goes
+        if foreign > _FOREIGN_FRACTION * specimen_g:
+            self.record(
+                time,
+                "contamination",
+                who,
+                f"{1000 * foreign:.2f} mg of an earlier sample got into {holder.name}",
+            )
 
     def empty_out(self, container: Container) -> None:
         """Throw away what is in *container*; it still counts as matter."""

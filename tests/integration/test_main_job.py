@@ -15,6 +15,7 @@ from ppu.core.errors import InterlockError, LimitError
 from ppu.core.labfile import LabFile
 from ppu.core.registry import find_lab
 from ppu.plans.protocol import find_protocol
+from ppu.plans.steps import StepRecord
 from ppu.twin.job import Job
 from ppu.twin.open_lab import OpenLab
 from ppu_simulators.physics.matter import Matter, element_fraction_in
@@ -30,11 +31,13 @@ class Done:
     elements_before: dict[str, float]
     elements_after: dict[str, float]
     page: str
+    beliefs: list[tuple[str, dict[str, str | None], dict[str, str | None]]]
+    """After each step its name, and where PPU and where the world had containers."""
 
 
-def lab_content() -> dict[str, Any]:
-    """Return the bundled lab as plain data."""
-    content: dict[str, Any] = yaml.safe_load(find_lab("a-lab").read_text())
+def lab_content(lab: str = "a-lab") -> dict[str, Any]:
+    """Return a bundled lab as plain data."""
+    content: dict[str, Any] = yaml.safe_load(find_lab(lab).read_text())
     return content
 
 
@@ -52,10 +55,19 @@ def run_job(
         protocol = find_protocol("solid_state_synthesis")
         job = Job(lab, protocol, parameters, Path(out) / "job")
         job.check()
+        beliefs = []
+
+        def compare(step: StepRecord) -> None:
+            if step.ended_s is not None:
+                truth = {name: item.at for name, item in world.containers.items()}
+                beliefs.append((step.label, job.view.beliefs(), truth))
+
+        lab.host.on_step = compare
         result = job.run(float)
         holder = world.containers["holder_01"].matter
         page = (Path(out) / "job" / "report.html").read_text()
-        return Done(result, holder.copy(), before, world.elements(), page)
+        after = world.elements()
+        return Done(result, holder.copy(), before, after, page, beliefs)
 
 
 @cache
@@ -109,6 +121,20 @@ def test_main_job_finds_the_fractions_that_are_there() -> None:
         expected = truth.get(phase["name"], 0.0) / crystalline
         error = abs(phase["weight_fraction"] - expected)
         assert error <= 3 * phase["standard_error"], phase["name"]
+
+
+@pytest.mark.parametrize("lab", ["a-lab", "a-lab-by-hand"])
+def test_main_job_knows_where_every_container_is_after_every_step(lab: str) -> None:
+    """What PPU believes equals the world's truth, whoever carries."""
+    if lab == "a-lab":
+        done = demonstration()
+    else:
+        done = run_job({"hold_s": 600.0}, lab_content(lab))
+
+    assert len(done.beliefs) > 20
+    for label, believed, truth in done.beliefs:
+        assert believed == truth, label
+    assert done.result["incidents"] == []
 
 
 def test_main_job_meets_no_incident_when_nothing_is_wrong() -> None:
@@ -168,9 +194,10 @@ def test_main_job_is_refused_before_anything_moves_when_the_lab_forbids_it(
     with TemporaryDirectory() as out, lab:
         protocol = find_protocol("solid_state_synthesis")
         job = Job(lab, protocol, parameters, Path(out) / "job")
+        connected = lab.host.loop.time()
         with pytest.raises(LimitError, match=said):
             job.check()
-        assert lab.host.loop.time() < 1.0
+        assert lab.host.loop.time() < connected + 1.0
 
 
 def test_main_job_stops_before_dosing_when_the_crucible_is_not_empty() -> None:

@@ -178,7 +178,8 @@ def test_person_mounts_powder_in_a_holder(play: Play) -> None:
         mounted = bench.world.containers["holder_01"].matter.mass_g
         left = bench.world.containers["crucible_01"].matter.mass_g
         assert 0.0 < mounted < 2.0
-        assert mounted + left == pytest.approx(2.0)
+        # A trace stays on the tool.
+        assert mounted + left == pytest.approx(2.0, rel=2e-3)
 
     play(on_bench(scenario))
 

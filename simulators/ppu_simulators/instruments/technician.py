@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ppu.core.labfile import DeviceEntry
+from ppu_simulators.faults import Faults
 from ppu_simulators.fronts.conversation import Answer
 from ppu_simulators.fronts.tcp import TcpFront
-from ppu_simulators.physics.milling import HAND_GRINDING, mill, recover
 from ppu_simulators.world import Refused, World, settings_of
 
 __all__ = ["SimulatedTechnician"]
@@ -19,6 +19,7 @@ _TWIN_DEFAULTS: Final[Mapping[str, Any]] = {
     "carry_s": 60.0,
     "mount_s": 300.0,
     "spread": 0.2,
+    "faults": [],
 }
 _CARRY = re.compile(r"carry (\S+) from (\S+) to (\S+)")
 _GRIND = re.compile(r"grind (\S+) for (\d+(?:\.\d+)?(?:e[+-]?\d+)?) s")
@@ -38,21 +39,24 @@ class SimulatedTechnician:
     """
 
     wire = "operator-line"
+    known_faults: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self, name: str, entry: DeviceEntry, world: World, serial_number: str
     ) -> None:
         self.name = name
         twin = settings_of(entry.twin, _TWIN_DEFAULTS)
+        self.faults = Faults(
+            name, twin["faults"], self.known_faults, world.rng(name, "faults")
+        )
         self._world = world
         self._badge = serial_number
         self._carry_s = float(twin["carry_s"])
         self._mount_s = float(twin["mount_s"])
         self._spread = float(twin["spread"])
         self._delays = world.rng(name, "delays")
-        self._hands = world.rng(name, "hands")
         self._buffer = b""
-        self._front = TcpFront(self)
+        self._front = TcpFront(self, faults=self.faults)
 
     async def start(self) -> Mapping[str, Any]:
         """Listen; return the connection that leads here."""
@@ -93,6 +97,13 @@ class SimulatedTechnician:
     def _carry(
         self, container: str, origin: str, destination: str, time: float
     ) -> Answer:
+        # A sensible person looks first.
+        for place in (origin, destination):
+            if not self._world.is_reachable(place):
+                raise Refused(f"the door before {place} is closed")
+        kind, holds = self._kind(container), self._world.holds(destination)
+        if kind != holds:
+            raise Refused(f"{destination} holds a {holds}, not a {kind}")
         self._world.pick_up(time, container, origin, self.name)
 
         def arrive(now: float) -> bytes:
@@ -106,6 +117,11 @@ class SimulatedTechnician:
 
         return Answer(arrive, self._takes(self._carry_s))
 
+    def _kind(self, container: str) -> str:
+        if container not in self._world.containers:
+            raise Refused(f"there is no container {container}")
+        return self._world.containers[container].kind
+
     def _grind(self, name: str, duration: float, time: float) -> Answer:
         container = self._world.containers.get(name)
         if container is None:
@@ -115,8 +131,7 @@ class SimulatedTechnician:
         self._world.advance(time)
 
         def finish(now: float) -> bytes:
-            self._world.advance(now)
-            mill(container.matter, duration, HAND_GRINDING)
+            self._world.grind(now, container, duration)
             return b"done\n"
 
         return Answer(finish, duration + self._takes(self._carry_s))
@@ -134,12 +149,7 @@ class SimulatedTechnician:
         self._world.advance(time)
 
         def finish(now: float) -> bytes:
-            self._world.advance(now)
-            self._world.empty_out(holder)
-            recovered, _ = recover(source.matter, HAND_GRINDING, self._hands)
-            fits = holder.capacity_ml / max(recovered.volume_ml, 1e-12)
-            fraction = recovered.mass_g / source.matter.mass_g * min(fits, 1.0)
-            self._world.transfer(now, source, holder, fraction)
+            self._world.recover_and_mount(now, source, holder, self.name)
             return b"done\n"
 
         return Answer(finish, self._takes(self._mount_s))

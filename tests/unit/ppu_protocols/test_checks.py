@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from ppu.core.errors import ConfigurationError, LimitError
 from ppu.core.labfile import LabFile
 from ppu.plans import Lab
-from ppu_protocols.steps import check_handling, check_load
+from ppu_protocols.steps import check_handling, check_load, check_route
 from ppu_protocols.stoichiometry import parse_formula
 from ppu_protocols.synthesis import SolidStateRecipe
 
@@ -16,7 +16,12 @@ from ppu_protocols.synthesis import SolidStateRecipe
 class Person:
     """What is asked of an operator here."""
 
+    name = "person"
     max_container_degc = 80.0
+
+    def can_carry(self, origin: str, destination: str) -> bool:
+        """Return whether the way leads to the rack."""
+        return destination == "rack"
 
 
 class Scale:
@@ -53,9 +58,20 @@ def lab() -> Lab:
 
 def test_container_is_not_handed_to_a_person_when_it_is_too_hot(lab: Lab) -> None:
     """Burns are a hazard that can be known."""
-    check_handling(lab, 80.0)
-    with pytest.raises(LimitError, match=r"at 81 degC .* up to 80 degC"):
-        check_handling(lab, 81.0)
+    check_handling(lab, "oven", "rack", 80.0)
+    with pytest.raises(LimitError, match=r"at 81 degC; person allows up to 80 degC"):
+        check_handling(lab, "oven", "rack", 81.0)
+
+
+def test_route_is_refused_when_nobody_carries_along_it(lab: Lab) -> None:
+    """Every missing part of a way is told before the first step."""
+    check_route(lab, "oven", "rack", "rack")
+    with pytest.raises(ConfigurationError) as raised:
+        check_route(lab, "rack", "oven", "rack", "pan")
+
+    assert "nobody carries from rack to oven (asked: person)" in str(raised.value)
+    assert "from rack to pan" in str(raised.value)
+    assert "from oven to rack" not in str(raised.value)
 
 
 def test_container_is_not_weighed_when_it_is_too_heavy(lab: Lab) -> None:

@@ -1,0 +1,403 @@
+"""DH-Robotics electric grippers over Modbus RTU: the hand of an arm, seen by itself.
+
+The arm's programs open and close the gripper. The driver makes it ready, and watches
+what its fingers feel while a program plays; it never moves them in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Annotated as A
+from typing import Any, Final, Literal
+
+from ophyd_async.core import (
+    AsyncStatus,
+    SignalR,
+    SignalRW,
+    StandardReadableFormat,
+    StrictEnum,
+)
+from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import override
+
+from ppu.core.capabilities import Gripper, GripRecord
+from ppu.core.errors import (
+    ConnectError,
+    InstrumentError,
+    InterlockError,
+    MalformedReply,
+    TransportError,
+)
+from ppu.core.labfile import DeviceEntry
+from ppu.core.labtime import running_loop
+from ppu.devices.instrument import DriverFacts, Identity, Instrument
+from ppu.devices.modbus import Holding
+from ppu.transports.modbus import ModbusMaster, Probe
+from ppu.transports.serial import SerialConnection
+
+__all__ = ["DhGripper", "DhGripperSettings", "GripState", "ReadyState"]
+
+_READY_S: Final = 10.0
+_STATE_FROM: Final = 0x0200
+_GRIP_FROM: Final = 0x0201
+_SETTINGS_FROM: Final = 0x0103
+_GROUPS_FROM: Final = 0x0405
+_N_GROUPS: Final = 4
+
+
+class ReadyState(StrictEnum):
+    """Whether the gripper has found its end positions (register 0x0200)."""
+
+    NOT_INITIALIZED = "not initialized"
+    INITIALIZED = "initialized"
+    INITIALIZING = "initializing"
+
+
+class GripState(StrictEnum):
+    """What the fingers do or hold (register 0x0201)."""
+
+    MOVING = "moving"
+    ARRIVED = "arrived"
+    GRASPED = "grasped"
+    DROPPED = "dropped"
+
+
+_READY_CODES: Final[Mapping[int, StrictEnum]] = dict(enumerate(ReadyState))
+_GRIP_CODES: Final[Mapping[int, StrictEnum]] = dict(enumerate(GripState))
+
+
+def _is_state(registers: list[int]) -> bool:
+    """Return whether *registers* can be those from 0x0200 on."""
+    ready, grip, position = registers
+    return ready in _READY_CODES and grip in _GRIP_CODES and position <= 1000
+
+
+class DhGripperSettings(BaseModel):
+    """What the driver must know of the gripper."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hand_of: str = Field(description="Name of the transporter that it is the hand of")
+    stroke_mm: float = Field(
+        default=50.0, gt=0, allow_inf_nan=False, description="Opening at full stroke"
+    )
+    closed_at_permille: Literal[0, 1000] = Field(
+        default=0,
+        description="Position register when closed; our sources contradict each other",
+    )
+    force_percent: int = Field(default=30, ge=20, le=100, description="Register 0x0101")
+    speed_percent: int = Field(default=50, ge=1, le=100, description="Register 0x0104")
+    sample_period_s: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    max_silence_s: float = Field(
+        default=10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long it may be unreachable while it is watched",
+    )
+
+
+class DhGripper(Instrument, Gripper):
+    """A DH-Robotics gripper of the PGC, CGC, PGE or RGI series.
+
+    Args:
+        name: Name of the device.
+        entry: Its entry in the lab file.
+        connection: The serial line, 115200 8N1 by default of the maker.
+        settings: What the driver must know.
+        limits: Nothing: it cannot exceed anything by itself.
+    """
+
+    facts = DriverFacts(
+        maker="DH-Robotics",
+        model="PGC-140-50",
+        wire="modbus-rtu",
+        sources=(
+            "DH-Robotics PGC-50 short manual, tables 2.2 and 2.3 (register map)",
+            "DH-Robotics RGI-30 short manual, tables 2.11 and 2.12 (states)",
+            "PGE-2 gripper user manual V1.0, §3.3 (function codes 3, 6 and 16; I/O "
+            "groups at 0x0405 to 0x0410)",
+            "CederGroupHub/alab_control dh_robotic_gripper/dh_robotic_gripper.py",
+        ),
+        verified="",
+        open_questions=(
+            "Position 0 is closed in alab_control (PGC and RGI), but open in a "
+            "description of the AG-95: closed_at_permille states it.",
+            "Function 16 is confirmed by the PGE manual only; the others' examples "
+            "write with function 6.",
+            "The gripper has no serial number: the last digits of its four I/O "
+            "position parameters are read as one. Set them to tell two grippers apart.",
+            "The arm's programs close it through its I/O groups; whether its states "
+            "are fed back over Modbus then is not said.",
+            "The register that says 'initializing' is 0x0200 in the RGI manual; the "
+            "PGE manual knows only 0 and 1 there.",
+        ),
+        orphan_behaviour="keeps its grip",
+    )
+    connections = (SerialConnection,)
+    settings_model = DhGripperSettings
+
+    ready_state: A[
+        SignalR[ReadyState],
+        Holding(0x0200, codes=_READY_CODES, manual="PGC-50 table 2.2, 0x0200"),
+    ]
+    grip_state: A[
+        SignalR[GripState],
+        Holding(0x0201, codes=_GRIP_CODES, manual="PGC-50 table 2.2, 0x0201"),
+        StandardReadableFormat.HINTED_UNCACHED_SIGNAL,
+    ]
+    position: A[
+        SignalR[float],
+        Holding(
+            0x0202,
+            decimals=0,
+            units="permille",
+            low=0,
+            high=1000,
+            manual="PGC-50 table 2.2, 0x0202",
+        ),
+        StandardReadableFormat.UNCACHED_SIGNAL,
+    ]
+    reference_position: A[
+        SignalR[float],
+        Holding(
+            0x0103,
+            decimals=0,
+            units="permille",
+            low=0,
+            high=1000,
+            manual="PGC-50 table 2.2, 0x0103: writing it moves the fingers at once",
+        ),
+    ]
+    force: A[
+        SignalRW[float],
+        Holding(
+            0x0101,
+            decimals=0,
+            units="percent",
+            low=20,
+            high=100,
+            manual="PGC-50 table 2.2, 0x0101",
+        ),
+    ]
+    speed: A[
+        SignalRW[float],
+        Holding(
+            0x0104,
+            decimals=0,
+            units="percent",
+            low=1,
+            high=100,
+            manual="PGC-50 table 2.2, 0x0104",
+        ),
+    ]
+
+    def __init__(
+        self,
+        name: str,
+        entry: DeviceEntry,
+        connection: SerialConnection,
+        settings: DhGripperSettings,
+        limits: BaseModel,
+    ) -> None:
+        del limits
+        self.settings = settings
+        self._last_grip: GripRecord | None = None
+        self._watch: asyncio.Task[GripRecord] | None = None
+        self._has_to_end = asyncio.Event()
+        self._master = ModbusMaster(
+            name,
+            connection,
+            deadline_s=0.5,
+            # No other read takes three registers.
+            probe=Probe(_STATE_FROM, 3, _is_state),
+        )
+        super().__init__(name, entry, self._master, self._master.link)
+
+    # -- connecting ----------------------------------------------------------------
+
+    @override
+    async def read_identity(self) -> Identity:
+        stranger = (
+            f"{self.name}: what answers at {self.link.endpoint} is no DH gripper: "
+        )
+        try:
+            state = await self._master.read_holding(_STATE_FROM, 3)
+            reference, speed = await self._master.read_holding(_SETTINGS_FROM, 2)
+            groups = await self._master.read_holding(_GROUPS_FROM, 3 * _N_GROUPS)
+        except InstrumentError as exc:
+            raise ConnectError(f"{stranger}{exc}") from exc
+        if not _is_state(state):
+            raise ConnectError(f"{stranger}registers from 0x0200 on are {state}")
+        if reference > 1000 or not 1 <= speed <= 100:
+            raise ConnectError(
+                f"{stranger}position and speed (0x0103) are {reference} and {speed}"
+            )
+        digits = [str(position % 10) for position in groups[::3]]
+        return Identity(model="DH gripper", serial_number="".join(digits))
+
+    @override
+    async def connect_link(self) -> None:
+        """Open the link, check who answers, and make the gripper ready.
+
+        Raises:
+            ConnectError: If it cannot be reached or is a stranger.
+            InterlockError: If it must be initialised while it holds something.
+            InstrumentError: If it does not become ready, or keeps other settings.
+        """
+        await super().connect_link()
+        await self._initialize()
+        await self._apply(self.force, self.settings.force_percent)
+        await self._apply(self.speed, self.settings.speed_percent)
+
+    async def _initialize(self) -> None:
+        """Let the gripper find its end positions, unless it knows them."""
+        loop = running_loop()
+        deadline = loop.time() + _READY_S
+        ready = await self.ready_state.get_value()
+        if ready is ReadyState.NOT_INITIALIZED:
+            if await self.grip_state.get_value() is GripState.GRASPED:
+                raise InterlockError(
+                    f"{self.name}: it must be initialised, but it holds something that "
+                    "it would let fall; take it out of the fingers first"
+                )
+            await self._master.write_registers(0x0100, [1])
+        while ready is not ReadyState.INITIALIZED:
+            if loop.time() > deadline:
+                raise InstrumentError(
+                    f"{self.name}: {ready.value} {_READY_S:g} s after it was told to "
+                    "initialise; is something between the fingers?"
+                )
+            await asyncio.sleep(0.5)
+            ready = await self.ready_state.get_value()
+
+    async def _apply(self, signal: SignalRW[float], wanted: float) -> None:
+        """Set *signal* if it is not so, and read it back."""
+        if await signal.get_value() == wanted:
+            return
+        await signal.set(wanted)
+        actual = await signal.get_value()
+        if actual != wanted:
+            raise InstrumentError(
+                f"{self.name}: {signal.name} was set to {wanted:g} but reads {actual:g}"
+            )
+
+    # -- capability ----------------------------------------------------------------
+
+    @property
+    def hand_of(self) -> str:
+        """Name of the transporter that it is the hand of."""
+        return self.settings.hand_of
+
+    @property
+    def last_grip(self) -> GripRecord | None:
+        """What the last completed watch saw."""
+        return self._last_grip
+
+    def _opening_mm(self, position: int) -> float:
+        """Return the opening at a value of the position register [mm]."""
+        part = abs(position - self.settings.closed_at_permille) / 1000
+        return part * self.settings.stroke_mm
+
+    @AsyncStatus.wrap
+    async def kickoff(self) -> None:
+        """Begin to watch the fingers.
+
+        Raises:
+            InterlockError: If the gripper is not ready; nothing was begun.
+            TransportError: If it does not answer; nothing was begun.
+        """
+        self._end_watch()
+        self._last_grip = None
+        ready = await self.ready_state.get_value()
+        if ready is not ReadyState.INITIALIZED:
+            raise InterlockError(f"{self.name}: it is {ready.value}; was it off?")
+        self._has_to_end = asyncio.Event()
+        self._watch = running_loop().create_task(self._look_until_told())
+
+    @AsyncStatus.wrap
+    async def complete(self) -> None:
+        """End the watch and keep what it saw.
+
+        Raises:
+            InstrumentError: If nothing is watched.
+            TransportError: If the gripper stayed unreachable.
+            MalformedReply: If it kept sending nonsense.
+        """
+        if self._watch is None:
+            raise InstrumentError(f"{self.name}: nothing was watched")
+        self._has_to_end.set()
+        watch, self._watch = self._watch, None
+        try:
+            self._last_grip = await watch
+        finally:
+            watch.cancel()
+
+    async def _look_until_told(self) -> GripRecord:
+        """Look at the fingers every period, and once more at the end."""
+        loop = running_loop()
+        last_heard = loop.time()
+        has_grasped = has_dropped = False
+        held_mm: float | None = None
+        opening_mm = 0.0
+        while True:
+            is_last = self._has_to_end.is_set()
+            try:
+                code, position = await self._master.read_holding(_GRIP_FROM, 2)
+                state = self._understand(code, position)
+            except (TransportError, MalformedReply):
+                # The last look is not optional: what it would show is not known.
+                if is_last or loop.time() - last_heard > self.settings.max_silence_s:
+                    raise
+            else:
+                last_heard = loop.time()
+                opening_mm = self._opening_mm(position)
+                if state is GripState.GRASPED:
+                    has_grasped, held_mm = True, opening_mm
+                has_dropped = has_dropped or state is GripState.DROPPED
+            if is_last:
+                return GripRecord(
+                    has_grasped=has_grasped,
+                    has_dropped=has_dropped,
+                    width_mm=opening_mm if held_mm is None else held_mm,
+                )
+            try:
+                async with asyncio.timeout(self.settings.sample_period_s):
+                    await self._has_to_end.wait()
+            except TimeoutError:
+                continue
+
+    def _understand(self, code: int, position: int) -> Any:
+        """Return the meaning of a grip register.
+
+        Raises:
+            MalformedReply: If the manual does not allow the values.
+        """
+        if code not in _GRIP_CODES or position > 1000:
+            raise MalformedReply(
+                f"{self.name}: grip state {code} at position {position} cannot be"
+            )
+        return _GRIP_CODES[code]
+
+    def _end_watch(self) -> None:
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.cancel()
+
+    # -- stopping ------------------------------------------------------------------
+
+    @override
+    async def disconnect(self) -> None:
+        watch = self._watch
+        self._end_watch()
+        if watch is not None:
+            await asyncio.wait([watch])
+        await super().disconnect()
+
+    @override
+    async def go_to_abort_state(self) -> str:
+        if self._watch is None:
+            return ""
+        self._end_watch()
+        state = await self.grip_state.get_value()
+        return f"{self.name}: left as it is, {state.value}"

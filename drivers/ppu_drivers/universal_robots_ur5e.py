@@ -1,0 +1,701 @@
+"""Universal Robots UR5e arm through the dashboard server of its controller.
+
+The arm plays programs that somebody taught at its pendant; which program carries from
+where to where stands in the lab file. Playing moves something, so ``play`` is sent
+once; if its answer is lost, the controller is asked what it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated as A
+from typing import ClassVar, Final, Literal, Self, TypeVar
+
+from ophyd_async.core import AsyncStatus, SignalR, TriggerableCommand
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import override
+
+from ppu.core.capabilities import (
+    Carry,
+    Grind,
+    PowderStation,
+    PowderTask,
+    Task,
+    Transporter,
+)
+from ppu.core.errors import (
+    ConnectError,
+    InstrumentError,
+    InterlockError,
+    LimitError,
+    MalformedReply,
+    ReplyTimeout,
+    TransportError,
+    nearest,
+)
+from ppu.core.labfile import DeviceEntry, LimitPair
+from ppu.core.labtime import running_loop
+from ppu.devices.instrument import DriverFacts, Identity, Instrument
+from ppu.devices.line import Query
+from ppu.transports.line import LineClient
+from ppu.transports.tcp import TcpConnection
+
+__all__ = [
+    "CarryProgram",
+    "GrindProgram",
+    "MountProgram",
+    "ProgramState",
+    "UniversalRobotsUr5e",
+    "UniversalRobotsUr5eLimits",
+    "UniversalRobotsUr5eSettings",
+    "UniversalRobotsUr5eTasks",
+    "answer_beginning",
+    "field_named",
+    "parse_program_state",
+    "parse_remote_control",
+    "split_route",
+]
+
+T = TypeVar("T")
+
+_GREETING: Final = "Connected: Universal Robots Dashboard Server"
+_REFUSALS: Final = (
+    "Failed to execute",
+    "File not found",
+    "Error while loading program",
+    "could not understand",
+    "Command is not allowed",
+    "Not in remote control",
+    "Cannot unlock protective stop",
+)
+_LOADING_S: Final = 30.0
+_STARTING_S: Final = 10.0
+_STOPPING_S: Final = 5.0
+_WAY = re.compile(r"(\S+) -> (\S+)")
+
+
+# -- the lab file ----------------------------------------------------------------------
+
+
+def split_route(route: str) -> tuple[str, str]:
+    """Return origin and destination of a route as a lab file writes it.
+
+    Raises:
+        ValueError: If it is no route.
+
+    Example:
+        >>> split_route("rack_1.1 -> balance.pan")
+        ('rack_1.1', 'balance.pan')
+    """
+    match = _WAY.fullmatch(route)
+    if match is None:
+        raise ValueError(f"'{route}' is no route; write 'rack_1.1 -> balance.pan'")
+    if match[1] == match[2]:
+        raise ValueError(f"'{route}' leads nowhere")
+    return match[1], match[2]
+
+
+def _check_route(route: str) -> str:
+    split_route(route)
+    return route
+
+
+class _Program(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    program: str = Field(
+        pattern=r"^[A-Za-z0-9_./-]+\.urp$",
+        description="File on the controller, below its programs folder",
+    )
+    duration_s: float = Field(
+        gt=0, allow_inf_nan=False, description="How long it plays as a rule"
+    )
+
+
+class CarryProgram(_Program):
+    """A program that takes a container from one place and puts it onto another."""
+
+
+class GrindProgram(_Program):
+    """A program that grinds what is in the container at a station."""
+
+    station: str = Field(description="Where the container must stand")
+    grinds_for_s: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long one play of it grinds; by default all the time",
+    )
+
+    @property
+    def portion_s(self) -> float:
+        """How long one play of it grinds [s]."""
+        return self.duration_s if self.grinds_for_s is None else self.grinds_for_s
+
+
+class MountProgram(_Program):
+    """A program that takes powder out of a container and presses it into a holder."""
+
+    station: str = Field(description="Where the container must stand")
+    holder_station: str = Field(description="Where the specimen holder must stand")
+
+
+class UniversalRobotsUr5eTasks(BaseModel):
+    """Programs that handle powder; either may be absent."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    grind: GrindProgram | None = None
+    mount_powder: MountProgram | None = None
+
+    @model_validator(mode="after")
+    def _check_stations(self) -> Self:
+        grind, mount = self.grind, self.mount_powder
+        if grind is not None and mount is not None and grind.station != mount.station:
+            raise ValueError(
+                f"grind.station {grind.station} and mount_powder.station "
+                f"{mount.station} should be the same"
+            )
+        return self
+
+
+class UniversalRobotsUr5eSettings(BaseModel):
+    """What the driver must know of the arm."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    programs: dict[A[str, AfterValidator(_check_route)], CarryProgram] = Field(
+        default_factory=dict,
+        description="Which program carries along which route, such as "
+        "'rack_1.1 -> balance.pan'",
+    )
+    tasks: UniversalRobotsUr5eTasks = UniversalRobotsUr5eTasks()
+    poll_period_s: float = Field(default=2.0, gt=0, allow_inf_nan=False)
+    patience: float = Field(
+        default=3.0,
+        ge=1,
+        allow_inf_nan=False,
+        description="How many times its duration a program may take",
+    )
+    haste: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="A program that ends before this part of its duration was stopped",
+    )
+    max_silence_s: float = Field(
+        default=30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long the controller may be unreachable while it plays",
+    )
+
+
+class UniversalRobotsUr5eLimits(BaseModel):
+    """What the lab allows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    container_degc: LimitPair = (0.0, 200.0)
+
+
+# -- the wire language -----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ProgramState:
+    """What the controller says of its program."""
+
+    state: Literal["STOPPED", "PLAYING", "PAUSED"]
+    program: str
+
+
+def _refuse(line: str) -> None:
+    """Raise what *line* says if it is a refusal."""
+    if line.startswith(_REFUSALS):
+        raise InstrumentError(f"the controller refused: {line}", line)
+
+
+def field_named(label: str) -> Callable[[list[str]], str]:
+    """Return what reads the value in answers such as ``Robotmode: RUNNING``.
+
+    Example:
+        >>> field_named("Robotmode")(["Robotmode: RUNNING"])
+        'RUNNING'
+    """
+
+    def parse(lines: list[str]) -> str:
+        (line,) = lines
+        _refuse(line)
+        match = re.fullmatch(rf"{label}: (\S+)", line)
+        if match is None:
+            raise MalformedReply(f"{line!r} says no {label}")
+        return match[1]
+
+    return parse
+
+
+def answer_beginning(beginning: str) -> Callable[[list[str]], str]:
+    """Return what accepts answers with a certain *beginning*; it gives the rest.
+
+    Example:
+        >>> answer_beginning("Loading program: ")(["Loading program: home.urp"])
+        'home.urp'
+    """
+
+    def parse(lines: list[str]) -> str:
+        (line,) = lines
+        _refuse(line)
+        if not line.startswith(beginning):
+            raise MalformedReply(f"{line!r} does not begin with {beginning!r}")
+        return line.removeprefix(beginning)
+
+    return parse
+
+
+def _acknowledge(beginning: str) -> Callable[[list[str]], None]:
+    """Return what accepts answers with a certain *beginning*."""
+    parse = answer_beginning(beginning)
+
+    def accept(lines: list[str]) -> None:
+        parse(lines)
+
+    return accept
+
+
+def parse_program_state(lines: list[str]) -> ProgramState:
+    """Return the answer to ``programState``.
+
+    Raises:
+        InstrumentError: If the controller refused.
+        MalformedReply: If the manual does not allow the answer.
+
+    Example:
+        >>> parse_program_state(["PLAYING home.urp"])
+        ProgramState(state='PLAYING', program='home.urp')
+    """
+    (line,) = lines
+    _refuse(line)
+    state, _, program = line.partition(" ")
+    if state not in ("STOPPED", "PLAYING", "PAUSED"):
+        raise MalformedReply(f"{line!r} is no program state")
+    return ProgramState(state, program)  # type: ignore[arg-type]  # it is one of the three
+
+
+def parse_remote_control(lines: list[str]) -> bool:
+    """Return the answer to ``is in remote control``.
+
+    Raises:
+        InstrumentError: If the controller refused.
+        MalformedReply: If the manual does not allow the answer.
+
+    Example:
+        >>> parse_remote_control(["true"])
+        True
+    """
+    (line,) = lines
+    _refuse(line)
+    if line not in ("true", "false"):
+        raise MalformedReply(f"{line!r} is neither true nor false")
+    return line == "true"
+
+
+def _state_text(lines: list[str]) -> str:
+    return parse_program_state(lines).state
+
+
+def _loaded_program(lines: list[str]) -> str:
+    """Return the path in the answer to ``get loaded program``, empty if none is."""
+    (line,) = lines
+    _refuse(line)
+    if line == "No program loaded":
+        return ""
+    # The manual has a label before the path; another driver reads the path alone.
+    path = line.removeprefix("Loaded program: ")
+    if not path.endswith(".urp"):
+        raise MalformedReply(f"{line!r} names no program")
+    return path
+
+
+def _any_line(lines: list[str]) -> str:
+    (line,) = lines
+    _refuse(line)
+    return line
+
+
+# -- the driver ------------------------------------------------------------------------
+
+
+class UniversalRobotsUr5e(Instrument, Transporter, PowderStation):
+    """A UR5e (PolyScope 5) in remote control, by its dashboard server.
+
+    Args:
+        name: Name of the device.
+        entry: Its entry in the lab file.
+        connection: Host and port (29999) of the dashboard server.
+        settings: What the driver must know.
+        limits: What the lab allows.
+    """
+
+    facts = DriverFacts(
+        maker="Universal Robots",
+        model="UR5e",
+        wire="ur-dashboard",
+        sources=(
+            "Universal Robots, Dashboard Server e-Series, port 29999 (2022): commands "
+            "and answers, as tabulated by users of the manual",
+            "Universal Robots article 15690 (dashboard server, load, play, stop)",
+            "CederGroupHub/alab_control robot_arm_ur5e/ur_robot_dashboard.py",
+        ),
+        verified="",
+        open_questions=(
+            "Whether 'get loaded program' has a label before the path: the manual says "
+            "so, alab_control reads the path alone. Both are accepted.",
+            "The dashboard cannot be asked whether a popup is open: a paused program "
+            "in a normal safety state is reported as that.",
+            "alab_control waits 3 s after loading; the manual says that the answer "
+            "comes when loading is done, so the loaded program is asked for instead.",
+            "The text of the refusal without remote control is from users' reports.",
+        ),
+        orphan_behaviour="plays its program to the end, then stands still",
+    )
+    connections = (TcpConnection,)
+    settings_model = UniversalRobotsUr5eSettings
+    limits_model = UniversalRobotsUr5eLimits
+    abort_states: ClassVar[Mapping[str, str]] = {
+        "stop": "stop the program where the arm is, keeping its grip (the default)"
+    }
+
+    robot_mode: A[
+        SignalR[str], Query("robotmode", field_named("Robotmode"), manual="robotmode")
+    ]
+    safety_status: A[
+        SignalR[str],
+        Query("safetystatus", field_named("Safetystatus"), manual="safetystatus"),
+    ]
+    program_state: A[
+        SignalR[str], Query("programState", _state_text, manual="programState")
+    ]
+    loaded_program: A[
+        SignalR[str],
+        Query("get loaded program", _loaded_program, manual="get loaded program"),
+    ]
+    is_in_remote_control: A[
+        SignalR[bool],
+        Query(
+            "is in remote control", parse_remote_control, manual="is in remote control"
+        ),
+    ]
+    close_popup: A[
+        TriggerableCommand,
+        Query("close popup", _acknowledge("closing popup"), manual="close popup"),
+    ]
+
+    def __init__(
+        self,
+        name: str,
+        entry: DeviceEntry,
+        connection: TcpConnection,
+        settings: UniversalRobotsUr5eSettings,
+        limits: UniversalRobotsUr5eLimits,
+    ) -> None:
+        self.settings = settings
+        self.limits = limits
+        self._programs = {
+            split_route(route): program for route, program in settings.programs.items()
+        }
+        self._is_ours = False
+        """Whether a program that this driver started may not have ended."""
+        self._client = LineClient(name, connection, terminator=b"\n", deadline_s=2.0)
+        super().__init__(name, entry, self._client, self._client.link)
+
+    @override
+    async def read_identity(self) -> Identity:
+        try:
+            # The greeting comes by itself, before the first answer.
+            lines = await self._client.ask(
+                "PolyscopeVersion",
+                is_last=lambda line: not line.startswith("Connected: "),
+            )
+            if lines[:-1] not in ([_GREETING], []):
+                raise MalformedReply(f"it greets with {lines[0]!r}")
+            firmware = answer_beginning("URSoftware ")(lines[-1:])
+            model = _any_line(await self._client.ask("get robot model"))
+            serial_number = _any_line(await self._client.ask("get serial number"))
+            if not model.startswith("UR5"):
+                raise MalformedReply(f"it is a {model}")
+        except (MalformedReply, InstrumentError) as exc:
+            raise ConnectError(
+                f"{self.name}: what answers at {self.link.endpoint} is no dashboard "
+                f"server of a UR5e: {exc}"
+            ) from exc
+        return Identity(model=model, serial_number=serial_number, firmware=firmware)
+
+    # -- capability ----------------------------------------------------------------
+
+    @property
+    def max_container_degc(self) -> float:
+        """How hot a place may be from which it takes a container [degC]."""
+        return self.limits.container_degc[1]
+
+    def can_carry(self, origin: str, destination: str) -> bool:
+        """Return whether a program of the lab file leads from one to the other."""
+        return (origin, destination) in self._programs
+
+    def check_carry(self, origin: str, destination: str) -> None:
+        """Refuse a way for which the lab file names no program.
+
+        Raises:
+            LimitError: Naming the missing way and the nearest known one.
+        """
+        if not self.can_carry(origin, destination):
+            route = f"{origin} -> {destination}"
+            raise LimitError(
+                f"{self.name}: settings.programs has no '{route}'; "
+                f"{nearest(route, self.settings.programs)}"
+            )
+
+    @property
+    def container_station(self) -> str | None:
+        """Location where the container must stand to be ground or emptied."""
+        tasks = self.settings.tasks
+        for task in (tasks.grind, tasks.mount_powder):
+            if task is not None:
+                return task.station
+        return None
+
+    @property
+    def holder_station(self) -> str | None:
+        """Location where the specimen holder must stand."""
+        mount = self.settings.tasks.mount_powder
+        return None if mount is None else mount.holder_station
+
+    def check_task(self, task: PowderTask) -> None:
+        """Refuse powder handling for which the lab file names no program.
+
+        Raises:
+            LimitError: If there is none, or it grinds for another time.
+        """
+        self._plays_of(task)
+
+    def _plays_of(self, task: PowderTask) -> tuple[_Program, int]:
+        """Return the program for *task* and how often it must be played."""
+        tasks = self.settings.tasks
+        if not isinstance(task, Grind):
+            if tasks.mount_powder is None:
+                raise LimitError(f"{self.name}: settings.tasks has no mount_powder")
+            return tasks.mount_powder, 1
+        if tasks.grind is None:
+            raise LimitError(f"{self.name}: settings.tasks has no grind")
+        portion = tasks.grind.portion_s
+        n_plays = round(task.duration_s / portion)
+        if n_plays < 1 or abs(n_plays * portion - task.duration_s) > 0.01 * portion:
+            raise LimitError(
+                f"{self.name}: {task.duration_s:g} s of grinding were asked for, but "
+                f"{tasks.grind.program} grinds in portions of {portion:g} s"
+            )
+        return tasks.grind, n_plays
+
+    @override
+    async def check_idle(self) -> None:
+        state = parse_program_state(await self._client.ask("programState"))
+        if state.state != "STOPPED":
+            raise InterlockError(
+                f"{self.name}: {state.program or 'a program'} is {state.state}; stop "
+                "it at the pendant"
+            )
+
+    @AsyncStatus.wrap
+    async def set(self, value: Task) -> None:
+        """Play the program for *value* and wait until it has ended.
+
+        A cancelled wait leaves the arm moving until it goes to its abort state.
+
+        Raises:
+            LimitError: If the lab file names no program for it; nothing moved.
+            InterlockError: If the arm is not ready; nothing moved.
+            InstrumentError: If the controller refuses, stops or pauses the program.
+            TransportError: If the controller stayed unreachable; it may be moving.
+        """
+        n_plays = 1
+        program: _Program
+        if isinstance(value, Carry):
+            self.check_carry(value.origin, value.destination)
+            program = self._programs[value.origin, value.destination]
+        else:
+            program, n_plays = self._plays_of(value)
+        for _ in range(n_plays):
+            await self._check_ready()
+            await self._load(program)
+            await self._play(program)
+            await self._wait_until_ended(program)
+
+    # -- playing -------------------------------------------------------------------
+
+    async def _ask(
+        self,
+        command: str,
+        parse: Callable[[list[str]], T],
+        *,
+        is_safe: bool = True,
+        lasts_s: float | None = None,
+    ) -> T:
+        """Send *command*; errors name the device and what was asked."""
+        lines = await self._client.ask(command, is_safe=is_safe, deadline_lab_s=lasts_s)
+        try:
+            return parse(lines)
+        except InstrumentError as exc:
+            raise InstrumentError(
+                f"{self.name}: asked {command}: {exc}", exc.code
+            ) from exc
+        except MalformedReply as exc:
+            raise MalformedReply(f"{self.name}: asked {command}: {exc}") from exc
+
+    async def _program(self) -> ProgramState:
+        return await self._ask("programState", parse_program_state)
+
+    async def _safety(self) -> str:
+        return await self._ask("safetystatus", field_named("Safetystatus"))
+
+    async def _check_ready(self) -> None:
+        """Refuse to play unless the arm may move at once.
+
+        Raises:
+            InterlockError: With everything that is in the way.
+        """
+        faults = []
+        if not await self._ask("is in remote control", parse_remote_control):
+            faults.append("it is not in remote control; switch it over at the pendant")
+        mode = await self._ask("robotmode", field_named("Robotmode"))
+        if mode != "RUNNING":
+            faults.append(f"its mode is {mode}; switch it on and release the brakes")
+        safety = await self._safety()
+        if safety != "NORMAL":
+            faults.append(f"its safety status is {safety}; look for the cause there")
+        state = await self._program()
+        if state.state != "STOPPED":
+            faults.append(f"{state.program or 'a program'} is {state.state}")
+        if faults:
+            raise InterlockError(f"{self.name}: may not move: {'; '.join(faults)}")
+
+    async def _load(self, program: _Program) -> None:
+        """Load *program* and see that it is loaded; loading again is harmless."""
+        await self._ask(
+            f"load {program.program}",
+            answer_beginning("Loading program: "),
+            lasts_s=_LOADING_S,
+        )
+        loaded = await self._ask("get loaded program", _loaded_program)
+        if not f"/{loaded}".endswith(f"/{program.program}"):
+            raise InstrumentError(
+                f"{self.name}: {program.program} was loaded, but the controller has "
+                f"{loaded or 'no program'}"
+            )
+
+    async def _play(self, program: _Program) -> None:
+        """Play what is loaded, once; if the answer is lost, ask what became of it."""
+        self._is_ours = True  # also if the answer is lost
+        try:
+            await self._ask(
+                "play",
+                answer_beginning("Starting program"),
+                is_safe=False,
+                lasts_s=_STARTING_S,
+            )
+        except InstrumentError:
+            self._is_ours = False
+            safety = await self._safety()
+            raise InstrumentError(
+                f"{self.name}: the controller would not play {program.program}; its "
+                f"safety status is {safety}"
+            ) from None
+        except (TransportError, MalformedReply):
+            state = await self._program()
+            if state.state != "PLAYING":
+                raise
+
+    async def _wait_until_ended(self, program: _Program) -> None:
+        """Look at the controller until the program has ended as it should.
+
+        Raises:
+            InstrumentError: If it ended otherwise, or takes too long.
+            TransportError: If the controller stayed unreachable.
+        """
+        loop = running_loop()
+        started = last_heard = loop.time()
+        patience_s = program.duration_s * self.settings.patience
+        while True:
+            await asyncio.sleep(self.settings.poll_period_s)
+            elapsed = loop.time() - started
+            try:
+                state, safety = await self._program(), await self._safety()
+            except (TransportError, MalformedReply):
+                if loop.time() - last_heard > self.settings.max_silence_s:
+                    raise
+                continue
+            last_heard = loop.time()
+            about = f"{self.name}: {program.program}"
+            if safety != "NORMAL":
+                raise InstrumentError(
+                    f"{about} was interrupted after {elapsed:.0f} s: the safety status "
+                    f"is {safety}; look for the cause at the arm",
+                    safety,
+                )
+            if state.state == "PAUSED":
+                raise InstrumentError(
+                    f"{about} is paused after {elapsed:.0f} s: the program may show a "
+                    "popup, or somebody paused it at the pendant",
+                    state.state,
+                )
+            if state.state == "STOPPED":
+                await self._check_end(about, program, elapsed)
+                return
+            if elapsed > patience_s:
+                raise InstrumentError(
+                    f"{about} still plays after {elapsed:.0f} s; the lab file says "
+                    f"{program.duration_s:g} s"
+                )
+
+    async def _check_end(self, about: str, program: _Program, elapsed: float) -> None:
+        """Refuse an end that is not the end of the program."""
+        mode = await self._ask("robotmode", field_named("Robotmode"))
+        if mode != "RUNNING":
+            raise InstrumentError(f"{about} ended, but the robot mode is {mode}", mode)
+        self._is_ours = False
+        if elapsed < program.duration_s * self.settings.haste:
+            raise InstrumentError(
+                f"{about} ended after {elapsed:.0f} s; the lab file says "
+                f"{program.duration_s:g} s: was it stopped at the pendant?"
+            )
+
+    # -- stopping ------------------------------------------------------------------
+
+    @override
+    async def go_to_abort_state(self) -> str:
+        if not self._is_ours:
+            return ""  # nothing of this plan moves
+        loop = running_loop()
+        deadline = loop.time() + _STOPPING_S
+        refusal = ""
+        while True:
+            state = await self._program()
+            if state.state == "STOPPED":
+                break
+            if loop.time() > deadline:
+                raise InstrumentError(
+                    f"{self.name}: asked to stop but {state.program} is {state.state}; "
+                    f"press the emergency stop. {refusal}".rstrip()
+                )
+            try:
+                # Stopping what has stopped is harmless, so it may be repeated.
+                await self._ask("stop", answer_beginning("Stopped"))
+            except (InstrumentError, MalformedReply, ReplyTimeout) as exc:
+                refusal = str(exc)
+            await asyncio.sleep(0.5)
+        self._is_ours = False
+        safety = await self._safety()
+        about = "" if safety == "NORMAL" else f"; its safety status is {safety}"
+        return f"{self.name}: program stopped, verified{about}"
