@@ -122,9 +122,9 @@ def run_app(stopwatch: Callable[[], float]) -> int:
     """Run the command line and return its exit code."""
     global elapsed  # noqa: PLW0603 - set once, before any command runs
     elapsed = stopwatch
-    from ppu.cli import lab, protocols, read, run, sim
+    from ppu.cli import fault, instruments, lab, new, protocols, read, record, run, sim
 
-    for module in (run, protocols, lab, sim, read):
+    for module in (run, protocols, lab, instruments, sim, fault, read, record, new):
         module.attach(app)
     if not hasattr(sys.stdout, "write"):  # None if it was closed from the start
         tell("error: standard output is closed")

@@ -21,11 +21,30 @@ if TYPE_CHECKING:
     from ppu.core.labfile import LabFile
     from ppu.core.labtime import LabTimeLoop
     from ppu.twin.bench import Bench
+    from ppu.twin.control import ControlSocket
+
+
+_HELP = """Serve simulated instruments until SIGINT, SIGTERM or SIGHUP.
+
+To see how your own software bears faults, tell them to the control socket, whose
+address is printed, as one line of JSON each; one line answers:
+
+\b
+  echo '{"device": "balance", "fault": "drop", "for_s": 10}' | nc -N 127.0.0.1 PORT
+
+{"faults": "balance"} lists the faults that this device knows and what hit so far,
+{"device": "balance", "clear": true} ends them, {"incidents": true} tells what went
+physically wrong. Times are lab seconds from now: at_s, every_s, for_s. The command
+`ppu fault` does the same. Faults may also stand in the lab file, under
+devices.NAME.twin.faults.
+"""
 
 
 def attach(app: typer.Typer) -> None:
     """Add the command to *app*."""
-    app.command(epilog="Example: ppu sim --pace 600 --write-lab bench.yaml")(sim)
+    app.command(
+        help=_HELP, epilog="Example: ppu sim --pace 600 --write-lab bench.yaml"
+    )(sim)
 
 
 def sim(
@@ -42,12 +61,17 @@ def sim(
         Path | None,
         typer.Option(help="Write a lab file whose hardware leads here."),
     ] = None,
+    control: Annotated[
+        str,
+        typer.Option(help="Port of the control socket, or auto for a free one."),
+    ] = "auto",
 ) -> None:
     """Serve simulated instruments until SIGINT, SIGTERM or SIGHUP."""
     from ppu.core.labfile import load_lab
     from ppu.core.labtime import LabTimeLoop
     from ppu.core.registry import find_lab
     from ppu.twin.bench import Bench
+    from ppu.twin.control import ControlSocket
 
     main.set_up_logging(verbose=False)
     speed = read_pace(pace)
@@ -55,6 +79,7 @@ def sim(
         raise ConfigurationError(
             "--pace jump: other programs live in real time; give a number"
         )
+    control_port = _read_port(control)
     path = find_lab(lab)
     file = load_lab(path)
     names = tuple(only or ())
@@ -80,7 +105,15 @@ def sim(
         ):
             runner.run(
                 _serve(
-                    loop, file, path, bench, nonces, write_lab, stopped, as_json=json_
+                    loop,
+                    file,
+                    path,
+                    bench,
+                    nonces,
+                    write_lab,
+                    ControlSocket(bench, control_port),
+                    stopped,
+                    as_json=json_,
                 )
             )
     finally:
@@ -117,12 +150,14 @@ async def _serve(
     bench: Bench,
     nonces: dict[str, str],
     write_lab: Path | None,
+    control: ControlSocket,
     stopped: asyncio.Event,
     *,
     as_json: bool,
 ) -> None:
     await bench.start()
     try:
+        control_address = await control.start()
         devices = {name: describe(bench, file, name) for name in bench.instruments}
         if write_lab is not None:
             write_bench_lab(write_lab, path, loop, bench, nonces)
@@ -130,6 +165,7 @@ async def _serve(
             "lab": file.lab,
             "pace": loop.pace,
             "epoch": loop.epoch,
+            "control": control_address,
             "devices": devices,
         }
         if as_json:
@@ -143,10 +179,23 @@ async def _serve(
                 )
             if write_lab is not None:
                 sys.stdout.write(f"lab file for this bench: {write_lab}\n")
+            sys.stdout.write(f"faults: ppu fault --control {control_address}\n")
         sys.stdout.flush()
         await stopped.wait()
     finally:
+        await control.stop()
         await bench.stop()
+
+
+def _read_port(text: str) -> int:
+    """Return the port that *text* names, 0 for a free one."""
+    if text == "auto":
+        return 0
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
+        raise ConfigurationError(
+            f"--control {text}: give a port from 1 to 65535, or auto"
+        )
+    return int(text)
 
 
 def describe(bench: Bench, file: LabFile, name: str) -> dict[str, Any]:

@@ -54,12 +54,21 @@ class Debt:
         loop: The loop that must not jump while something is owed.
     """
 
-    __slots__ = ("_amount", "_is_closed", "_loop", "name")
+    __slots__ = (
+        "_amount",
+        "_counts_requests",
+        "_is_closed",
+        "_loop",
+        "_requests",
+        "name",
+    )
 
     def __init__(self, name: str, loop: LabTimeLoop) -> None:
         self.name = name
         self._loop = loop
         self._amount = 0
+        self._requests = 0
+        self._counts_requests = False
         self._is_closed = False
 
     @property
@@ -69,8 +78,10 @@ class Debt:
 
     def add(self, amount: int) -> None:
         """Owe *amount* more (negative: less); nothing is owed on a closed link."""
-        if self._is_closed:
-            return
+        if not self._is_closed:
+            self._change(amount)
+
+    def _change(self, amount: int) -> None:
         was_owing = self._amount > 0
         self._amount += amount
         is_owing = self._amount > 0
@@ -85,13 +96,35 @@ class Debt:
         """
         self.add(-min(n_bytes, max(self._amount, 0)))
 
+    def add_request(self, n_bytes: int) -> None:
+        """Owe *n_bytes* that the client wrote."""
+        if not self._is_closed:
+            self._requests += n_bytes
+            self._change(n_bytes)
+
+    def count_requests(self) -> None:
+        """Promise to call :meth:`settle_request` for all that the client writes."""
+        self._counts_requests = True
+
+    def settle_request(self, n_bytes: int) -> None:
+        """Take note that the instrument's end read *n_bytes*, which may be more."""
+        self._requests -= min(n_bytes, self._requests)
+        self._change(-min(n_bytes, max(self._amount, 0)))
+
     def clear(self) -> None:
         """Forget the debt: what was under way is lost."""
-        self.add(-self._amount)
+        self._requests = 0
+        self._change(-self._amount)
 
     def close(self) -> None:
-        """Forget the debt, and owe nothing more: nobody reads what is sent now."""
-        self.clear()
+        """Owe nothing more: nobody reads what is sent now.
+
+        What the client wrote before still gets there if the other end promised to say
+        so, and is owed until then: time must not pass an instrument's answer by.
+        """
+        if not self._counts_requests:
+            self._requests = 0
+        self._change(self._requests - self._amount)
         self._is_closed = True
 
     def open(self) -> None:

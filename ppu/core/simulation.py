@@ -7,7 +7,25 @@ from typing import Any, Protocol
 
 from ppu.core.labfile import DeviceEntry, LabFile
 
-__all__ = ["IncidentRecord", "SimulatedInstrument", "SimulatedWorld"]
+__all__ = [
+    "FaultInjector",
+    "IncidentRecord",
+    "SimulatedInstrument",
+    "SimulatedWorld",
+    "TwinSettingsError",
+]
+
+
+class TwinSettingsError(ValueError):
+    """What stands under ``twin`` cannot be: everything that is wrong, with its place.
+
+    Args:
+        problems: Place below ``twin`` and what is wrong there, in a sentence.
+    """
+
+    def __init__(self, problems: Sequence[tuple[tuple[str | int, ...], str]]) -> None:
+        super().__init__("; ".join(text for _, text in problems))
+        self.problems = tuple(problems)
 
 
 class IncidentRecord(Protocol):
@@ -43,6 +61,28 @@ class SimulatedWorld(Protocol):
         """Return curves and states that no instrument can know, for reports."""
 
 
+class FaultInjector(Protocol):
+    """What can go wrong with one simulated instrument, and what does."""
+
+    @property
+    def known(self) -> Mapping[str, str]:
+        """Every fault there can be, each with its signature in a sentence."""
+
+    @property
+    def log(self) -> Sequence[tuple[float, str]]:
+        """What hit lately: lab time [s] and fault."""
+
+    def inject(self, entry: Mapping[str, Any], time: float) -> None:
+        """Let a fault come, as scripts in the lab file do; counted from *time* [s].
+
+        Raises:
+            TwinSettingsError: With everything that is wrong in *entry*.
+        """
+
+    def clear(self, time: float) -> None:
+        """End every fault at lab time *time* [s]."""
+
+
 class SimulatedInstrument(Protocol):
     """An instrument with its physics and its wire front.
 
@@ -54,6 +94,7 @@ class SimulatedInstrument(Protocol):
     """
 
     wire: str
+    faults: FaultInjector
 
     def __init__(
         self, name: str, entry: DeviceEntry, world: Any, serial_number: str

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Mapping
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 import aiohttp
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,10 +17,23 @@ from ppu.core.errors import ConnectError, LinkBroken, MalformedReply, ReplyTimeo
 from ppu.core.labtime import running_loop
 from ppu.transports.link import Exchange, Link, wire_log
 
-__all__ = ["HttpClient", "HttpConnection"]
+__all__ = ["HttpClient", "HttpConnection", "http_request_text"]
 
 # Keep-alive counts in lab time: between two polls of a jumping loop hours may pass.
 _KEEP_ALIVE_S = 1e9
+
+
+def http_request_text(
+    method: str, path: str, query: Mapping[str, str | int] | None, body: bytes
+) -> bytes:
+    """Return a request as people see it: method, path with query, and body.
+
+    Example:
+        >>> http_request_text("GET", "/UnloadQuadrant", {"quadrant": 1}, b"")
+        b'GET /UnloadQuadrant?quadrant=1'
+    """
+    target = f"{path}?{urlencode(query)}" if query else path
+    return f"{method} {target}".encode() + (b" " + body if body else b"")
 
 
 class HttpConnection(BaseModel):
@@ -118,6 +132,8 @@ class HttpClient(Link):
         loop = running_loop()
         debt = loop.debt(self.endpoint) if loop.is_jumping else None
         sent = b"" if body is None else json.dumps(body).encode()
+        request = http_request_text(method, path, query, sent)
+        self._n_sent += len(request)
         started = loop.time()
         received = b""
         if debt is not None:
@@ -150,10 +166,8 @@ class HttpClient(Link):
         finally:
             if debt is not None:
                 debt.add(-1)
-        self._n_sent += len(sent)
         self._n_received += len(received)
         if wire_log.isEnabledFor(logging.DEBUG):
-            request = f"{method} {path} {dict(query or {})} ".encode() + sent
             elapsed = loop.time() - started
             wire_log.debug(
                 "%s",

@@ -54,6 +54,7 @@ class LineClient:
                 deadline_s=deadline_s,
                 slowest_reply_s=slowest_reply_s,
             )
+        self.link.expects_late_replies = True
 
     async def ask(
         self,
@@ -94,13 +95,16 @@ class LineClient:
     ) -> list[str] | None:
         *raw, _ = bytes(buffer).split(self.terminator)
         lines = []
+        n_used = 0
         for piece in raw:
             try:
                 line = piece.decode("ascii")
             except UnicodeDecodeError as exc:
                 raise MalformedReply(f"not text: {piece.hex(' ')}") from exc
             lines.append(line)
+            n_used += len(piece) + len(self.terminator)
             if is_last is None or is_last(line):
+                del buffer[:n_used]
                 return lines
         if len(buffer) > _LONGEST_LINE:
             raise MalformedReply(f"an answer of more than {_LONGEST_LINE} bytes")

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from ppu.core.errors import (
     ConnectError,
@@ -36,6 +36,7 @@ Raises :class:`MalformedReply` for what can never become a reply."""
 _FIRST_BACKOFF_S = 0.1
 _LAST_BACKOFF_S = 5.0
 _N_ATTEMPTS = 3
+_LONGEST_LAG = 10  # times the slowest known reply: what is later than that was lost
 
 wire_log = logging.getLogger("ppu.wire")
 
@@ -110,6 +111,9 @@ class Link(ABC):
         self._n_returns = 0
         self._n_sent = 0
         self._n_received = 0
+
+    _is_dead_when_silent: ClassVar[bool] = False
+    """Whether silence may mean that the path is dead, so that a new one is needed."""
 
     # -- what a path must do ------------------------------------------------------
 
@@ -192,6 +196,8 @@ class Link(ABC):
                 await self._note_failure(exc)
                 if n_left == 0:
                     self._note_loss(exc)
+                    if self._is_dead_when_silent and isinstance(exc, ReplyTimeout):
+                        await self._close()
                     raise
                 self._n_retries += 1
                 if self._backoff_s > 0:
@@ -295,6 +301,13 @@ class ByteLink(Link):
         )
         self.was_late = False
         """Whether an exchange timed out and nothing was confirmed since."""
+        self.expects_late_replies = False
+        """Whether nothing in a reply tells which request it belongs to.
+
+        The first reply after a time-out may be the late one. It is only believed if
+        no other follows: instruments answer in order.
+        """
+        self._late_since = 0.0
         self._buffer = bytearray()
         self._answer: _Answer[Any] | None = None
         self._must_drain = False
@@ -357,14 +370,16 @@ class ByteLink(Link):
             if deadline_lab_s is None
             else deadline_lab_s
         )
-        timer = loop.call_at(started + wait, self._give_up, request, wait)
+        timer = loop.call_at(started + wait, self._give_up, request, started, wait)
         try:
             if request:
                 self._n_sent += len(request)
                 if self._debt is not None:
-                    self._debt.add(len(request))
+                    self._debt.add_request(len(request))
                 self._write(request)
             answer = await future
+            if self.was_late and self.expects_late_replies:
+                await self._check_silence(loop, started)
         except BaseException:
             self._must_drain = True
             if not future.done() or future.cancelled():
@@ -396,11 +411,13 @@ class ByteLink(Link):
             Exchange(self.device, request, received, meaning, started, elapsed),
         )
 
-    def _give_up(self, request: bytes, wait: float) -> None:
+    def _give_up(self, request: bytes, started: float, wait: float) -> None:
         answer = self._answer
         if answer is None or answer.future.done():
             return
-        self.was_late = True
+        if not self.was_late:
+            self.was_late = True
+            self._late_since = started
         answer.future.set_exception(
             ReplyTimeout(
                 f"{self.device}: no complete reply from {self.endpoint} within "
@@ -424,6 +441,22 @@ class ByteLink(Link):
             f"{self.device}: {self.endpoint} does not stop sending; "
             f"last {_readable(bytes(self._buffer[-32:]))}"
         )
+
+    async def _check_silence(self, loop: LabTimeLoop, started: float) -> None:
+        """Make sure that nothing follows the first reply after a time-out.
+
+        Raises:
+            MalformedReply: If something does, so that reply was the late one.
+        """
+        # If the reply was that slow, the one to this request is as slow.
+        slowest = loop.wire_seconds(self.slowest_reply_s)
+        lag = min(started - self._late_since, _LONGEST_LAG * slowest)
+        if self._buffer or await self._hears_within(slowest + lag):
+            raise MalformedReply(
+                f"{self.device}: {self.endpoint} answered twice after a time-out; "
+                "nothing tells which answer is which"
+            )
+        self.was_late = False
 
     async def _hears_within(self, wait: float) -> bool:
         """Return whether anything comes within *wait* seconds of lab time."""

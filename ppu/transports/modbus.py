@@ -19,6 +19,7 @@ from pymodbus.pdu import DecodePDU, ExceptionResponse, ModbusPDU
 from pymodbus.pdu.register_message import (
     ReadHoldingRegistersRequest,
     WriteMultipleRegistersRequest,
+    WriteSingleRegisterRequest,
 )
 
 from ppu.core.errors import InstrumentError, LinkBroken, MalformedReply
@@ -189,6 +190,28 @@ class ModbusMaster:
             raise MalformedReply(
                 f"{self.device}: acknowledged a write of {reply.count} registers at "
                 f"{reply.address}, asked were {len(values)} at {address}"
+            )
+
+    async def write_register(self, address: int, value: int) -> None:
+        """Write one holding register (function 6); never repeated.
+
+        Raises:
+            InstrumentError: The unit answered with an exception code.
+            MalformedReply: The answer is not the echo of the request.
+            TransportError: No usable answer; whether it was written is unknown.
+        """
+        wanted = value & 0xFFFF
+        reply = await self._execute(
+            WriteSingleRegisterRequest(
+                address=address, registers=[wanted], dev_id=self.unit
+            ),
+            n_registers=None,
+            is_safe=False,
+        )
+        if (reply.address, list(reply.registers)) != (address, [wanted]):
+            raise MalformedReply(
+                f"{self.device}: acknowledged a write of {reply.registers} at "
+                f"{reply.address}, asked was {wanted} at {address}"
             )
 
     async def _execute(

@@ -64,6 +64,9 @@ class TcpLink(ByteLink):
         self._is_kept_open = is_kept_open
         self._transport: asyncio.Transport | None = None
 
+    # A connection whose other end has gone without a word is silent for ever.
+    _is_dead_when_silent = True
+
     @property
     @override
     def is_open(self) -> bool:
@@ -92,7 +95,8 @@ class TcpLink(ByteLink):
         finally:
             release()
         self._transport = transport
-        self._opened(is_new=True)
+        # A gateway to a serial line may pass on to a new connection what comes late.
+        self._opened(is_new=not self.was_late)
 
     @override
     async def _close(self) -> None:

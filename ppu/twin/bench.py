@@ -6,10 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ppu.core.errors import ConfigurationError
+from ppu.core.errors import ConfigurationError, nearest
 from ppu.core.labfile import DeviceEntry, LabFile, lab_error
+from ppu.core.labtime import running_loop
 from ppu.core.registry import load_class
-from ppu.core.simulation import SimulatedInstrument, SimulatedWorld
+from ppu.core.simulation import (
+    FaultInjector,
+    SimulatedInstrument,
+    SimulatedWorld,
+    TwinSettingsError,
+)
 
 __all__ = ["Bench"]
 
@@ -66,6 +72,15 @@ class Bench:
                 self.instruments[name] = simulator(
                     name, entry, self.world, serial_number
                 )
+            except TwinSettingsError as exc:
+                at = ("devices", name, "twin")
+                raise lab_error(
+                    path,
+                    [
+                        ((*at, *place), f"devices.{name}.twin: {text}")
+                        for place, text in exc.problems
+                    ],
+                ) from exc
             except (ValueError, TypeError, KeyError) as exc:
                 raise lab_error(
                     path,
@@ -82,6 +97,43 @@ class Bench:
         """Stop every instrument."""
         for instrument in self.instruments.values():
             await instrument.stop()
+
+    def faults_of(self, device: str) -> FaultInjector:
+        """Return what can go wrong with *device*.
+
+        Raises:
+            ConfigurationError: If it is not on this bench.
+        """
+        if device not in self.instruments:
+            raise ConfigurationError(
+                f"no device {device!r} on this bench; "
+                f"{nearest(device, self.instruments)}"
+            )
+        return self.instruments[device].faults
+
+    def inject(self, device: str, entry: Mapping[str, Any]) -> None:
+        """Let a fault come to *device* from now on, as a script in the lab file does.
+
+        Args:
+            device: Its name in the lab file.
+            entry: The script, such as ``{"fault": "drop", "for_s": 10}``; ``at_s``
+                counts from now.
+
+        Raises:
+            ConfigurationError: If there is no such device, or the script is wrong.
+        """
+        try:
+            self.faults_of(device).inject(entry, running_loop().time())
+        except TwinSettingsError as exc:
+            raise ConfigurationError(f"{device}: {exc}") from exc
+
+    def clear(self, device: str) -> None:
+        """End every fault of *device* now.
+
+        Raises:
+            ConfigurationError: If there is no such device.
+        """
+        self.faults_of(device).clear(running_loop().time())
 
 
 def _serial_number(entry: DeviceEntry) -> str:

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import tempfile
 import termios
 import tty
+import weakref
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from ppu.core.labtime import Debt, LabTimeLoop, running_loop
+from ppu_simulators.faults import Faults
 from ppu_simulators.fronts.conversation import Answer, Conversation
+from ppu_simulators.fronts.wire_faults import (
+    Flood,
+    PortWatch,
+    SpoiledLine,
+    framing_of,
+    rule_out,
+)
 
 __all__ = ["SerialFront", "SerialLine"]
 
@@ -39,12 +52,17 @@ class SerialFront:
 
     The client's baud rate can be read from the terminal, so bytes take the time they
     need on a real line, and a wrong rate gets silence. A pty drops the client's
-    parity silently; the twin tells it where it is known.
+    parity silently; the twin tells it where it is known. What clients open is a link
+    to the terminal: it is the same after the line was unplugged and plugged in again.
 
     Args:
         conversation: The instrument's wire language.
         line: How its port is set.
         client_parity: What the client is known to use.
+        faults: What may go wrong; nothing by default.
+
+    Raises:
+        TwinSettingsError: If a fault is scripted that cannot happen on this wire.
     """
 
     def __init__(
@@ -52,6 +70,8 @@ class SerialFront:
         conversation: Conversation,
         line: SerialLine,
         client_parity: str = "none",
+        *,
+        faults: Faults | None = None,
     ) -> None:
         self._conversation = conversation
         self.line = line
@@ -59,48 +79,100 @@ class SerialFront:
         self._master = -1
         self._slave = -1
         self.path = ""
+        self._can_open = False
+        self._remove_folder: Callable[[], object] | None = None
         self._loop: LabTimeLoop
         self._debt: Debt | None = None
         self._pending: deque[asyncio.TimerHandle] = deque()
+        self._spoiled: SpoiledLine | None = None
+        self._watch: PortWatch | None = None
+        self._flood: Flood | None = None
+        if faults is not None:
+            framing = framing_of(conversation)
+            rule_out(faults, "serial line", framing)
+            self._spoiled = SpoiledLine(faults, framing, heals=True)
+            self._watch = PortWatch(faults, self._set_port)
 
     def start(self) -> str:
-        """Open the pseudo-terminal and return its path."""
+        """Open the pseudo-terminal and return the path that leads to it."""
         self._loop = running_loop()
+        folder = tempfile.mkdtemp(prefix="ppu-serial-")
+        # A program that ends without stopping its fronts leaves nothing behind either.
+        self._remove_folder = weakref.finalize(self, shutil.rmtree, folder, True)
+        self.path = str(Path(folder) / "port")
+        if self._loop.is_jumping:
+            self._debt = self._loop.debt(self.path)
+            self._debt.count_requests()
+        self._set_port(True, True)
+        if self._watch is not None:
+            self._watch.start(self._loop)
+        return self.path
+
+    def stop(self) -> None:
+        """Close it, as if the cable were pulled for good."""
+        if self._remove_folder is None:
+            return
+        if self._watch is not None:
+            self._watch.stop()
+        for timer in self._pending:
+            timer.cancel()
+        self._pending.clear()
+        self._set_port(False, False)
+        self._remove_folder()
+        self._remove_folder = None
+
+    # -- the port --------------------------------------------------------------------
+
+    def _set_port(self, is_plugged_in: bool, can_open: bool) -> None:
+        """Bring the terminal, and the path that leads to it, there or away."""
+        if not is_plugged_in:
+            self._hang_up()
+        elif self._master < 0:
+            self._plug_in()
+        self._can_open = can_open
+        path = Path(self.path)
+        target = os.ttyname(self._slave) if can_open else None
+        if path.is_symlink() and str(path.readlink()) != target:
+            path.unlink()
+        if target is not None and not path.is_symlink():
+            path.symlink_to(target)
+
+    def _plug_in(self) -> None:
         self._master, self._slave = os.openpty()
         tty.setraw(self._master)
         tty.setraw(self._slave)
         os.set_blocking(self._master, False)
-        self.path = os.ttyname(self._slave)
-        if self._loop.is_jumping:
-            self._debt = self._loop.debt(self.path)
         self._loop.add_reader(self._master, self._readable)
-        return self.path
 
-    def stop(self) -> None:
-        """Close it, as if the cable were pulled."""
+    def _hang_up(self) -> None:
         if self._master < 0:
             return
+        self._flood = None
         self._loop.remove_reader(self._master)
-        for timer in self._pending:
-            timer.cancel()
-        self._pending.clear()
         if self._debt is not None:
             self._debt.clear()
         os.close(self._master)
         os.close(self._slave)
         self._master = self._slave = -1
 
+    # -- bytes -----------------------------------------------------------------------
+
     def _readable(self) -> None:
         data = os.read(self._master, 4096)
         if self._debt is not None:
-            self._debt.settle(len(data))
+            self._debt.settle_request(len(data))
         attributes = termios.tcgetattr(self._master)
         rate = _SPEEDS.get(attributes[4], 0)
         if rate != self.line.baudrate or self._client_parity != self.line.parity:
             return  # framing errors only: the instrument hears noise and keeps silent
         byte_s = self.line.bits_per_byte / rate
-        arrival = self._loop.time() + len(data) * byte_s
-        for answer in self._conversation.receive(data, self._loop.time()):
+        now = self._loop.time()
+        arrival = now + len(data) * byte_s
+        if self._spoiled is None:
+            answers = self._conversation.receive(data, now)
+        else:
+            answers = self._spoiled.hear(self._conversation, data, now)
+        for answer in answers:
             self._schedule(answer, arrival, byte_s)
 
     def _schedule(self, answer: Answer, arrival: float, byte_s: float) -> None:
@@ -108,7 +180,7 @@ class SerialFront:
         due = arrival + answer.delay_s
         if isinstance(answer.data, bytes):
             due += len(answer.data) * byte_s
-            timer = self._loop.call_at(due, self._send, answer.data)
+            timer = self._loop.call_at(due, self._say, answer.data)
         else:
             # How long it takes is known only when it is made.
             timer = self._loop.call_at(due, self._make, answer, byte_s)
@@ -118,11 +190,44 @@ class SerialFront:
         now = self._loop.time()
         self._schedule(Answer(answer.at(now)), now, byte_s)
 
-    def _send(self, data: bytes) -> None:
+    def _say(self, data: bytes) -> None:
+        """Send an answer, or what a fault makes of it."""
         now = self._loop.time()
         while self._pending and self._pending[0].when() <= now:
             self._pending.popleft()
-        if self._master < 0:
+        if self._spoiled is None or self._spoiled.is_clean:
+            self._send(data)
+            return
+        if self._flood is not None:
+            return  # lost in the rubbish
+        spoken = self._spoiled.say(data, now)
+        if spoken.is_broken:
+            self._hang_up()
+            self._set_port(True, self._can_open)
+        elif spoken.flood is not None:
+            self._flood = spoken.flood
+            self._send_flood(self._flood)
+        elif spoken.delay_s > 0:
+            self._later(spoken.delay_s, self._send, spoken.data)
+        else:
+            self._send(spoken.data)
+
+    def _later(self, wait: float, act: Callable[[Any], None], argument: Any) -> None:
+        self._pending.append(self._loop.call_later(wait, act, argument))
+
+    def _send_flood(self, flood: Flood) -> None:
+        if flood is not self._flood:
+            return
+        rate = self.line.baudrate / self.line.bits_per_byte
+        piece = flood.next(self._loop.time(), rate)
+        if piece is None:
+            self._flood = None
+            return
+        self._send(piece[0])
+        self._later(piece[1], self._send_flood, flood)
+
+    def _send(self, data: bytes) -> None:
+        if self._master < 0 or not data:
             return
         if self._debt is not None:
             self._debt.add(len(data))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any, ClassVar, Final
 
 from ppu.core.labfile import DeviceEntry
+from ppu_simulators.faults import Faults
 from ppu_simulators.fronts.conversation import Answer
 from ppu_simulators.fronts.serial import SerialFront, SerialLine
 from ppu_simulators.physics.weighing import (
@@ -31,6 +33,7 @@ _TWIN_DEFAULTS: Final[Mapping[str, Any]] = {
     "faults": [],
 }
 _THINKING_S: Final = 0.01
+_FROZEN: Final = "sensor frozen"
 _LONGEST_COMMAND: Final = 200
 
 
@@ -45,14 +48,19 @@ class SimulatedMettlerSics:
     """
 
     wire = "mt-sics"
+    known_faults: ClassVar[Mapping[str, str]] = {
+        _FROZEN: "the weighing cell repeats its last value to the last digit, "
+        "stable, whatever stands on the pan",
+    }
 
     def __init__(
         self, name: str, entry: DeviceEntry, world: World, serial_number: str
     ) -> None:
         self.name = name
         twin = settings_of(entry.twin, _TWIN_DEFAULTS)
-        if twin["faults"]:
-            raise ValueError(f"{name}: this simulator knows no faults yet")
+        self.faults = Faults(
+            name, twin["faults"], self.known_faults, world.rng(name, "faults")
+        )
         self._pan = entry.slots[0]
         self._world = world
         self._serial_number = serial_number
@@ -66,13 +74,14 @@ class SimulatedMettlerSics:
         self._decimals = max(0, -round(math.log10(self._parameters.resolution_g)))
         self._model = BalanceModel(self._parameters, world.rng(name, "cell"))
         self._history = LoadHistory()
+        self._frozen: tuple[float, Reading | None] = (0.0, None)
         self._zero_g = 0.0
         self._tare_g = 0.0
         self._buffer = b""
         self._generation = 0
         line = SerialLine(int(twin["baudrate"]), twin["parity"])
         client_parity = (entry.hardware or {}).get("parity", "none")
-        self._front = SerialFront(self, line, client_parity)
+        self._front = SerialFront(self, line, client_parity, faults=self.faults)
         self._connection = {
             "transport": "serial",
             "baudrate": line.baudrate,
@@ -105,7 +114,19 @@ class SimulatedMettlerSics:
 
     def _reading(self, time: float) -> Reading:
         self._look(time)
-        return self._model.reading(self._history, time)
+        if not self.faults.is_active(_FROZEN, time):
+            return self._model.reading(self._history, time)
+        return self._last_before_freezing()
+
+    def _last_before_freezing(self) -> Reading:
+        """Return what the cell measured last, whoever looks and whenever."""
+        begins = (at for at, fault in reversed(self.faults.log) if fault == _FROZEN)
+        since, frozen = self._frozen
+        begin = next(begins, since)
+        if frozen is None or begin != since:
+            frozen = replace(self._model.reading(self._history, begin), is_stable=True)
+            self._frozen = begin, frozen
+        return frozen
 
     def _weight(self, command: str, reading: Reading) -> str:
         """Return a weight line: value right-justified in ten characters."""
@@ -130,6 +151,11 @@ class SimulatedMettlerSics:
             self._buffer = b""
             answers.append(_text("ES"))
         return answers
+
+    def busy(self, request: bytes) -> bytes:
+        """Return the answer of a balance that cannot do *request* now."""
+        words = request.split()
+        return (words[0] if words else b"ES") + b" I\r\n"
 
     def _execute(self, command: str, time: float) -> list[Answer]:
         if command == "":
@@ -169,7 +195,9 @@ class SimulatedMettlerSics:
         """Answer when the weight is stable, or ``I`` when it does not become so."""
         self._look(time)
         generation = self._generation
-        moment = self._model.next_stable_time(self._history, time, self._timeout_s)
+        moment: float | None = time
+        if not self.faults.is_active(_FROZEN, time):
+            moment = self._model.next_stable_time(self._history, time, self._timeout_s)
 
         def answer(now: float) -> bytes:
             if generation != self._generation:

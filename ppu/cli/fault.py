@@ -1,0 +1,153 @@
+"""``ppu fault``: let something go wrong on a bench that ``ppu sim`` serves."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+import typer
+
+from ppu.core.errors import ConfigurationError, ConnectError
+
+_ANSWERS_WITHIN_WALL_S: Final = 5.0
+_LONGEST_ANSWER: Final = 4_000_000
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the command to *app*."""
+    app.command(
+        epilog="Example: ppu fault balance delay --for-s 60 --option by_s=3 "
+        "--control 127.0.0.1:40123"
+    )(fault)
+
+
+def fault(
+    device: Annotated[str, typer.Argument(help="Device of the bench.")],
+    fault: Annotated[
+        str | None,
+        typer.Argument(help="What goes wrong; without it, what can and what did."),
+    ] = None,
+    control: Annotated[
+        str, typer.Option(help="HOST:PORT that `ppu sim` printed.")
+    ] = "",
+    at_s: Annotated[
+        float | None, typer.Option(help="Begin so much later, not now.")
+    ] = None,
+    every_s: Annotated[float | None, typer.Option(help="Come again so often.")] = None,
+    for_s: Annotated[float | None, typer.Option(help="Last so long.")] = None,
+    count: Annotated[
+        int | None, typer.Option(help="Hit so many exchanges each time.")
+    ] = None,
+    with_probability: Annotated[
+        float | None, typer.Option(help="0 to 1, for each exchange or each time.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(help="Number of the fault, as by_s=3; repeatable."),
+    ] = None,
+    clear: Annotated[
+        bool, typer.Option("--clear", help="End every fault of the device.")
+    ] = False,
+) -> None:
+    """Let a fault come to a simulated instrument of a running `ppu sim`.
+
+    All times are lab seconds. Nothing real can be reached with it.
+    """
+    script = {
+        "fault": fault,
+        "at_s": at_s,
+        "every_s": every_s,
+        "for_s": for_s,
+        "count": count,
+        "with_probability": with_probability,
+        **_read_options(option or []),
+    }
+    given = {key: value for key, value in script.items() if value is not None}
+    host, port = _read_address(control)
+    if clear:
+        if given:
+            raise ConfigurationError("--clear ends faults; give nothing else with it")
+        answer = _ask(host, port, {"device": device, "clear": True})
+        typer.echo(f"{answer['lab_time_s']:.0f} s: no faults at {device} any more")
+    elif fault is not None:
+        answer = _ask(host, port, {"device": device, **given})
+        typer.echo(f"{answer['lab_time_s']:.0f} s: {fault} at {device}")
+    elif given:
+        raise ConfigurationError("say which fault: ppu fault DEVICE FAULT")
+    else:
+        _show(_ask(host, port, {"faults": device}))
+
+
+def _show(answer: Mapping[str, Any]) -> None:
+    """Print what can go wrong with a device, and what did."""
+    for name, sentence in answer["known"].items():
+        sys.stdout.write(f"  {name:22} {sentence}\n")
+    hits = answer["hits"]
+    sys.stdout.write(f"hits so far: {len(hits) or 'none'}\n")
+    for hit in hits[-10:]:
+        sys.stdout.write(f"  {hit['lab_time_s']:12.1f} s  {hit['fault']}\n")
+
+
+def _read_options(options: list[str]) -> dict[str, float]:
+    """Return the numbers of a fault.
+
+    Raises:
+        ConfigurationError: If one of them does not look like ``by_s=3``.
+    """
+    numbers = {}
+    for option in options:
+        name, _, text = option.partition("=")
+        try:
+            numbers[name] = float(text)
+        except ValueError as exc:
+            raise ConfigurationError(
+                f"--option {option}: should look like by_s=3"
+            ) from exc
+    return numbers
+
+
+def _read_address(control: str) -> tuple[str, int]:
+    """Return host and port.
+
+    Raises:
+        ConfigurationError: If *control* is no address.
+    """
+    host, _, port = control.rpartition(":")
+    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ConfigurationError(
+            f"--control {control or 'is missing'}: give the HOST:PORT that `ppu sim` "
+            "printed when it started"
+        )
+    return host or "127.0.0.1", int(port)
+
+
+def _ask(host: str, port: int, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Send *request* to the control socket and return the answer.
+
+    Raises:
+        ConnectError: If nobody answers there.
+        ConfigurationError: If the bench refuses it.
+    """
+    where = f"{host}:{port}"
+    line = b""
+    try:
+        with socket.create_connection((host, port), _ANSWERS_WITHIN_WALL_S) as stream:
+            stream.sendall(json.dumps(request).encode() + b"\n")
+            with stream.makefile("rb") as lines:
+                line = lines.readline(_LONGEST_ANSWER)
+        answer = json.loads(line)
+    except OSError as exc:
+        raise ConnectError(
+            f"{where}: {exc.strerror or exc}; does that `ppu sim` still run?"
+        ) from exc
+    except ValueError as exc:
+        raise ConnectError(f"{where} is no control socket: {line[:80]!r}") from exc
+    if not isinstance(answer, dict) or not answer.get("ok"):
+        error = answer.get("error") if isinstance(answer, dict) else None
+        raise ConfigurationError(
+            error or f"{where} is no control socket: {line[:80]!r}"
+        )
+    return answer

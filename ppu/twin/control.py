@@ -1,0 +1,158 @@
+"""A bench's control socket: faults and incidents as lines of JSON.
+
+One line asks, one line answers. Whoever can reach the loopback address may ask: there
+is nothing but simulated instruments behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ppu.core.errors import ConfigurationError, nearest
+from ppu.core.labtime import running_loop
+from ppu.twin.bench import Bench
+
+__all__ = ["ControlSocket"]
+
+_HOST: Final = "127.0.0.1"
+_LONGEST_LINE: Final = 65536
+_REQUESTS: Final = (
+    '{"device": NAME, "fault": FAULT, ...}, {"device": NAME, "clear": true}, '
+    '{"faults": NAME} or {"incidents": true}'
+)
+
+
+class ControlSocket:
+    """Lets others do to a bench what the ``twin`` entries of a lab file do.
+
+    Args:
+        bench: The bench.
+        port: Port to listen on; 0 for a free one.
+    """
+
+    def __init__(self, bench: Bench, port: int = 0) -> None:
+        self._bench = bench
+        self._port = port
+        self._server: asyncio.Server | None = None
+        self._talks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> str:
+        """Listen, and return host and port.
+
+        Raises:
+            ConfigurationError: If the port is taken.
+        """
+        try:
+            self._server = await asyncio.start_server(
+                self._talk, _HOST, self._port, limit=_LONGEST_LINE
+            )
+        except OSError as exc:
+            raise ConfigurationError(
+                f"--control {self._port}: cannot listen there: {exc.strerror}"
+            ) from exc
+        return f"{_HOST}:{self._server.sockets[0].getsockname()[1]}"
+
+    async def stop(self) -> None:
+        """Listen no more, and end every conversation."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        talks = list(self._talks)
+        for talk in talks:
+            talk.cancel()
+        await asyncio.gather(*talks, return_exceptions=True)
+
+    async def _talk(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._talks.add(task)
+            task.add_done_callback(self._talks.discard)
+        try:
+            await self._answer_lines(reader, writer)
+        except (ConnectionError, asyncio.CancelledError):
+            pass  # they went, or we stop: either way this conversation is over
+        finally:
+            writer.close()
+
+    async def _answer_lines(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        while True:
+            try:
+                line = await reader.readline()
+            except ValueError:  # asyncio's word for a line above the limit
+                text = f"a line should have at most {_LONGEST_LINE} bytes"
+                writer.write(_encoded({"ok": False, "error": text}))
+                return
+            if not line:
+                return
+            if line.strip():
+                writer.write(_encoded(self.answer(line)))
+                await writer.drain()
+
+    def answer(self, line: bytes) -> dict[str, Any]:
+        """Return the answer to one request; what is wrong with it is said there."""
+        try:
+            request = json.loads(line)
+        except (ValueError, RecursionError) as exc:
+            return {"ok": False, "error": f"not JSON: {exc}; send {_REQUESTS}"}
+        if not isinstance(request, dict):
+            return {"ok": False, "error": f"not a JSON object; send {_REQUESTS}"}
+        try:
+            return {"ok": True, **self._do(request)}
+        except ConfigurationError as exc:
+            return {"ok": False, "error": str(exc)}
+
+    def _do(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        bench = self._bench
+        now = running_loop().time()
+        if "device" in request:
+            return self._change(dict(request), now)
+        if set(request) == {"incidents"}:
+            incidents = [
+                {
+                    "lab_time_s": incident.lab_time_s,
+                    "kind": incident.kind,
+                    "device": incident.device,
+                    "text": incident.text,
+                }
+                for incident in bench.world.incidents
+            ]
+            return {"lab_time_s": now, "incidents": incidents}
+        if set(request) == {"faults"}:
+            device = str(request["faults"])
+            faults = bench.faults_of(device)
+            hits = [{"lab_time_s": time, "fault": fault} for time, fault in faults.log]
+            return {
+                "device": device,
+                "lab_time_s": now,
+                "known": dict(faults.known),
+                "hits": hits,
+            }
+        known = ("device", "faults", "incidents")
+        odd = next((key for key in request if key not in known), None)
+        hint = "" if odd is None else f"unknown key {odd!r}; {nearest(odd, known)}; "
+        raise ConfigurationError(f"{hint}send {_REQUESTS}")
+
+    def _change(self, entry: dict[str, Any], now: float) -> dict[str, Any]:
+        """Let a fault come to a device, or end all of its faults."""
+        device = str(entry.pop("device"))
+        answer = {"device": device, "lab_time_s": now}
+        if "clear" in entry:
+            if entry != {"clear": True}:
+                raise ConfigurationError(
+                    'send {"device": NAME, "clear": true} and nothing else'
+                )
+            self._bench.clear(device)
+            return answer
+        self._bench.inject(device, entry)
+        return {**answer, "fault": entry["fault"]}
+
+
+def _encoded(answer: Mapping[str, Any]) -> bytes:
+    return json.dumps(answer).encode() + b"\n"
