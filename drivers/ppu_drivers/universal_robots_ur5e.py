@@ -530,8 +530,9 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation):
         for _ in range(n_plays):
             await self._check_ready()
             await self._load(program)
+            started = running_loop().time()
             await self._play(program)
-            await self._wait_until_ended(program)
+            await self._wait_until_ended(program, started)
 
     # -- playing -------------------------------------------------------------------
 
@@ -617,15 +618,20 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation):
             if state.state != "PLAYING":
                 raise
 
-    async def _wait_until_ended(self, program: _Program) -> None:
+    async def _wait_until_ended(self, program: _Program, started: float) -> None:
         """Look at the controller until the program has ended as it should.
+
+        Args:
+            program: What plays.
+            started: Lab time at which it was asked to [s]; if the answer was lost,
+                finding out took a while.
 
         Raises:
             InstrumentError: If it ended otherwise, or takes too long.
             TransportError: If the controller stayed unreachable.
         """
         loop = running_loop()
-        started = last_heard = loop.time()
+        last_heard = loop.time()
         patience_s = program.duration_s * self.settings.patience
         while True:
             await asyncio.sleep(self.settings.poll_period_s)
