@@ -211,6 +211,26 @@ class LabmanPowderRobotSettings(BaseModel):
         allow_inf_nan=False,
         description="How long the robot may be unreachable while it works",
     )
+    missing_mg: float = Field(
+        default=2.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How far under its target a dose may end, if that is more than "
+        "tolerance_percent: a robot that dosed right stops too late, not too early",
+    )
+    excess_mg: float = Field(
+        default=10.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How far over its target a dose may end, if that is more than "
+        "tolerance_percent; cohesive powders need more",
+    )
+    tolerance_percent: float = Field(
+        default=2.0,
+        gt=0,
+        le=100,
+        description="How far from its target a dose may end, in percent of it",
+    )
     rack_deadline_s: float = Field(
         default=600.0,
         gt=0,
@@ -331,11 +351,22 @@ class LabmanPowderRobot(Instrument, PowderDoser):
 
     async def read_status(self) -> RobotStatus:
         """Ask the robot how it is."""
-        return self._understand(parse_status, await self._client.get("/GetStatus"))
+        return await self._read("/GetStatus", parse_status)
 
     async def read_heads(self) -> list[DosingHead]:
         """Ask the robot which powder is in which head."""
-        return self._understand(parse_heads, await self._client.get("/DosingHeads"))
+        return await self._read("/DosingHeads", parse_heads)
+
+    async def _read(
+        self,
+        path: str,
+        parse: Callable[[Any], T],
+        query: Mapping[str, str | int] | None = None,
+    ) -> T:
+        """Ask until answers agree: what is acted upon must not be a flipped bit."""
+        return await self._client.get_confirmed(
+            path, lambda answer: self._understand(parse, answer), query
+        )
 
     def _unwrap(self, answer: Mapping[str, Any]) -> Any:
         return self._understand(lambda data: data, answer)
@@ -370,6 +401,7 @@ class LabmanPowderRobot(Instrument, PowderDoser):
             InstrumentError: If only the robot objects; nothing has moved.
         """
         self._request = None
+        self._dosed_g = {}
         faults = self._find_limit_faults(value)
         is_sendable = not faults
         faults += _find_head_faults(value, await self.read_heads())
@@ -449,7 +481,9 @@ class LabmanPowderRobot(Instrument, PowderDoser):
         end the rack faces outwards, so that the container can be taken.
 
         Raises:
-            InstrumentError: If nothing is prepared, or the robot refuses or fails.
+            InstrumentError: If nothing is prepared, or the robot refuses or fails; or
+                if too much or too little was dosed: then the work is done, the rack
+                faces outwards, and `dosed_g` tells what is in the container.
             TransportError: If it stayed unreachable; it may be working.
         """
         request, self._request = self._request, None
@@ -480,6 +514,9 @@ class LabmanPowderRobot(Instrument, PowderDoser):
         await self._keep_results(workflow, request)
         await self._take_rack()
         await self._unload()
+        faults = _find_dose_faults(request, self._dosed_g, self.settings)
+        if faults:
+            raise InstrumentError(f"{self.name}: {workflow}: " + "; ".join(faults))
 
     async def _take_rack(self) -> RobotStatus:
         """Ask for the rack and wait until the quadrant faces outwards."""
@@ -574,9 +611,10 @@ class LabmanPowderRobot(Instrument, PowderDoser):
 
     async def _keep_results(self, workflow: str, request: DoseRequest) -> None:
         """Read what was weighed in and keep it."""
-        dosed = self._understand(
+        dosed = await self._read(
+            "/GetResults",
             lambda data: parse_results(data, self.settings.position),
-            await self._client.get("/GetResults", {"workflowName": workflow}),
+            {"workflowName": workflow},
         )
         missing = {dose.powder for dose in request.doses} - dosed.keys()
         if missing:
@@ -599,4 +637,26 @@ def _find_head_faults(request: DoseRequest, heads: list[DosingHead]) -> list[str
         elif all(head.is_empty for head in holding):
             positions = ", ".join(str(head.position) for head in holding)
             faults.append(f"dosing head {positions} ({powder}) is empty")
+    return faults
+
+
+def _find_dose_faults(
+    request: DoseRequest,
+    dosed_g: Mapping[str, float],
+    settings: LabmanPowderRobotSettings,
+) -> list[str]:
+    """Return which powders of *request* came too little or too much."""
+    asked_g: dict[str, float] = {}
+    for dose in request.doses:
+        asked_g[dose.powder] = asked_g.get(dose.powder, 0.0) + dose.mass_g
+    faults = []
+    for powder, asked in asked_g.items():
+        n_doses = sum(dose.powder == powder for dose in request.doses)
+        relative = asked * settings.tolerance_percent / 100
+        missing = asked - dosed_g[powder]
+        given = f"{dosed_g[powder]:.4f} g of {powder} instead of {asked:.4f} g"
+        if missing > max(n_doses * settings.missing_mg / 1000, relative):
+            faults.append(f"only {given} came; is the head clogged or empty?")
+        if -missing > max(n_doses * settings.excess_mg / 1000, relative):
+            faults.append(f"{given} came; does the head leak?")
     return faults

@@ -45,6 +45,7 @@ __all__ = [
     "PanalyticalAerisSettings",
     "PowderScan",
     "field_of",
+    "find_frozen",
     "parse_scan",
     "program_name",
     "refuse_fatal",
@@ -59,6 +60,8 @@ _BEGIN_S: Final = 10.0
 """How long READY may still say yes after a scan was asked for [s]."""
 _FILE_POLL_S: Final = 1.0
 _RANGE_SLACK_DEG: Final = 0.5
+_FROZEN_BY_CHANCE: Final = 1e-9
+"""How often a sound detector may look frozen, at most, in one scan."""
 
 _log = logging.getLogger("ppu.drivers")
 
@@ -493,7 +496,8 @@ class PanalyticalAeris(Instrument, Diffractometer):
         A request is executed once. If waiting is cancelled the scan goes on.
 
         Raises:
-            InstrumentError: If nothing is prepared, it refuses, or no file appears.
+            InstrumentError: If nothing is prepared, it refuses, no file appears, or
+                its detector was frozen.
             TransportError: If it stayed unreachable; it may be measuring.
             MalformedReply: If the file is not the scan that was asked for.
         """
@@ -508,6 +512,14 @@ class PanalyticalAeris(Instrument, Diffractometer):
         await self._wait_until_ready(request)
         scan = await self._read_file(path, before)
         self._check_file(scan, request)
+        frozen = find_frozen(scan.counts)
+        if frozen is not None:
+            first, last = scan.two_theta[[frozen.start, frozen.stop - 1]]
+            raise InstrumentError(
+                f"{self.name}: {path} has {scan.counts[frozen.start]:g} counts at "
+                f"every point from {first:.2f} to {last:.2f} deg; is the detector "
+                "frozen?"
+            )
         self._scan = scan
         self._scan_file = str(path)
         record(self.two_theta, scan.two_theta)
@@ -652,6 +664,38 @@ class PanalyticalAeris(Instrument, Diffractometer):
             )
             for signal, units in ((self.two_theta, "deg"), (self.counts, "counts"))
         }
+
+
+def find_frozen(counts: npt.NDArray[np.float64]) -> slice | None:
+    """Return where a scan repeats a count longer than counting statistics allow.
+
+    Independent counts of mean m are *v* with a probability of at most that of the
+    mode at m = v, ``exp(-v) v**v / v!``. How often 0 repeats depends on m: then a tenth
+    of the median of all other points stands for it.
+
+    Args:
+        counts: Shape ``(n,)``, none negative.
+
+    Returns:
+        The longest repetition if it is too long, else None.
+
+    Example:
+        >>> find_frozen(np.array([3.0, 5.0, 4.0, *[4.0] * 40, 6.0]))
+        slice(2, 43, None)
+    """
+    edges = np.flatnonzero(np.diff(counts) != 0) + 1
+    starts, stops = np.r_[0, edges], np.r_[edges, counts.size]
+    longest = int(np.argmax(stops - starts))
+    run = slice(int(starts[longest]), int(stops[longest]))
+    n_repeated, value = run.stop - run.start - 1, float(counts[run.start])
+    if n_repeated + 1 == counts.size and value == 0:
+        return run  # there is always a background
+    if value > 0:
+        log_chance = value * math.log(value) - value - math.lgamma(value + 1)
+    else:
+        log_chance = -0.1 * float(np.median(np.delete(counts, run)))
+    limit = math.log(_FROZEN_BY_CHANCE / counts.size)
+    return run if n_repeated * log_chance < limit else None
 
 
 def _load(path: Path) -> PowderScan:

@@ -11,6 +11,7 @@ from ppu_protocols.steps import (
     check_handling,
     check_load,
     check_route,
+    check_zero,
     choose_furnace,
     fire,
     free_slot,
@@ -93,12 +94,14 @@ def fire_sample(
     yield from move_container(lab, container, balance.pan)
     before = yield from weigh_container(lab, container, balance)
     yield from move_container(lab, container, free_slot(lab, furnace))
+    yield from check_zero(lab, balance)
     record = yield from fire(lab, furnace, parameters.profile())
     yield from move_container(lab, container, lab.home_of(container))
     yield from tare_balance(lab, balance)
     yield from move_container(lab, container, balance.pan)
     after = yield from weigh_container(lab, container, balance)
     yield from move_container(lab, container, lab.home_of(container))
+    yield from check_zero(lab, balance)
     return FireSampleResult(
         sample=FiredSample(
             id=lab.sample_id,

@@ -30,11 +30,17 @@ from ppu.core.errors import (
 )
 from ppu.plans import Lab, MsgGenerator, step
 
+_LIGHTEST = 0.9
+"""Part of its tare that a container must weigh to be on a working balance at all."""
+_ZERO_WITHIN_G = 0.01
+"""How far from zero an emptied pan may be; drift and noise are far less."""
+
 __all__ = [
     "check_atmosphere",
     "check_handling",
     "check_load",
     "check_route",
+    "check_zero",
     "choose_furnace",
     "fire",
     "free_slot",
@@ -146,7 +152,32 @@ def weigh_container(lab: Lab, container: str, balance: Balance) -> MsgGenerator[
     reading = yield from bps.read(balance)
     yield from bps.save()
     gross: float = reading[balance.mass_key]["value"]
-    return gross - lab.container(container).tare_g
+    tare = lab.container(container).tare_g
+    if gross < _LIGHTEST * tare:
+        raise InstrumentError(
+            f"{balance.name} shows {gross:.4f} g with {container} on it, which weighs "
+            f"{tare:g} g empty; is its reading frozen, or {container} not there?"
+        )
+    return gross - tare
+
+
+@step(kind="repeatable")
+def check_zero(lab: Lab, balance: Balance) -> MsgGenerator[None]:
+    """See that a balance is back at zero after its pan was emptied.
+
+    If it is not, what it showed before may be wrong, too.
+    """
+    standing = lab.container_at(balance.pan)
+    if standing is not None:
+        raise InternalError(f"{standing} still stands on {balance.name}")
+    yield from bps.trigger(balance, wait=True)
+    reading = yield from bps.read(balance)
+    left: float = reading[balance.mass_key]["value"]
+    if abs(left) > _ZERO_WITHIN_G:
+        raise InstrumentError(
+            f"{balance.name} shows {left:+.4f} g with nothing on its pan; is its "
+            "reading frozen, or was something spilled on it? Weigh again"
+        )
 
 
 def free_slot(lab: Lab, furnace: Furnace) -> str:

@@ -33,6 +33,7 @@ from ppu_protocols.steps import (
     check_handling,
     check_load,
     check_route,
+    check_zero,
     choose_furnace,
     fire,
     free_slot,
@@ -275,11 +276,13 @@ def dose_powders(
 ) -> MsgGenerator[Mapping[str, float]]:
     """Dose and mix powders; return the mass of each that was weighed in [g]."""
     yield from bps.prepare(doser, request, wait=True)
-    yield from bps.trigger(doser, wait=True)
-    dosed = dict(doser.dosed_g)
-    for powder, mass in dosed.items():
-        lab.use_stock(powder, mass)
-    return dosed
+    try:
+        yield from bps.trigger(doser, wait=True)
+    finally:
+        # A doser that gave too little has given it all the same.
+        for powder, mass in doser.dosed_g.items():
+            lab.use_stock(powder, mass)
+    return dict(doser.dosed_g)
 
 
 def _expected_scan_s(
@@ -361,17 +364,20 @@ def solid_state_synthesis(
             "tare_g in the lab file; clean it, or correct tare_g"
         )
     yield from move_container(lab, crucible, doser.station)
+    yield from check_zero(lab, balance)
     dosed = yield from dose_powders(lab, doser, request)
     yield from move_container(lab, crucible, balance.pan)
     before = yield from weigh_container(lab, crucible, balance)
 
     yield from move_container(lab, crucible, free_slot(lab, furnace))
+    yield from check_zero(lab, balance)
     firing = yield from fire(lab, furnace, recipe.profile())
     yield from move_container(lab, crucible, lab.home_of(crucible))
     yield from tare_balance(lab, balance)
     yield from move_container(lab, crucible, balance.pan)
     after = yield from weigh_container(lab, crucible, balance)
     yield from move_container(lab, crucible, lab.home_of(crucible))
+    yield from check_zero(lab, balance)
 
     bench = station.container_station or lab.home_of(crucible)
     mounting = station.holder_station or lab.home_of(holder)

@@ -464,7 +464,7 @@ def test_wait_ends_when_the_instrument_stays_silent(run: Run) -> None:
         disturb(bench, b"STATUS_REQUEST", SILENCE)
         with pytest.raises(ReplyTimeout, match="xrd: no complete reply"):
             await status
-        assert 360.0 < lab_time() < 400.0
+        assert 350.0 < lab_time() < 400.0  # it was last heard one poll before
 
     run(scenario)
 
@@ -763,5 +763,5 @@ def test_simulator_is_refused_when_a_fault_is_asked_for() -> None:
     """A lab file cannot ask for a fault that is not simulated."""
     lab = lab_file(twin={"faults": ["fire"]})
 
-    with pytest.raises(ValueError, match="knows no faults yet"):
+    with pytest.raises(ValueError, match="should look like"):
         SimulatedPanalyticalAeris("xrd", lab.devices["xrd"], World(lab, 0), SERIAL)

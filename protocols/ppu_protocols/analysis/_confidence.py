@@ -78,7 +78,7 @@ class Evidence:
             projected out, ``(n, n_phases)``.
         area_per_mass: What a missing phase is taken to give [counts deg per mass].
         displacement_mm: Refined height of the sample.
-        better_shift: Shift of the scale of angles that fits far better [deg], or None.
+        misalignment_deg: How much too high all angles seem to be read, or None.
     """
 
     phases: Sequence[PhaseEvidence]
@@ -91,7 +91,7 @@ class Evidence:
     patterns: NDArray[np.float64]
     area_per_mass: float
     displacement_mm: float
-    better_shift: float | None
+    misalignment_deg: float | None
 
 
 def is_poor_fit(evidence: Evidence) -> bool:
@@ -118,7 +118,7 @@ def reasons_for_doubt(evidence: Evidence) -> list[str]:
     significances = [phase.significance for phase in evidence.phases]
     if max(significances, default=0.0) < FAINT:
         strange = _strange_peaks(evidence)
-        return _shifted(evidence) + (
+        return _misaligned(evidence) + (
             ["The scan has peaks, but not those of the candidates.", *strange]
             if strange
             else [
@@ -126,7 +126,7 @@ def reasons_for_doubt(evidence: Evidence) -> list[str]:
                 "sample amorphous."
             ]
         )
-    reasons = _shifted(evidence)
+    reasons = _misaligned(evidence)
     if misfit(evidence) > POOR_FIT:
         reasons.append(
             f"The fit misses {100 * misfit(evidence):.0f} % of the intensity above "
@@ -146,12 +146,13 @@ def reasons_for_doubt(evidence: Evidence) -> list[str]:
     return reasons + _alike(evidence)
 
 
-def _shifted(evidence: Evidence) -> list[str]:
-    if evidence.better_shift is None:
+def _misaligned(evidence: Evidence) -> list[str]:
+    if evidence.misalignment_deg is None:
         return []
     return [
-        "The peaks agree with the candidates far better if all angles are off by "
-        f"{evidence.better_shift:+.1f} deg; check the zero of the goniometer."
+        "The peaks agree with the candidates if all angles are off by "
+        f"{evidence.misalignment_deg:+.2f} deg; check the zero of the goniometer and "
+        "the height of the sample."
     ]
 
 

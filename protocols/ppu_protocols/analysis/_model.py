@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # Every refined parameter is counted in spreads of what is plausible beforehand, so
 # that 0 is the expectation and the penalty of a value p is p².
 DISPLACEMENT_SPREAD = 0.15  # [mm]
+ZERO_SPREAD = 0.3  # [deg]
 CELL_SPREAD = 3e-3  # relative; rad for angles
 WIDTH_SPREAD = 1.0  # of the logarithm
 TEXTURE_SPREAD = 0.3  # of the logarithm of the March-Dollase parameter
@@ -307,16 +308,29 @@ class ScanModel:
 
     The vector holds displacement and instrument widths, then for each phase its cell,
     size, strain and (if it has an axis) texture.
+
+    Args:
+        phases: What the sample may hold.
+        grid: Where the pattern is calculated.
+        radius: Of the goniometer [mm].
+        has_zero: Whether the zero of the goniometer is refined, too, after the widths.
+            Zero and displacement are nearly alike, so a fit is steadier without it.
     """
 
     def __init__(
-        self, phases: Sequence[PhaseModel], grid: ProfileGrid, radius: float
+        self,
+        phases: Sequence[PhaseModel],
+        grid: ProfileGrid,
+        radius: float,
+        *,
+        has_zero: bool = False,
     ) -> None:
         self.phases = list(phases)
         self.grid = grid
+        self._shared = (*_SHARED, "zero") if has_zero else _SHARED
         self._displacement_deg = math.degrees(-2.0 * DISPLACEMENT_SPREAD / radius)
         self._slices: list[slice] = []
-        at = len(_SHARED)
+        at = len(self._shared)
         for phase in self.phases:
             length = phase.n_cell + 2 + (phase.axis is not None)
             self._slices.append(slice(at, at + length))
@@ -329,7 +343,7 @@ class ScanModel:
 
     def names(self) -> list[str]:
         """Return the names of the parameters in order."""
-        names = list(_SHARED)
+        names = list(self._shared)
         for phase in self.phases:
             name = phase.phase.name
             names += [f"{name}:cell_{i}" for i in range(phase.n_cell)]
@@ -370,7 +384,13 @@ class ScanModel:
         """Return angles of the lines of a phase, and their derivative by p[0]."""
         positions = self.phases[index].positions(self.strains(p, index))
         cosine = self._displacement_deg * np.cos(np.radians(positions) / 2.0)
-        return positions + cosine * p[0], cosine
+        return positions + cosine * p[0] + self.zero_deg(p), cosine
+
+    def zero_deg(self, p: NDArray[np.float64]) -> float:
+        """Return how much too high all angles are read [deg]."""
+        if len(self._shared) == len(_SHARED):
+            return 0.0
+        return ZERO_SPREAD * float(p[len(_SHARED)])
 
     def pattern(self, p: NDArray[np.float64], index: int) -> NDArray[np.float64]:
         """Return the pattern of phase *index* for unit scale, shape ``(n,)``."""
@@ -412,6 +432,9 @@ class ScanModel:
                 return self.grid.pattern(transform * shift_kernel)
 
             derivatives.append((index, 0, moved(by_displacement)))
+            if len(self._shared) > len(_SHARED):
+                by_zero = np.full_like(two_theta, ZERO_SPREAD)
+                derivatives.append((index, len(_SHARED), moved(by_zero)))
             for at, name in ((1, "gauss_constant"), (2, "gauss_tangent"), (3, "axial")):
                 derivatives.append(
                     (index, at, by_width[name] * getattr(widths, name) * WIDTH_SPREAD)

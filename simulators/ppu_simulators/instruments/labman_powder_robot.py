@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Final
 
 from ppu.core.labfile import DeviceEntry
+from ppu_simulators.faults import Faults
 from ppu_simulators.fronts.http import HttpAnswer, HttpFront, HttpRequest
-from ppu_simulators.physics.dosing import POWDER_CLASSES, dose
+from ppu_simulators.physics.dosing import POWDER_CLASSES, Dose, dose
 from ppu_simulators.physics.milling import MIXING_ROBOT, mill
-from ppu_simulators.world import Container, World, settings_of
+from ppu_simulators.world import AMBIENT_DEGC, Container, World, settings_of
 
 __all__ = ["SimulatedLabmanPowderRobot"]
 
@@ -28,12 +29,14 @@ _FASTEST_MIXING_RPM: Final = 2000
 _LARGEST_DOSE_G: Final = 20.0
 _EMPTY_HEAD_G: Final = 0.005
 _THINKING_S: Final = 0.02
+_CLOGGED: Final = "clogged powder"
 _TWIN_DEFAULTS: Final[Mapping[str, Any]] = {
     "powder_classes": {},
     "balance_noise_mg": 0.05,
     "balance_resolution_mg": 0.1,
     "rack_turn_s": 12.0,
     "handling_s": 30.0,
+    "dose_timeout_s": 300.0,
     "faults": [],
 }
 
@@ -96,14 +99,20 @@ class SimulatedLabmanPowderRobot:
     """
 
     wire = "labman-http"
+    chamber_degc = AMBIENT_DEGC
+    known_faults: ClassVar[Mapping[str, str]] = {
+        _CLOGGED: "the dosing head in use, or the one at_head, gives "
+        "part_given (0.4 if not said) of what is asked and then nothing",
+    }
 
     def __init__(
         self, name: str, entry: DeviceEntry, world: World, serial_number: str
     ) -> None:
         self.name = name
         twin = settings_of(entry.twin, _TWIN_DEFAULTS)
-        if twin["faults"]:
-            raise ValueError(f"{name}: this simulator knows no faults yet")
+        self.faults = Faults(
+            name, twin["faults"], self.known_faults, world.rng(name, "faults")
+        )
         self._classes = {
             powder: POWDER_CLASSES[kind]
             for powder, kind in twin["powder_classes"].items()
@@ -112,6 +121,7 @@ class SimulatedLabmanPowderRobot:
         self._resolution_g = 1e-3 * float(twin["balance_resolution_mg"])
         self._rack_turn_s = float(twin["rack_turn_s"])
         self._handling_s = float(twin["handling_s"])
+        self._dose_timeout_s = float(twin["dose_timeout_s"])
         self._station = entry.slots[0]
         self._place = (
             int(entry.settings.get("quadrant", 1)),
@@ -122,6 +132,7 @@ class SimulatedLabmanPowderRobot:
         self._dosing_rng = world.rng(name, "dosing")
         self._balance_rng = world.rng(name, "balance")
         self._heads = _heads(name, world)
+        self._clogged_head: int | None = None
         self._quadrants = {number: _Quadrant() for number in range(1, 5)}
         self._outward = 1
         self._user_control_from: float | None = 0.0
@@ -130,7 +141,7 @@ class SimulatedLabmanPowderRobot:
         self._busy_until = 0.0
         self._error: str | None = None
         self._results: dict[str, dict[str, Any]] = {}
-        self.front = HttpFront(self)
+        self.front = HttpFront(self, faults=self.faults)
         world.add_process(self)
 
     async def start(self) -> Mapping[str, Any]:
@@ -194,6 +205,7 @@ class SimulatedLabmanPowderRobot:
                 self._classes.get(dispense.powder, POWDER_CLASSES["free_flowing"]),
                 self._dosing_rng,
             )
+            outcome = self._through_head(dispense, outcome, due)
             left_g[dispense.powder] -= outcome.mass_g
             due += outcome.duration_s
             weighed = self._weighed(outcome.mass_g)
@@ -224,6 +236,29 @@ class SimulatedLabmanPowderRobot:
         due += self._handling_s
         work.acts.append(_Act(due, self._finish))
         self._busy_until = due
+
+    def _through_head(
+        self, dispense: _PowderDispense, outcome: Dose, time: float
+    ) -> Dose:
+        """Return what of *outcome* comes through the head at lab time *time*.
+
+        The robot shakes a clogged head until its time is up and takes what came.
+        """
+        if not self.faults.is_active(_CLOGGED, time):
+            self._clogged_head = None
+            return outcome
+        in_use = self._clogged_head or dispense.head
+        if dispense.head != self.faults.option(_CLOGGED, "at_head", in_use):
+            return outcome
+        part = 0.0
+        if self._clogged_head is None:
+            part = self.faults.option(_CLOGGED, "part_given", 0.4)
+        self._clogged_head = dispense.head
+        return replace(
+            outcome,
+            mass_g=min(max(part, 0.0) * dispense.target_g, outcome.mass_g),
+            duration_s=outcome.duration_s + self._dose_timeout_s,
+        )
 
     def _weighed(self, mass_g: float) -> float:
         """Return what the robot's own balance says of a dose [g]."""

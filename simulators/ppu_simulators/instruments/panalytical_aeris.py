@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import iso, running_loop
+from ppu_simulators.faults import Faults
 from ppu_simulators.fronts.conversation import Answer
 from ppu_simulators.fronts.tcp import TcpFront
 from ppu_simulators.physics.crystals import STRUCTURES
@@ -32,7 +33,7 @@ from ppu_simulators.physics.diffraction import (
     measure,
 )
 from ppu_simulators.physics.matter import Matter
-from ppu_simulators.world import Container, World, settings_of
+from ppu_simulators.world import AMBIENT_DEGC, Container, World, settings_of
 
 __all__ = ["SimulatedPanalyticalAeris", "scan_angles", "xrdml"]
 
@@ -45,6 +46,9 @@ _TWIN_DEFAULTS: Final[Mapping[str, Any]] = {
     "faults": [],
 }
 _THINKING_S: Final = 0.02
+_MISALIGNED: Final = "misaligned goniometer"
+_UNSEATED: Final = "holder not seated"
+_FROZEN: Final = "sensor frozen"
 _LONGEST_MESSAGE: Final = 1024
 _FIRST_STEP_DEG: Final = 0.00943322
 _LAST_STEP_DEG: Final = 0.00557714
@@ -107,14 +111,21 @@ class SimulatedPanalyticalAeris:
     """
 
     wire = "aeris"
+    chamber_degc = AMBIENT_DEGC
+    known_faults: ClassVar[Mapping[str, str]] = {
+        _MISALIGNED: "every angle is read by_deg (0.3 if not said) too high",
+        _UNSEATED: "specimens stand by_mm (0.5 if not said) above the axis",
+        _FROZEN: "the detector repeats its last counts",
+    }
 
     def __init__(
         self, name: str, entry: DeviceEntry, world: World, serial_number: str
     ) -> None:
         self.name = name
         twin = settings_of(entry.twin, _TWIN_DEFAULTS)
-        if twin["faults"]:
-            raise ValueError(f"{name}: this simulator knows no faults yet")
+        self.faults = Faults(
+            name, twin["faults"], self.known_faults, world.rng(name, "faults")
+        )
         self._load_s = float(twin["load_s"])
         self._unload_s = float(twin["unload_s"])
         self._severity = float(twin["severity"])
@@ -129,7 +140,7 @@ class SimulatedPanalyticalAeris:
         self._scan: _Scan | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._epoch = 0.0
-        self.front = TcpFront(self, closes_after_answer=True)
+        self.front = TcpFront(self, closes_after_answer=True, faults=self.faults)
         world.add_process(self)
 
     async def start(self) -> Mapping[str, Any]:
@@ -185,7 +196,27 @@ class SimulatedPanalyticalAeris:
         if container is None or container.matter.mass_g <= 0:
             return EMPTY_HOLDER
         rng = self._world.rng(self.name, "specimen", scan.sample_id)
-        return specimen_of(container.matter, rng, self._severity)
+        specimen = specimen_of(container.matter, rng, self._severity)
+        if not self.faults.is_active(_UNSEATED, scan.starts_at):
+            return specimen
+        height_mm = specimen.displacement_mm + self.faults.option(
+            _UNSEATED, "by_mm", 0.5
+        )
+        return replace(specimen, displacement_mm=height_mm)
+
+    def _optics_of(self, scan: _Scan) -> Diffractometer:
+        """Return the optics as they are when *scan* begins."""
+        if not self.faults.is_active(_MISALIGNED, scan.starts_at):
+            return self._optics
+        by_deg = self.faults.option(_MISALIGNED, "by_deg", 0.3)
+        return replace(self._optics, zero_deg=self._optics.zero_deg + by_deg)
+
+    def _hold_frozen(self, counts: npt.NDArray[np.int64], scan: _Scan) -> None:
+        """Repeat in *counts* what was counted last while the detector is frozen."""
+        moments = np.linspace(scan.starts_at, scan.ends_at, counts.size)
+        for index, moment in enumerate(moments.tolist()):
+            if index and self.faults.is_active(_FROZEN, moment):
+                counts[index] = counts[index - 1]
 
     def _write(self, scan: _Scan) -> None:
         """Measure, and store the file as a whole or not at all."""
@@ -198,7 +229,9 @@ class SimulatedPanalyticalAeris:
         rng = self._world.rng(
             self.name, "counts", scan.sample_id, f"{scan.starts_at:.3f}"
         )
-        counts = measure(scan.specimen, self._optics, angles, seconds_per_step, rng)
+        optics = self._optics_of(scan)
+        counts = measure(scan.specimen, optics, angles, seconds_per_step, rng)
+        self._hold_frozen(counts, scan)
         text = xrdml(
             scan.sample_id,
             angles,
