@@ -7,14 +7,9 @@ keeps people safe is read back and compared with the lab file before it may heat
 
 from __future__ import annotations
 
-import asyncio
-import math
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
-from itertools import pairwise
-from statistics import fmean
 from typing import Annotated as A
-from typing import Any, ClassVar, Final, Literal
+from typing import ClassVar, Final, Literal
 
 from event_model import DataKey, PartialEventPage
 from ophyd_async.core import (
@@ -30,21 +25,30 @@ from typing_extensions import override
 
 from ppu.core.capabilities import FiringProfile, FiringRecord, Furnace, Segment
 from ppu.core.errors import (
-    ConfigurationError,
     ConnectError,
     InstrumentError,
     InterlockError,
     LimitError,
-    MalformedReply,
-    PPUError,
-    TransportError,
 )
-from ppu.core.labfile import DeviceEntry, LimitPair
-from ppu.core.labtime import running_loop
+from ppu.core.labfile import DeviceEntry
 from ppu.devices.instrument import DriverFacts, Identity, Instrument
 from ppu.devices.modbus import Holding
 from ppu.transports.modbus import ModbusMaster, Probe
 from ppu.transports.serial import SerialConnection
+from ppu_drivers._firing import (
+    SAFE_TO_TOUCH_DEGC,
+    Firing,
+    FiringSettings,
+    FurnaceLimits,
+    HeaterSwitch,
+    LoopMode,
+    Sample,
+    compare_settings,
+    expected_duration_s,
+    limit_contradictions,
+    segment_faults,
+    set_if_different,
+)
 
 __all__ = ["Eurotherm3216", "Eurotherm3216Limits", "Eurotherm3216Settings"]
 
@@ -55,11 +59,7 @@ _STATUS_SENSOR_BREAK: Final = 1 << 5
 _STATUS_INDEX: Final = 75 - _SAMPLE_FROM
 _PROGRAM_INDEX: Final = 23 - _SAMPLE_FROM
 _PROGRAM_FIRST: Final = 1280
-_START_DEADLINE_S: Final = 30.0
-_SWITCH_DEADLINE_S: Final = 5.0
-_N_INSISTENT_WRITES: Final = 3
-_SAFE_TO_TOUCH_DEGC: Final = 60.0
-_NEAR_K: Final = 0.06  # registers have one decimal
+_PROGRAM_UNKNOWN: Final = "unknown"
 
 
 class ProgramStatus(StrictEnum):
@@ -69,13 +69,6 @@ class ProgramStatus(StrictEnum):
     RUN = "run"
     HOLD = "hold"
     END = "end"
-
-
-class LoopMode(StrictEnum):
-    """Who sets the output power (register 273)."""
-
-    AUTO = "auto"
-    MANUAL = "manual"
 
 
 class EndType(StrictEnum):
@@ -159,261 +152,17 @@ class Safety(BaseModel):
     )
 
 
-class Eurotherm3216Settings(BaseModel):
+class Eurotherm3216Settings(FiringSettings):
     """What the driver must know of the controller."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dwell_unit: Literal["minute", "hour"] = Field(
         description="Unit of the dwell registers; our sources contradict each other"
     )
     safety: Safety
-    sample_period_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)
-    max_silence_s: float = Field(
-        default=300.0,
-        gt=0,
-        allow_inf_nan=False,
-        description="How long the controller may be unreachable during a firing",
-    )
-    max_deviation_k: float = Field(
-        default=50.0,
-        gt=0,
-        allow_inf_nan=False,
-        description="How far the chamber may be from the working setpoint",
-    )
-    ramp_down_degc_per_min: float = Field(
-        default=5.0, ge=0.1, le=300, description="Rate for on_abort: ramp_down"
-    )
-    max_cooling_s: float = Field(
-        default=172800.0,
-        gt=0,
-        allow_inf_nan=False,
-        description="How long natural cooling may take before somebody must look",
-    )
-    cooling_time_constant_s: float = Field(
-        default=12000.0,
-        gt=0,
-        description="Natural cooling of this furnace, only for expected durations",
-    )
 
 
-class Eurotherm3216Limits(BaseModel):
+class Eurotherm3216Limits(FurnaceLimits):
     """What the lab allows."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    temperature_degc: LimitPair
-    ramp_degc_per_min: LimitPair
-
-
-@dataclass
-class _Samples:
-    """Samples taken and not yet collected, as columns."""
-
-    stamps: list[float]
-    process_value: list[float]
-    working_setpoint: list[float]
-    working_output: list[float]
-
-    @classmethod
-    def none(cls) -> _Samples:
-        return cls([], [], [], [])
-
-
-@dataclass(frozen=True)
-class _Sample:
-    """What one exchange says about a firing."""
-
-    temperature: float
-    setpoint: float
-    status: ProgramStatus | None
-    has_broken_sensor: bool
-
-    @property
-    def is_running(self) -> bool:
-        """Whether the program runs."""
-        return self.status is ProgramStatus.RUN
-
-
-class _DwellWatch:
-    """Compares each dwell with what was asked, whatever its registers' unit is.
-
-    A dwell lasts from the sample at which the working setpoint reached the segment's
-    target until the one at which it left it or the program ended. One of up to two
-    sample periods may pass unseen; it counts as measured to be 0 s then. What
-    happened while the controller could not be heard is not held against it.
-    """
-
-    def __init__(self, segments: tuple[Segment, ...], period_s: float) -> None:
-        self._segments = segments
-        self._period = period_s
-        self._index = 0
-        self._since: float | None = None
-        self._nearest_k = math.inf
-        self._heard_at: float | None = None
-        self._unheard_s = 0.0
-        self._just_unheard_s = 0.0
-        self.measured_s: list[float] = []
-
-    def see(self, lab_time: float, setpoint: float, is_running: bool) -> str | None:
-        """Take one sample; return what is wrong, if anything is."""
-        if self._heard_at is not None:
-            self._just_unheard_s = max(lab_time - self._heard_at - self._period, 0.0)
-            self._unheard_s += self._just_unheard_s
-        self._heard_at = lab_time
-        seen = -1
-        while seen < self._index < len(self._segments):
-            # A sample that ends one segment may belong to the next.
-            seen = self._index
-            fault = self._follow(lab_time, setpoint, is_running)
-            if fault is not None:
-                return fault
-        while not is_running and self._index < len(self._segments):
-            segment = self._segments[self._index]
-            if not self._may_have_passed(segment):
-                return f"the program ended before {segment.target_degc:g} degC"
-            self._go_on(0.0)
-        return None
-
-    def _may_have_passed(self, segment: Segment) -> bool:
-        """Return whether it may have begun and ended since the last sample."""
-        reach_s = 2 * self._period + self._unheard_s
-        reach_k = segment.ramp_degc_per_min / 60 * reach_s + 0.1
-        return segment.dwell_s <= reach_s and self._nearest_k <= reach_k
-
-    def _go_on(self, lasted: float) -> None:
-        self.measured_s.append(lasted)
-        left_degc = self._segments[self._index].target_degc
-        self._index += 1
-        self._since = None
-        if self._index < len(self._segments):
-            self._nearest_k = abs(self._segments[self._index].target_degc - left_degc)
-        # The next segment began while nobody heard, if anything did.
-        self._unheard_s = self._just_unheard_s
-
-    def _slack_s(self, segment: Segment) -> float:
-        """Return how far a right dwell may be from what was asked [s]."""
-        # A slow setpoint reads as its target before it is there and after it left.
-        ramps = [s.ramp_degc_per_min for s in self._segments[self._index :][:2]]
-        blur_s = sum(_NEAR_K / rate * 60 for rate in ramps)
-        return 2 * self._period + blur_s + 0.02 * segment.dwell_s + self._unheard_s
-
-    def _follow(self, lab_time: float, setpoint: float, is_running: bool) -> str | None:
-        segment = self._segments[self._index]
-        is_there = is_running and abs(setpoint - segment.target_degc) < _NEAR_K
-        if self._since is None:
-            if is_there:
-                self._since = lab_time
-            elif is_running:
-                return self._approach(segment, setpoint)
-            return None
-        lasted = lab_time - self._since
-        slack = self._slack_s(segment)
-        if is_there and lasted <= segment.dwell_s + slack:
-            return None
-        self._go_on(lasted)
-        if abs(lasted - segment.dwell_s) > slack:
-            manner = "still dwells after" if is_there else "dwelt for"
-            return (
-                f"the controller {manner} {lasted:.0f} s at {segment.target_degc:g} "
-                f"degC, asked were {segment.dwell_s:.0f} s; is dwell_unit right?"
-            )
-        return None
-
-    def _approach(self, segment: Segment, setpoint: float) -> str | None:
-        """Follow the setpoint on its way to a target it was not seen at yet."""
-        gap_k = abs(setpoint - segment.target_degc)
-        has_turned = gap_k > self._nearest_k + _NEAR_K
-        stands_still = abs(gap_k - self._nearest_k) < _NEAR_K
-        following = self._segments[self._index + 1 : self._index + 2]
-        dwells_at_next = stands_still and any(
-            abs(setpoint - after.target_degc) < _NEAR_K for after in following
-        )
-        if (has_turned or dwells_at_next) and self._may_have_passed(segment):
-            self._go_on(0.0)
-            return None
-        if has_turned:
-            return f"the setpoint turned round before {segment.target_degc:g} degC"
-        self._nearest_k = min(self._nearest_k, gap_k)
-        return None
-
-
-class _FiringWatch:
-    """Judges each sample of a firing: may it go on?"""
-
-    def __init__(
-        self,
-        profile: FiringProfile,
-        settings: Eurotherm3216Settings,
-        limits: Eurotherm3216Limits,
-    ) -> None:
-        self._settings = settings
-        self._high = limits.temperature_degc[1]
-        self._highest_setpoint = max(s.target_degc for s in profile.segments)
-        self._has_begun = False
-        self._dwells = _DwellWatch(profile.segments, settings.sample_period_s)
-        self._ended_at: float | None = None
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the program has run to its end."""
-        return self._ended_at is not None
-
-    def is_at_top(self, sample: _Sample) -> bool:
-        """Return whether the program dwells at its highest temperature."""
-        return abs(sample.setpoint - self._highest_setpoint) < 0.06
-
-    @property
-    def measured_s(self) -> list[float]:
-        """The dwells measured so far."""
-        return self._dwells.measured_s
-
-    def see(self, lab_time: float, sample: _Sample) -> str | None:
-        """Take one sample; return why the firing must not go on, if it must not."""
-        if sample.has_broken_sensor:
-            return "the controller reports a broken thermocouple"
-        if sample.temperature > self._high + 0.02 * self._high:
-            return f"{sample.temperature:.1f} degC is over the limit of {self._high:g}"
-        if sample.status is ProgramStatus.HOLD:
-            return "the program is on hold; somebody held it at the controller"
-        if not self._has_begun:
-            # The program starts where the chamber is, which may still be hot.
-            self._has_begun = True
-            self._highest_setpoint = max(self._highest_setpoint, sample.temperature)
-        if self._ended_at is not None:
-            return self._see_cooling(lab_time, sample, self._ended_at)
-        if sample.is_running:
-            fault = self._see_program(sample)
-            if fault is not None:
-                return fault
-        else:
-            self._ended_at = lab_time
-        return self._dwells.see(lab_time, sample.setpoint, sample.is_running)
-
-    def _see_program(self, sample: _Sample) -> str | None:
-        if sample.setpoint > self._highest_setpoint + 1.0:
-            return (
-                f"the working setpoint is {sample.setpoint:.1f} degC, asked were at "
-                f"most {self._highest_setpoint:g} degC; somebody changed the program"
-            )
-        deviation = sample.temperature - sample.setpoint
-        if abs(deviation) > self._settings.max_deviation_k:
-            return (
-                f"{sample.temperature:.1f} degC is {deviation:+.0f} K off its working "
-                "setpoint"
-            )
-        return None
-
-    def _see_cooling(
-        self, lab_time: float, sample: _Sample, ended_at: float
-    ) -> str | None:
-        if sample.status is not ProgramStatus.RESET:
-            state = "unknown" if sample.status is None else sample.status.value
-            return f"a program is in state {state} although this one has ended"
-        cooled_s = lab_time - ended_at
-        if cooled_s > self._settings.max_cooling_s:
-            return f"still {sample.temperature:.0f} degC after {cooled_s:.0f} s"
-        return None
 
 
 class Eurotherm3216(Instrument, Furnace):
@@ -563,36 +312,40 @@ class Eurotherm3216(Instrument, Furnace):
             # The status word and its inverse: nothing else reads like that.
             probe=Probe(75, 2, lambda words: words[0] ^ words[1] == 0xFFFF),
         )
-        self._profile: FiringProfile | None = None
-        self._is_ours = False
-        """Whether this driver started what the controller does."""
-        self._must_be_off = False
-        """Whether a fault was found that does not allow any more heating."""
-        self._samples = _Samples.none()
-        self._sampler: asyncio.Task[FiringRecord] | None = None
-        self._last_firing: FiringRecord | None = None
         super().__init__(name, entry, self._master, self._master.link)
+        self._firing = Firing(
+            name,
+            settings,
+            limits.temperature_degc[1],
+            self._read_sample,
+            HeaterSwitch(
+                name=name,
+                reset_program=self._reset_program,
+                program_status=self.program_status,
+                reset=ProgramStatus.RESET,
+                loop_mode=self.loop_mode,
+                manual_output=self.manual_output,
+                working_output=self.working_output,
+                target_setpoint=self.target_setpoint,
+                setpoint_rate=self.setpoint_rate,
+                idle_degc=settings.safety.idle_setpoint_degc,
+            ),
+            {
+                "process_value": self.process_value,
+                "working_setpoint": self.working_setpoint,
+                "working_output": self.working_output,
+            },
+        )
 
     @override
     @classmethod
     def inconsistencies(
         cls, settings: Eurotherm3216Settings, limits: Eurotherm3216Limits
     ) -> list[str]:
-        high = limits.temperature_degc[1]
-        setpoint_high = settings.safety.setpoint_high_degc
-        alarm = settings.safety.alarm_1_degc
-        found = []
-        if high > setpoint_high:
-            found.append(
-                f"limits.temperature_degc allows {high:g} degC, but the controller's "
-                f"own setpoint_high_degc is {setpoint_high:g}; lower the limit"
-            )
-        if setpoint_high >= alarm:
-            found.append(
-                f"alarm_1_degc is {alarm:g}, which must be over setpoint_high_degc "
-                f"({setpoint_high:g}) to warn of overshoot; raise the alarm"
-            )
-        return found
+        safety = settings.safety
+        return limit_contradictions(
+            limits, safety.setpoint_high_degc, safety.alarm_1_degc
+        )
 
     # -- identity ------------------------------------------------------------------
 
@@ -626,23 +379,18 @@ class Eurotherm3216(Instrument, Furnace):
         return self.entry.slots
 
     @property
+    def temperature_key(self) -> str:
+        """Data key of the chamber's temperature [degC]."""
+        return self.process_value.name
+
+    @property
     def last_firing(self) -> FiringRecord | None:
         """The last completed firing."""
-        return self._last_firing
+        return self._firing.last
 
     def expected_duration_s(self, profile: FiringProfile) -> float:
         """Return how long *profile* will take, cooling included [s]."""
-        temperature = 25.0
-        total = 0.0
-        for segment in profile.segments:
-            rise = abs(segment.target_degc - temperature)
-            total += rise / segment.ramp_degc_per_min * 60 + segment.dwell_s
-            temperature = segment.target_degc
-        excess = max(temperature - 25.0, 1.0)
-        left = max(profile.cool_to_degc - 25.0, 1.0)
-        return total + self.settings.cooling_time_constant_s * max(
-            math.log(excess / left), 0.0
-        )
+        return expected_duration_s(profile, self.settings.cooling_time_constant_s)
 
     def check_profile(self, profile: FiringProfile) -> None:
         """Refuse a profile that the lab or the controller does not allow.
@@ -651,41 +399,16 @@ class Eurotherm3216(Instrument, Furnace):
             LimitError: With every fault; nothing was sent.
         """
         faults = []
-        low, high = self.limits.temperature_degc
-        slowest, fastest = self.limits.ramp_degc_per_min
-        unit_s = self._dwell_unit_s
         if not 1 <= len(profile.segments) <= N_SEGMENTS:
             faults.append(
                 f"{len(profile.segments)} segments, allowed are 1 to {N_SEGMENTS}"
             )
-        for number, segment in enumerate(profile.segments, 1):
-            where = f"segment {number}"
-            if not low <= segment.target_degc <= high:
-                faults.append(
-                    f"{where}: {segment.target_degc:g} degC, allowed are "
-                    f"{low:g} to {high:g} degC"
-                )
-            rate = segment.ramp_degc_per_min
-            if not (slowest <= rate <= fastest and rate > 0):
-                faults.append(
-                    f"{where}: {rate:g} degC/min, allowed are more than "
-                    f"{slowest:g} up to {fastest:g} degC/min"
-                )
-            elif abs(round(rate * 10) / 10 - rate) > 0.02 * rate:
-                faults.append(
-                    f"{where}: {rate:g} degC/min, the controller knows steps of 0.1"
-                )
-            n_units = segment.dwell_s / unit_s
-            if not 0 <= n_units <= 9999 or abs(n_units - round(n_units)) > 1e-6:
-                faults.append(
-                    f"{where}: a dwell of {segment.dwell_s:g} s, allowed are whole "
-                    f"{self.settings.dwell_unit}s from 0 to 9999"
-                )
-        faults.extend(
-            f"segment {number}: {after.target_degc:g} degC is where segment "
-            f"{number - 1} ends, so its dwell could not be told apart; make them one"
-            for number, (before, after) in enumerate(pairwise(profile.segments), 2)
-            if abs(after.target_degc - before.target_degc) < 0.1
+        faults += segment_faults(
+            profile.segments,
+            self.limits,
+            unit_s=self._dwell_unit_s,
+            unit=self.settings.dwell_unit,
+            most_units=9999,
         )
         if faults:
             raise LimitError(f"{self.name}: " + "; ".join(faults))
@@ -706,19 +429,19 @@ class Eurotherm3216(Instrument, Furnace):
                 has not cooled yet; nothing was changed.
             InstrumentError: If the controller did not take the program.
         """
-        self._profile = None
+        self._firing.forget_prepared()
         self.check_profile(value)
-        if self._sampler is not None and not self._sampler.done():
-            raise InterlockError(f"{self.name}: the last firing is not complete yet")
+        self._firing.check_complete()
         await self._compare_safety()
         await self.check_idle()
-        await self._set_if_different(self.program_status, ProgramStatus.RESET)
-        await self._set_if_different(self.loop_mode, LoopMode.AUTO)
-        await self._set_if_different(self.ramp_units, RampUnits.MINUTE)
-        await self._set_if_different(self.end_type, EndType.RESET)
-        await self._set_if_different(self.setpoint_rate, 0.0)
+        name = self.name
+        await set_if_different(name, self.program_status, ProgramStatus.RESET)
+        await set_if_different(name, self.loop_mode, LoopMode.AUTO)
+        await set_if_different(name, self.ramp_units, RampUnits.MINUTE)
+        await set_if_different(name, self.end_type, EndType.RESET)
+        await set_if_different(name, self.setpoint_rate, 0.0)
         await self._write_program(value.segments)
-        self._profile = value
+        self._firing.set_prepared(value)
 
     @override
     async def check_idle(self) -> None:
@@ -732,45 +455,35 @@ class Eurotherm3216(Instrument, Furnace):
     async def _compare_safety(self) -> None:
         """Refuse to heat with a controller that is not set as the lab file says."""
         wanted = self.settings.safety
-        pairs: tuple[tuple[str, Any, Any], ...] = (
+        await compare_settings(
+            self.name,
             (
-                "setpoint high limit (111)",
-                self.setpoint_high,
-                wanted.setpoint_high_degc,
+                (
+                    "setpoint high limit (111)",
+                    self.setpoint_high,
+                    wanted.setpoint_high_degc,
+                ),
+                (
+                    "setpoint low limit (112)",
+                    self.setpoint_low,
+                    wanted.setpoint_low_degc,
+                ),
+                (
+                    "output high limit (30)",
+                    self.output_high,
+                    wanted.output_high_percent,
+                ),
+                ("output low limit (31)", self.output_low, wanted.output_low_percent),
+                ("alarm 1 threshold (13)", self.alarm_1_threshold, wanted.alarm_1_degc),
+                ("alarm 1 type (536)", self.alarm_1_type, wanted.alarm_1_type),
+                (
+                    "idle setpoint SP1 (24)",
+                    self.idle_setpoint,
+                    wanted.idle_setpoint_degc,
+                ),
+                ("sensor break type (578)", self.sensor_break, wanted.sensor_break),
             ),
-            ("setpoint low limit (112)", self.setpoint_low, wanted.setpoint_low_degc),
-            ("output high limit (30)", self.output_high, wanted.output_high_percent),
-            ("output low limit (31)", self.output_low, wanted.output_low_percent),
-            ("alarm 1 threshold (13)", self.alarm_1_threshold, wanted.alarm_1_degc),
-            ("alarm 1 type (536)", self.alarm_1_type, wanted.alarm_1_type),
-            ("idle setpoint SP1 (24)", self.idle_setpoint, wanted.idle_setpoint_degc),
-            ("sensor break type (578)", self.sensor_break, wanted.sensor_break),
         )
-        faults = []
-        for label, signal, expected in pairs:
-            actual = await signal.get_value()
-            if isinstance(expected, str):
-                is_equal = actual.value == expected
-            else:
-                is_equal = abs(actual - expected) < 0.05
-            if not is_equal:
-                faults.append(f"{label} is {actual}, the lab file says {expected}")
-        if faults:
-            raise ConfigurationError(
-                f"{self.name}: the controller is not set as the lab file says, so it "
-                "may not heat: " + "; ".join(faults)
-            )
-
-    async def _set_if_different(self, signal: SignalRW[Any], value: Any) -> None:
-        """Write *value* only if it is not there yet, and read it back."""
-        if await signal.get_value() == value:
-            return
-        await signal.set(value)
-        actual = await signal.get_value()
-        if actual != value:
-            raise InstrumentError(
-                f"{self.name}: {signal.name} was set to {value} but reads {actual}"
-            )
 
     async def _write_program(self, segments: tuple[Segment, ...]) -> None:
         """Load the segments; unchanged registers are not written (EEPROM)."""
@@ -814,24 +527,21 @@ class Eurotherm3216(Instrument, Furnace):
             InstrumentError: If nothing is loaded, or not what was prepared, or it
                 does not start.
         """
-        profile, self._profile = self._profile, None
-        if profile is None:
-            raise InstrumentError(f"{self.name}: no program is loaded")
+        profile = self._firing.take_prepared()
         # Minutes may have passed, and there is a panel.
         await self._compare_safety()
         await self.check_idle()
         await self._compare_program(profile.segments)
-        self._is_ours = True  # also if the answer to the start is lost
-        self._must_be_off = False
+        await self._firing.run(profile, self._start_program, self._is_running)
+
+    async def _start_program(self) -> None:
         await self.program_status.set(ProgramStatus.RUN)
-        loop = running_loop()
-        deadline = loop.time() + _START_DEADLINE_S
-        while await self.program_status.get_value() is not ProgramStatus.RUN:
-            if loop.time() > deadline:
-                raise InstrumentError(f"{self.name}: the program did not start")
-            await asyncio.sleep(1.0)
-        self._samples = _Samples.none()
-        self._sampler = loop.create_task(self._sample(profile))
+
+    async def _reset_program(self) -> None:
+        await self.program_status.set(ProgramStatus.RESET)
+
+    async def _is_running(self) -> bool:
+        return await self.program_status.get_value() is ProgramStatus.RUN
 
     @AsyncStatus.wrap
     async def complete(self) -> None:
@@ -842,229 +552,47 @@ class Eurotherm3216(Instrument, Furnace):
             TransportError: If the controller stayed unreachable for too long; it
                 keeps its program.
         """
-        if self._sampler is None:
-            raise InstrumentError(f"{self.name}: nothing was started")
-        # The sampling must outlive a cancelled wait: an aborted plan still wants to
-        # know how hot it is.
-        self._last_firing = await asyncio.shield(self._sampler)
+        await self._firing.wait()
 
-    async def _sample(self, profile: FiringProfile) -> FiringRecord:
-        """Sample until the chamber has cooled; one exchange for each sample."""
-        loop = running_loop()
-        period = self.settings.sample_period_s
-        started = loop.time()
-        last_heard = started
-        watch = _FiringWatch(profile, self.settings, self.limits)
-        hottest = -math.inf
-        at_top: list[float] = []
-        n_samples = 0
-        while True:
-            try:
-                registers = await self._master.read_holding(_SAMPLE_FROM, _SAMPLE_COUNT)
-            except (TransportError, MalformedReply):
-                if loop.time() - last_heard > self.settings.max_silence_s:
-                    raise
-            else:
-                last_heard = loop.time()
-                n_samples += 1
-                sample = self._take(registers, loop.stamp())
-                hottest = max(hottest, sample.temperature)
-                if sample.is_running and watch.is_at_top(sample):
-                    at_top.append(sample.temperature)
-                fault = watch.see(last_heard, sample)
-                if fault is not None:
-                    raise InstrumentError(
-                        f"{self.name}: {fault}; {await self._switch_off_after_fault()}"
-                    )
-                if watch.has_ended and sample.temperature <= profile.cool_to_degc:
-                    self._is_ours = False
-                    return FiringRecord(
-                        started_s=loop.epoch + started,
-                        duration_s=last_heard - started,
-                        max_temperature_degc=hottest,
-                        dwell_temperature_degc=fmean(at_top) if at_top else None,
-                        dwell_s=tuple(watch.measured_s),
-                        n_samples=n_samples,
-                    )
-            elapsed = loop.time() - started
-            due = started + (math.floor(elapsed / period + 1e-9) + 1) * period
-            await asyncio.sleep(due - loop.time())
-
-    def _take(self, registers: list[int], stamp: float) -> _Sample:
-        """Append one sample to what is collected, and return it."""
+    async def _read_sample(self) -> Sample:
+        """Take one sample in one exchange."""
+        registers = await self._master.read_holding(_SAMPLE_FROM, _SAMPLE_COUNT)
         signed = [r - 0x10000 if r >= 0x8000 else r for r in registers[:5]]
-        temperature, setpoint = signed[0] / 10, signed[4] / 10
-        samples = self._samples
-        samples.stamps.append(stamp)
-        samples.process_value.append(temperature)
-        samples.working_setpoint.append(setpoint)
-        samples.working_output.append(signed[3] / 10)
-        return _Sample(
-            temperature=temperature,
-            setpoint=setpoint,
-            status=_PROGRAM_CODES.get(registers[_PROGRAM_INDEX]),
-            has_broken_sensor=bool(registers[_STATUS_INDEX] & _STATUS_SENSOR_BREAK),
+        status = _PROGRAM_CODES.get(registers[_PROGRAM_INDEX])
+        complaint = ""
+        if registers[_STATUS_INDEX] & _STATUS_SENSOR_BREAK:
+            complaint = "the controller reports a broken thermocouple"
+        return Sample(
+            temperature=signed[0] / 10,
+            setpoint=signed[4] / 10,
+            output=signed[3] / 10,
+            status=_PROGRAM_UNKNOWN if status is None else status.value,
+            is_running=status is ProgramStatus.RUN,
+            is_held=status is ProgramStatus.HOLD,
+            is_reset=status is ProgramStatus.RESET,
+            complaint=complaint,
         )
-
-    async def _insist(self, signal: SignalRW[Any], value: Any) -> str:
-        """Write *value* until it reads back; return what went wrong, if it never did.
-
-        Only for what is harmless to repeat. The next act must be tried whatever
-        becomes of this one, so nothing is raised.
-        """
-        trouble = ""
-        for _ in range(_N_INSISTENT_WRITES):
-            try:
-                await signal.set(value)
-                actual = await signal.get_value()
-            except (PPUError, TimeoutError) as exc:
-                trouble = f"{signal.name}: {exc}"
-            else:
-                if actual == value:
-                    return ""
-                trouble = f"{signal.name} was set to {value} but reads {actual}"
-        return trouble
-
-    async def _wait_for_no_power(self) -> str:
-        """Wait until the output is 0 %; return what went wrong, if it never is.
-
-        The next act must be tried whatever becomes of this, so nothing is raised.
-        """
-        loop = running_loop()
-        deadline = loop.time() + _SWITCH_DEADLINE_S
-        while True:
-            try:
-                output = await self.working_output.get_value()
-            except (PPUError, TimeoutError) as exc:
-                return f"{self.working_output.name}: {exc}"
-            if output <= 0:
-                return ""
-            if loop.time() > deadline:
-                return f"the output stayed at {output:g} %"
-            await asyncio.sleep(1.0)
-
-    async def _switch_off(self) -> None:
-        """Reset the program, set the output to 0 % by hand, and see that it is.
-
-        Raises:
-            InstrumentError: If the controller did not do so within seconds; everything
-                was tried.
-        """
-        troubles = [await self._insist(self.program_status, ProgramStatus.RESET)]
-        # First the power, then by hand: never by hand at the last power.
-        troubles.append(await self._insist(self.manual_output, 0.0))
-        troubles.append(await self._insist(self.loop_mode, LoopMode.MANUAL))
-        troubles.append(await self._insist(self.manual_output, 0.0))
-        if troubles[-1] and not troubles[2]:
-            # By hand at an unknown power is worse than automatic at the idle setpoint.
-            troubles.append(await self._insist(self.loop_mode, LoopMode.AUTO))
-        loop = running_loop()
-        deadline = loop.time() + _SWITCH_DEADLINE_S
-        while True:
-            # The controller moves its output at its next cycle, not at once.
-            output = await self.working_output.get_value()
-            mode = await self.loop_mode.get_value()
-            if mode is LoopMode.MANUAL and output <= 0:
-                return
-            if loop.time() > deadline:
-                told = "; ".join(trouble for trouble in troubles if trouble)
-                raise InstrumentError(
-                    f"{self.name}: asked for 0 % by hand but it is in {mode.value} at "
-                    f"{output:g} %; switch it off at the wall. {told}".rstrip()
-                )
-            await asyncio.sleep(1.0)
-
-    async def _ramp_down(self) -> str:
-        """Reset the program and follow the setpoint rate down to the idle setpoint.
-
-        Raises:
-            InstrumentError: If the controller did not do so; everything was tried.
-        """
-        rate = self.settings.ramp_down_degc_per_min
-        troubles = [
-            await self._insist(self.setpoint_rate, round(rate, 1)),
-            await self._insist(self.program_status, ProgramStatus.RESET),
-        ]
-        if await self.loop_mode.get_value() is not LoopMode.AUTO:
-            troubles.append(await self._insist(self.manual_output, 0.0))
-            # Automatic goes on from the power it finds.
-            troubles.append(await self._wait_for_no_power())
-            troubles.append(await self._insist(self.loop_mode, LoopMode.AUTO))
-        status = await self.program_status.get_value()
-        mode = await self.loop_mode.get_value()
-        target = await self.target_setpoint.get_value()
-        idle = self.settings.safety.idle_setpoint_degc
-        told = "; ".join(trouble for trouble in troubles if trouble)
-        if (
-            status is not ProgramStatus.RESET
-            or mode is not LoopMode.AUTO
-            or target > idle + 0.05
-        ):
-            raise InstrumentError(
-                f"{self.name}: asked to ramp down but it is in {status.value}, "
-                f"{mode.value}, with target {target:g} degC; switch it off at the "
-                f"wall. {told}".rstrip()
-            )
-        manner = f"at {rate:g} degC/min" if not troubles[0] else "at its own rate"
-        return f"{self.name}: ramping down {manner} to {target:g} degC, verified"
-
-    async def _switch_off_after_fault(self) -> str:
-        """Switch off; return what came of it, for the error that tells the fault."""
-        # Also if this fails or is cancelled: an abort must not heat on then.
-        self._must_be_off = True
-        try:
-            await self._switch_off()
-        except PPUError as exc:
-            return f"the heater could NOT be switched off: {exc}"
-        return "the heater is off"
 
     # -- documents -----------------------------------------------------------------
 
-    _COLUMNS: Final = ("process_value", "working_setpoint", "working_output")
-
     async def describe_collect(self) -> dict[str, DataKey]:
         """Describe the columns of the event pages."""
-        described: dict[str, DataKey] = {}
-        for column in self._COLUMNS:
-            described |= await getattr(self, column).describe()
-        return described
+        return await self._firing.describe()
 
     async def collect_pages(self) -> AsyncIterator[PartialEventPage]:
         """Yield what was sampled since the last collection."""
-        samples, self._samples = self._samples, _Samples.none()
-        if not samples.stamps:
-            return
-        keys = {column: getattr(self, column).name for column in self._COLUMNS}
-        yield PartialEventPage(
-            data={key: getattr(samples, column) for column, key in keys.items()},
-            timestamps=dict.fromkeys(keys.values(), samples.stamps),
-            time=samples.stamps,
-        )
+        async for page in self._firing.pages():
+            yield page
 
     # -- stopping ------------------------------------------------------------------
 
     @override
     async def go_to_abort_state(self) -> str:
-        if self._sampler is not None:
-            self._sampler.cancel()
-            self._sampler = None
-        if not self._is_ours:
-            return ""  # what it does is not this plan's, or it does nothing
-        state = self.entry.on_abort or "ramp_down"
-        if self._must_be_off or state == "heater_off":
-            await self._switch_off()
-            said = f"{self.name}: heater off, verified (by hand, 0 %)"
-        elif state == "continue":
-            status = await self.program_status.get_value()
-            said = f"{self.name}: left alone, its program is in state {status.value}"
-        else:
-            said = await self._ramp_down()
-        self._is_ours = False
-        return said
+        return await self._firing.go_to_abort_state(self.entry.on_abort or "ramp_down")
 
     @override
     async def hot_parts(self) -> str:
         temperature = await self.process_value.get_value()
-        if temperature <= _SAFE_TO_TOUCH_DEGC:
+        if temperature <= SAFE_TO_TOUCH_DEGC:
             return ""
         return f"{self.name}: the chamber is at {temperature:.0f} degC"

@@ -26,9 +26,11 @@ class Holding(_HoldingPlace, Address[ModbusMaster]):
     Args:
         register: Address as it goes over the wire.
         write_value: What a command writes here.
+        writes_single: Whether it is written with function 6 instead of 16.
     """
 
     write_value: int | None = None
+    writes_single: bool = False
 
     @override
     def __str__(self) -> str:
@@ -60,9 +62,12 @@ class Holding(_HoldingPlace, Address[ModbusMaster]):
 
     @override
     async def write(self, client: ModbusMaster, value: Any) -> None:
-        await client.write_registers(self.register, [self.to_register(value)])
+        register = self.to_register(value)
+        if self.writes_single:
+            await client.write_register(self.register, register)
+        else:
+            await client.write_registers(self.register, [register])
 
     @override
     async def execute(self, client: ModbusMaster, *args: Any) -> None:
-        value = args[0] if args else self.write_value
-        await client.write_registers(self.register, [self.to_register(value or 0)])
+        await self.write(client, (args[0] if args else self.write_value) or 0)

@@ -19,7 +19,6 @@ from bluesky.protocols import Reading
 from event_model import DataKey, Limits, LimitsRange
 from ophyd_async.core import (
     Callback,
-    Command,
     CommandBackend,
     Device,
     DeviceConnector,
@@ -51,7 +50,6 @@ __all__ = [
 ClientT = TypeVar("ClientT")
 
 _SEVERITY_INVALID = 3
-_SIGNAL_DEADLINE_S = 10.0
 
 
 class InvalidReading(InstrumentError):  # noqa: N818 - reads as the condition it names
@@ -384,16 +382,11 @@ class WireConnector(DeviceConnector):
     async def connect_real(
         self, device: Device, timeout: float, force_reconnect: bool
     ) -> None:
-        loop = running_loop()
         for _, child in device.children():
-            # A wire's deadline is real-world time: ophyd-async's own time-out around
-            # each call must not be shorter at a scaled pace. A command may last as
-            # long as its mechanism takes; its exchange has a deadline of its own.
-            child._timeout = (
-                None
-                if isinstance(child, Command)
-                else loop.wire_seconds(_SIGNAL_DEADLINE_S)
-            )
+            # Every exchange has a deadline of its own, also when it is repeated. A
+            # time-out of ophyd-async around the whole call would cut that short, with
+            # an error that names no device.
+            child._timeout = None
         await super().connect_real(device, timeout, force_reconnect)
 
 

@@ -207,7 +207,7 @@ class Bench:
 
     async def stop(self) -> None:
         """Close both ends, and stop sampling."""
-        sampler = self.driver._sampler
+        sampler = self.driver._firing.task
         if sampler is not None:
             sampler.cancel()
             await asyncio.wait([sampler])
@@ -346,7 +346,11 @@ def test_matter_is_the_same_however_often_somebody_looks() -> None:
 
     for period_s in (1.0, 10.0, 60.0):
         lab = lab_file(
-            settings={"sample_period_s": period_s, "max_deviation_k": 300.0},
+            settings={
+                "sample_period_s": period_s,
+                "max_deviation_k": 300.0,
+                "full_power_degc_per_min": 110.0,
+            },
             limits={"ramp_degc_per_min": [0, 60]},
             twin={"p_max_w": 12_000.0},
         )
@@ -905,13 +909,13 @@ def test_samples_are_taken_again_after_a_time_out_when_no_two_are_the_same(
         await asyncio.sleep(600.0)
         bench.registers.is_restless = True
         bench.wire.spoil, bench.wire.n_to_spoil = nothing, 1
-        before = len(driver._samples.stamps)
+        before = len(driver._firing.samples.stamps)
         await asyncio.sleep(100.0)
-        assert len(driver._samples.stamps) == before + 10
+        assert len(driver._firing.samples.stamps) == before + 10
         assert driver.link.statistics().n_timeouts == 1
         assert not driver._master.link.was_late
         now = bench.truth(1) / 10
-        assert driver._samples.process_value[-1] == pytest.approx(now, abs=3.0)
+        assert driver._firing.samples.process_value[-1] == pytest.approx(now, abs=3.0)
 
     play(on_bench(scenario))
 
@@ -973,9 +977,9 @@ def test_sampling_outlives_a_cancelled_wait(play: Play) -> None:
 
     async def scenario(bench: Bench) -> None:
         await interrupted(bench)
-        before = len(bench.driver._samples.stamps)
+        before = len(bench.driver._firing.samples.stamps)
         await asyncio.sleep(100.0)
-        assert len(bench.driver._samples.stamps) == before + 10
+        assert len(bench.driver._firing.samples.stamps) == before + 10
 
     play(on_bench(scenario))
 
@@ -1165,7 +1169,7 @@ def test_abort_switches_off_when_it_interrupts_the_answer_to_a_fault(
         bench.registers.says[75] = 1 << 5
         bench.registers.ignores_writes = True
         await asyncio.sleep(7.0)
-        sampler = bench.driver._sampler
+        sampler = bench.driver._firing.task
         assert sampler is not None
         assert not sampler.done()
         bench.registers.ignores_writes = False

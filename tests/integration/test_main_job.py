@@ -137,6 +137,18 @@ def test_main_job_knows_where_every_container_is_after_every_step(lab: str) -> N
     assert done.result["incidents"] == []
 
 
+def test_main_job_is_the_same_firing_when_the_furnace_is_exchanged() -> None:
+    """The other controller, on another wire, fires the same within 2 K, door or none."""
+    one, other = demonstration().result, run_job({"furnace": "furnace_2"}).result
+
+    for key in ("temperature_degc", "highest_temperature_degc"):
+        expected = one["parameters_actual"][key]
+        assert other["parameters_actual"][key] == pytest.approx(expected, abs=2.0)
+    assert other["parameters_actual"]["hold_s"] == pytest.approx(18000, abs=30)
+    assert other["incidents"] == []
+    assert other["confidence"] == "high"
+
+
 def test_main_job_meets_no_incident_when_nothing_is_wrong() -> None:
     """The demonstration ends without an incident and with confidence."""
     result = demonstration().result

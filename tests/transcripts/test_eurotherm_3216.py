@@ -240,7 +240,7 @@ def test_simulator_answers_what_was_recorded(exchange: Exchange) -> None:
         "furnace", lab.devices["furnace"], World(lab, 1), "1001"
     )
     if isinstance(exchange.meaning, float):
-        simulated._pv_degc = exchange.meaning
+        simulated.chamber.pv_degc = exchange.meaning
     if isinstance(exchange.meaning, ProgramStatus):
         simulated._programmer.status = list(ProgramStatus).index(exchange.meaning)
     slave = simulated._front._conversation

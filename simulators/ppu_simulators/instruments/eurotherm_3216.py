@@ -6,12 +6,12 @@ the driver. What the sources leave open is our assumption and is marked so.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ppu.core.labfile import DeviceEntry
+from ppu_simulators.faults import Faults
 from ppu_simulators.fronts.modbus import (
     ILLEGAL_ADDRESS,
     ILLEGAL_VALUE,
@@ -19,18 +19,17 @@ from ppu_simulators.fronts.modbus import (
     ModbusRtuSlave,
 )
 from ppu_simulators.fronts.serial import SerialFront, SerialLine
-from ppu_simulators.physics import reactions
-from ppu_simulators.physics.constants import ZERO_DEGC_KELVIN
-from ppu_simulators.physics.control import PiController
-from ppu_simulators.physics.furnace import FurnaceModel, FurnaceParameters
-from ppu_simulators.physics.thermocouple import ThermocoupleSensor
-from ppu_simulators.world import Container, World, settings_of
+from ppu_simulators.instruments._chamber import (
+    CHAMBER_DEFAULTS,
+    CHAMBER_FAULTS,
+    TICK_S,
+    BreakType,
+    Chamber,
+    approach,
+)
+from ppu_simulators.world import World, settings_of
 
 __all__ = ["SimulatedEurotherm3216"]
-
-_DT: Final = 1.0
-_CHEMISTRY_TICKS: Final = 10
-_TRUTH_TICKS: Final = 60
 
 _RESET, _RUN, _HOLD, _END = 0, 1, 2, 3
 
@@ -51,23 +50,19 @@ class _Programmer:
 
 
 _TWIN_DEFAULTS: Final[Mapping[str, Any]] = {
-    "p_max_w": 3000.0,
+    **CHAMBER_DEFAULTS,
     "dwell_unit": "minute",
     "baudrate": 9600,
     "parity": "none",
     "unit": 1,
     "type_code": 3216,
     "registers": {},
-    "p_co2_bar": 0.0004,
-    "faults": [],
 }
+_BREAK_TYPES: Final[Mapping[int, BreakType]] = {0: "off", 1: "on", 2: "latching"}
 
 
 class SimulatedEurotherm3216:
-    """Chamber, thermocouple, controller and programmer behind a serial port.
-
-    Everything advances on a fixed grid of 1 s anchored at lab time 0 and only when
-    somebody looks, so polling more often changes nothing.
+    """A chamber with the registers and the programmer of this controller.
 
     Args:
         name: Name of the device.
@@ -77,32 +72,25 @@ class SimulatedEurotherm3216:
     """
 
     wire = "modbus-rtu"
+    known_faults: ClassVar[Mapping[str, str]] = CHAMBER_FAULTS
 
     def __init__(
         self, name: str, entry: DeviceEntry, world: World, serial_number: str
     ) -> None:
         self.name = name
         twin = settings_of(entry.twin, _TWIN_DEFAULTS)
-        if twin["faults"]:
-            raise ValueError(f"{name}: this simulator knows no faults yet")
+        self.faults = Faults(
+            name, twin["faults"], self.known_faults, world.rng(name, "faults")
+        )
         self._world = world
-        self._model = FurnaceModel(FurnaceParameters(p_max_w=float(twin["p_max_w"])))
-        self._sensor = ThermocoupleSensor(world.rng(name, "thermocouple"))
-        self._controller = PiController(kp=0.02, ti=400.0)
-        self._atmosphere = reactions.Atmosphere(p_co2_bar=float(twin["p_co2_bar"]))
         self._programmer = _Programmer()
         self._dwell_unit_s = 60.0 if twin["dwell_unit"] == "minute" else 3600.0
-        self._tick = 0
-        self._pv_degc = self._sensor.read_degc(
-            self._model.thermocouple_kelvin - ZERO_DEGC_KELVIN, _DT
-        )
-        self._setpoint_degc = 0.0
-        self._output = 0.0
-        self._containers: list[Container] = []
+        self.setpoint_degc = 0.0
+        self.manual_output: float | None = None
         self.n_eeprom_writes = 0
-        self.curve: list[tuple[float, float, float, float | None]] = []
-        """Truth every minute: lab time, program, chamber and sample [degC]."""
         self._registers = self._at_power_on(twin, serial_number)
+        self._take_by_hand()
+        self.chamber = Chamber(name, world, twin, self, self.faults)
         slave = ModbusRtuSlave(
             int(twin["unit"]),
             self,
@@ -110,14 +98,14 @@ class SimulatedEurotherm3216:
         )
         line = SerialLine(int(twin["baudrate"]), twin["parity"])
         client_parity = (entry.hardware or {}).get("parity", "none")
-        self._front = SerialFront(slave, line, client_parity)
+        self._front = SerialFront(slave, line, client_parity, faults=self.faults)
         self._connection = {
             "transport": "serial",
             "baudrate": line.baudrate,
             "parity": line.parity,
             "unit": slave.unit,
         }
-        world.add_process(self)
+        world.add_process(self.chamber)
 
     @staticmethod
     def _at_power_on(twin: Mapping[str, Any], serial_number: str) -> dict[int, int]:
@@ -178,64 +166,29 @@ class SimulatedEurotherm3216:
         """Close the serial port."""
         self._front.stop()
 
-    # -- the chamber ---------------------------------------------------------------
+    # -- firmware ------------------------------------------------------------------
 
-    def put_in(self, container: Container, time: float) -> None:
-        """Take note that *container* stands in the chamber."""
-        inside = sum(c.heat_capacity_j_per_k for c in self._containers)
-        self._model.mix_in(
-            container.temperature_at(time), container.heat_capacity_j_per_k, inside
-        )
-        self._containers.append(container)
+    def output_limits(self) -> tuple[float, float]:
+        """Return the lowest and the highest output, 0..1."""
+        return max(self._signed(31) / 1000, 0.0), self._signed(30) / 1000
 
-    def take_out(self, container: Container, time: float) -> None:
-        """Take note that *container* left the chamber."""
-        self._containers.remove(container)
-        container.temperature_kelvin = self._model.crucible_kelvin
-        container.put_at_s = time
+    def break_type(self) -> BreakType:
+        """Return what it does about a broken sensor (register 578)."""
+        return _BREAK_TYPES.get(self._registers[578], "on")
 
-    def advance(self, time: float) -> None:
-        """Advance chamber, firmware and matter to the last grid point."""
-        n_ticks = math.floor(time / _DT + 1e-9)
-        while self._tick < n_ticks:
-            self._run_to(min(n_ticks, self._tick - self._tick % 10 + 10))
+    def output_when_broken(self) -> float:
+        """Return the output while its sensor is broken: its low limit."""
+        return 0.0
 
-    def _run_to(self, n_ticks: int) -> None:
-        """Run the ticks up to a multiple of the chemistry grid, or to *n_ticks*."""
-        model, sensor, controller = self._model, self._sensor, self._controller
-        registers = self._registers
-        capacity = sum(c.heat_capacity_j_per_k for c in self._containers)
-        n_crucibles = len(self._containers)
-        is_manual = registers[273] == 1
-        controller.high = self._signed(30) / 1000
-        low = max(self._signed(31) / 1000, 0.0)
-        while self._tick < n_ticks:
-            self._advance_program()
-            if is_manual:
-                output = self._signed(3) / 1000
-                controller.reset(output)
-            else:
-                output = controller.step(_DT, self._setpoint_degc, self._pv_degc)
-            self._output = output = min(max(output, low), controller.high)
-            model.step(_DT, output, capacity, n_crucibles=max(n_crucibles, 1))
-            self._pv_degc = sensor.read_degc(
-                model.thermocouple_kelvin - ZERO_DEGC_KELVIN, _DT
-            )
-            self._tick += 1
-        if self._tick % _CHEMISTRY_TICKS == 0:
-            dt = _CHEMISTRY_TICKS * _DT
-            for container in self._containers:
-                reactions.advance(
-                    container.matter, model.crucible_kelvin, dt, self._atmosphere
-                )
-        if self._tick % _TRUTH_TICKS == 0:
-            sample = model.crucible_kelvin - ZERO_DEGC_KELVIN if n_crucibles else None
-            chamber = model.lining_kelvin - ZERO_DEGC_KELVIN
-            self.curve.append((self._tick * _DT, self._setpoint_degc, chamber, sample))
+    def _take_by_hand(self) -> None:
+        """Let the output follow auto/manual (273) and manual output (3)."""
+        is_manual = self._registers[273] == 1
+        self.manual_output = self._signed(3) / 1000 if is_manual else None
 
     # -- the programmer ------------------------------------------------------------
 
-    def _advance_program(self) -> None:
+    def advance_program(self) -> None:
+        """Advance the programmer by one tick."""
         programmer = self._programmer
         if programmer.status == _HOLD:
             return
@@ -244,7 +197,7 @@ class SimulatedEurotherm3216:
             return
         first = 1280 + 3 * programmer.segment_index
         if programmer.is_dwelling:
-            programmer.dwell_left_s -= _DT
+            programmer.dwell_left_s -= TICK_S
             if programmer.dwell_left_s <= 0:
                 self._next_segment()
             return
@@ -257,13 +210,9 @@ class SimulatedEurotherm3216:
     def _approach(self, target: float, rate_per_min: float) -> bool:
         """Move the working setpoint towards *target*; tell whether it is there."""
         scale = {0: 60.0, 1: 3600.0, 2: 1.0}[self._registers[531]]
-        step = rate_per_min / scale * _DT
-        gap = target - self._setpoint_degc
-        if step <= 0 or abs(gap) <= step:
-            self._setpoint_degc = target
-            return True
-        self._setpoint_degc += math.copysign(step, gap)
-        return False
+        step = rate_per_min / scale * TICK_S
+        self.setpoint_degc = approach(self.setpoint_degc, target, step)
+        return self.setpoint_degc == target
 
     def _next_segment(self) -> None:
         programmer = self._programmer
@@ -284,8 +233,8 @@ class SimulatedEurotherm3216:
         if self._registers[1282] == 0:
             return  # an empty program ends at once
         self._programmer = _Programmer(status=_RUN)
-        self._setpoint_degc = self._pv_degc  # servo to PV
-        self._controller.reset(self._output)
+        self.setpoint_degc = self.chamber.pv_degc  # servo to PV
+        self.chamber.go_on_from(self.chamber.output)
 
     # -- registers -----------------------------------------------------------------
 
@@ -297,10 +246,10 @@ class SimulatedEurotherm3216:
         """Return the registers that follow the process."""
         status = self._status_word()
         return {
-            1: round(self._pv_degc * 10),
+            1: round(self.chamber.pv_degc * 10),
             2: self._registers[24],
-            4: round(self._output * 1000),
-            5: round(self._setpoint_degc * 10),
+            4: round(self.chamber.output * 1000),
+            5: round(self.setpoint_degc * 10),
             23: self._programmer.status,
             75: status,
             76: status ^ 0xFFFF,
@@ -309,7 +258,9 @@ class SimulatedEurotherm3216:
 
     def _status_word(self) -> int:
         word = 0
-        if self._pv_degc > self._signed(13) / 10:
+        if self.chamber.is_sensor_broken:
+            word |= 1 << 5 | 1 << 10
+        if self.chamber.pv_degc > self._signed(13) / 10:
             word |= 1 << 0
         if self._registers[273] == 1:
             word |= 1 << 4
@@ -341,10 +292,13 @@ class SimulatedEurotherm3216:
                 self.n_eeprom_writes += 1
             if register == 23:
                 self._command_program(value)
+            elif register == 274 and value == 1:
+                self.chamber.acknowledge()
             elif register == 2:
                 self._registers[24] = value
             else:
                 self._registers[register] = value
+        self._take_by_hand()
 
     def _check_write(self, register: int, value: int) -> None:
         if register in _READ_ONLY:
@@ -370,4 +324,4 @@ class SimulatedEurotherm3216:
         elif value == _RESET:
             self._programmer = _Programmer()
             # The working setpoint falls from the chamber's temperature.
-            self._setpoint_degc = self._pv_degc
+            self.setpoint_degc = self.chamber.pv_degc

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ppu.core.capabilities import Segment
-from ppu_drivers.eurotherm_3216 import _DwellWatch
+from ppu_drivers._firing import DwellWatch
 
 PERIOD_S = 10.0
 START_DEGC = 25.0
@@ -55,7 +55,7 @@ def watch(
     asked: tuple[Segment, ...], run: tuple[Segment, ...], phase_s: float
 ) -> tuple[str | None, list[float]]:
     """Return the fault and the measured dwells when *run* was run and *asked* asked."""
-    watching = _DwellWatch(asked, PERIOD_S)
+    watching = DwellWatch(asked, PERIOD_S)
     for n in itertools.count():
         time = phase_s + n * PERIOD_S
         setpoint = setpoint_at(run, time)
@@ -114,7 +114,7 @@ def watch_with_outage(
     program: tuple[Segment, ...], outage_s: float, begin_s: float
 ) -> str | None:
     """Return the fault when nothing is heard for *outage_s* from *begin_s* on."""
-    watching = _DwellWatch(program, PERIOD_S)
+    watching = DwellWatch(program, PERIOD_S)
     for n in itertools.count():
         time = n * PERIOD_S
         if max(begin_s, 0.0) < time < begin_s + outage_s:
@@ -169,7 +169,7 @@ def test_dwell_watch_finds_the_fault_when_the_program_is_reset_on_its_way(
     undone_s = 5 * PERIOD_S + 0.02 * program[-1].dwell_s
     assume(whole_s > undone_s)
     reset_s = part * (whole_s - undone_s)
-    watching = _DwellWatch(tuple(program), PERIOD_S)
+    watching = DwellWatch(tuple(program), PERIOD_S)
     faults = []
     for n in range(math.ceil(reset_s / PERIOD_S) + 1):
         time = n * PERIOD_S
@@ -183,7 +183,7 @@ def test_dwell_watch_finds_the_fault_when_the_program_is_reset_on_its_way(
 
 def test_dwell_watch_finds_the_fault_when_a_peak_was_never_reached() -> None:
     """A peak with no dwell counts as passed only if it was within reach."""
-    watching = _DwellWatch((Segment(800.0, 10.0, 0.0),), PERIOD_S)
+    watching = DwellWatch((Segment(800.0, 10.0, 0.0),), PERIOD_S)
     watching.see(0.0, 229.3, is_running=True)
     watching.see(10.0, 231.0, is_running=True)
     fault = watching.see(20.0, 25.0, is_running=False)
@@ -193,7 +193,7 @@ def test_dwell_watch_finds_the_fault_when_a_peak_was_never_reached() -> None:
 
 def test_dwell_watch_finds_the_fault_when_a_ramp_turns_round() -> None:
     """A target that was lowered on the way to it was not passed."""
-    watching = _DwellWatch((Segment(800.0, 10.0, 0.0),), PERIOD_S)
+    watching = DwellWatch((Segment(800.0, 10.0, 0.0),), PERIOD_S)
     watching.see(0.0, 229.3, is_running=True)
     watching.see(10.0, 231.0, is_running=True)
     fault = watching.see(20.0, 229.3, is_running=True)
@@ -204,7 +204,7 @@ def test_dwell_watch_finds_the_fault_when_a_ramp_turns_round() -> None:
 def test_dwell_watch_finds_the_fault_when_the_next_peak_was_out_of_reach() -> None:
     """A program that ends with a dwell did not pass the peak that was to follow."""
     program = (Segment(100.0, 10.0, 60.0), Segment(800.0, 10.0, 0.0))
-    watching = _DwellWatch(program, PERIOD_S)
+    watching = DwellWatch(program, PERIOD_S)
     for n in range(7):
         watching.see(n * PERIOD_S, 100.0, is_running=True)
     fault = watching.see(7 * PERIOD_S, 25.0, is_running=False)
