@@ -6,7 +6,7 @@ VENV   ?= .venv
 export OPENBLAS_NUM_THREADS = 1
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test unit lint types contracts wheel bench clean
+.PHONY: help demo test unit lint types contracts wheel bench docs clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -53,6 +53,9 @@ wheel: $(VENV)/.dev  ## Build sdist and wheel, and try the wheel in a fresh envi
 
 bench: $(VENV)/.dev  ## Measure, and write docs/performance.md
 	@$(BIN)/python tests/bench/bench.py docs/performance.md
+
+docs: $(VENV)/.dev  ## Write the pages that are made from code
+	@$(BIN)/ppu instruments --markdown > docs/reference/instruments.md
 
 clean:  ## Remove everything that was built or installed here
 	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis \

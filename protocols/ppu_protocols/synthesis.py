@@ -433,6 +433,8 @@ def solid_state_synthesis(
             "target": recipe.target,
             "precursors": list(recipe.precursors),
             "batch_mass_g": sum(dosed.values()),
+            "furnace": furnace.name,
+            "atmosphere": recipe.atmosphere,
             "temperature_degc": firing.dwell_temperature_degc,
             "highest_temperature_degc": firing.max_temperature_degc,
             "hold_s": sum(firing.dwell_s),

@@ -22,7 +22,7 @@ from ppu.twin.job import Job
 from ppu.twin.open_lab import OpenLab
 from ppu_simulators.world import World
 
-LAB = find_lab("a-lab-by-hand")
+LAB = "a-lab-by-hand"
 SHORT = {
     "batch_mass_g": 1.0,
     "milling_s": 60.0,
@@ -45,6 +45,8 @@ class Shortened:
         fault: Its script.
         seed: Of the twin.
         settings: More settings of that device.
+        lab: Which bundled lab.
+        recipe: What else to ask for.
     """
 
     def __init__(
@@ -53,22 +55,26 @@ class Shortened:
         fault: dict[str, Any] | None = None,
         seed: int = 0,
         settings: dict[str, Any] | None = None,
+        *,
+        lab: str = LAB,
+        recipe: dict[str, Any] | None = None,
     ) -> None:
-        content: dict[str, Any] = yaml.safe_load(LAB.read_text(encoding="utf-8"))
+        path = find_lab(lab)
+        content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
         if fault is not None:
             content["devices"][device].setdefault("twin", {})["faults"] = [fault]
         if settings is not None:
             content["devices"][device]["settings"] |= settings
         file = LabFile.model_validate(content)
-        lab = OpenLab(file, LAB, target="twin", pace=None, seed=seed)
+        opened = OpenLab(file, path, target="twin", pace=None, seed=seed)
         self.result: dict[str, Any] | None = None
         self.error = ""
-        with TemporaryDirectory() as out, lab:
-            assert lab.bench is not None
-            assert isinstance(lab.bench.world, World)
-            self.world = lab.bench.world
+        with TemporaryDirectory() as out, opened:
+            assert opened.bench is not None
+            assert isinstance(opened.bench.world, World)
+            self.world = opened.bench.world
             protocol = find_protocol("solid_state_synthesis")
-            job = Job(lab, protocol, SHORT, Path(out) / "job")
+            job = Job(opened, protocol, SHORT | (recipe or {}), Path(out) / "job")
             job.check()
             try:
                 self.result = job.run(float)
@@ -200,3 +206,51 @@ def test_job_ends_well_when_no_instrument_has_a_fault(seed: int) -> None:
     assert job.error == ""
     assert job.result is not None
     assert job.result["incidents"] == []
+
+
+@THREE_SEEDS
+def test_job_ends_and_names_the_bottle_when_it_runs_empty(seed: int) -> None:
+    """A firing in oxygen stops as soon as the oxygen does."""
+    job = Shortened(
+        "gas_2",
+        {"fault": "empty bottle", "at_s": 1500},
+        seed,
+        lab="a-lab",
+        recipe={"atmosphere": "O2", "hold_s": 36000.0},
+    )
+
+    assert job.result is None
+    assert re.search(r"gas_2: .*O2 .*is the bottle empty", job.error)
+    assert job.world.gas_into("furnace_2")[1] < 1.0
+
+
+@THREE_SEEDS
+def test_job_ends_and_names_the_container_when_it_is_dropped(seed: int) -> None:
+    """A dropped crucible lies somewhere; nobody believes that it arrived."""
+    job = Shortened(
+        "gripper", {"fault": "dropped crucible", "at_s": 60 * seed}, seed, lab="a-lab"
+    )
+
+    assert job.result is None
+    assert "gripper dropped crucible_01 on the way" in job.error
+    assert "crucible_01 did not arrive where it was carried" in job.whereabouts[0]
+    assert "drop" in {incident.kind for incident in job.world.incidents}
+
+
+@pytest.mark.parametrize(
+    ("device", "fault", "named"),
+    [
+        ("robot_arm", "protective stop", "PROTECTIVE_STOP"),
+        ("robot_arm", "popup", "popup"),
+        ("door_1", "door jammed", "door_1"),
+    ],
+)
+@THREE_SEEDS
+def test_job_ends_and_names_what_moves_when_it_does_not(
+    device: str, fault: str, named: str, seed: int
+) -> None:
+    """An arm that stops and a door that sticks end the job."""
+    job = Shortened(device, {"fault": fault, "at_s": 30 * seed}, seed, lab="a-lab")
+
+    assert job.result is None
+    assert named in job.error
