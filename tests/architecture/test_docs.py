@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from ppu import open_lab
+from ppu.cli.new import Example, Wire, write_files
 from ppu.plans.protocol import RegisteredProtocol
 from ppu.twin.job import Job
 
@@ -54,8 +58,85 @@ def test_protocol_of_the_how_to_runs_as_it_stands(tmp_path: Path) -> None:
     assert result["mass_g"] == pytest.approx(2.0, abs=0.001)
 
 
+ADD_AN_INSTRUMENT = "docs/how-to/add-an-instrument.md"
+_PLACE = re.compile(r"# (\S+), instead of '(.+)' to '(.+)'\n")
+
+
+def replace_lines(text: str, first: str, last: str, new: str) -> str:
+    """Return *text* with *new* for the lines from one to one that begin so."""
+    lines = text.splitlines(keepends=True)
+    start = next(i for i, line in enumerate(lines) if line.strip().startswith(first))
+    end = next(i for i in range(start, len(lines)) if lines[i].strip().startswith(last))
+    return "".join([*lines[:start], new, *lines[end + 1 :]])
+
+
+@pytest.fixture(scope="module")
+def radwag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package that somebody has who did what the how-to says."""
+    folder = tmp_path_factory.mktemp("how-to") / "radwag_as"
+    write_files(Example("radwag_as", Wire.SERIAL, "Balance").package(folder))
+    for block in python_blocks(ADD_AN_INSTRUMENT):
+        place = _PLACE.match(block)
+        assert place is not None, f"where does this belong? {block[:60]}"
+        path = folder / place[1]
+        new = block[place.end() :]
+        path.write_text(replace_lines(path.read_text(), place[2], place[3], new))
+    return folder
+
+
+@pytest.mark.slow
+def test_instrument_of_the_how_to_passes_its_tests(radwag: Path) -> None:
+    """Who follows the how-to ends with contracts and transcript that pass."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=radwag,
+        env={**os.environ, "PYTHONPATH": str(radwag / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_instrument_of_the_how_to_weighs_in_the_demonstration(
+    radwag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With two lines of the lab file changed, the job weighs on the new balance."""
+    bundled = ROOT / "protocols" / "ppu_protocols" / "labs" / "a-lab-by-hand.yaml"
+    page = (ROOT / ADD_AN_INSTRUMENT).read_text(encoding="utf-8")
+    ((driver, simulator),) = re.findall(
+        r"```yaml\n( +driver: .*\n)( +simulator: .*\n)```", page
+    )
+    changed = replace_lines(
+        bundled.read_text(), "driver: ppu_drivers.mettler", "driver:", driver
+    )
+    changed = replace_lines(
+        changed, "simulator: ppu_simulators.instruments.mettler", "sim", simulator
+    )
+    lab_file = tmp_path / "my-lab.yaml"
+    lab_file.write_text(changed)
+    monkeypatch.syspath_prepend(str(radwag / "src"))
+    with open_lab(str(lab_file)) as lab:
+        hold = {"hold_s": 60.0, "temperature_degc": 600.0}
+        result = lab.run_protocol("solid_state_synthesis", tmp_path / "out", **hold)
+        maker = lab.balance.facts.maker
+
+    assert maker == "Radwag"
+    assert result["sample"]["mass_before_g"] == pytest.approx(4.0, abs=0.05)
+    assert result["incidents"] == []
+
+
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/how-to/write-a-protocol.md"]
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/how-to/write-a-protocol.md",
+        ADD_AN_INSTRUMENT,
+    ],
 )
 def test_links_lead_somewhere(page: str) -> None:
     """Every relative link of a page leads to a file of the repository."""

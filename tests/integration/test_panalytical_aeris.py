@@ -203,7 +203,7 @@ def disturb(
 ) -> Disturbance:
     """Spoil the replies to messages with *word* from now on."""
     front = bench.simulated.front
-    disturbance = Disturbance(front.shared_conversation, word, spoiled, **options)
+    disturbance = Disturbance(front.shared_conversation(), word, spoiled, **options)
     front.conversation = disturbance
     return disturbance
 
