@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Mapping
-from typing import Any, Literal
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
 from urllib.parse import urlencode
 
 import aiohttp
@@ -15,9 +16,12 @@ from typing_extensions import override
 
 from ppu.core.errors import ConnectError, LinkBroken, MalformedReply, ReplyTimeout
 from ppu.core.labtime import running_loop
-from ppu.transports.link import Exchange, Link, wire_log
+from ppu.transports.confirm import confirm
+from ppu.transports.link import Allowance, Exchange, Link, wire_log
 
 __all__ = ["HttpClient", "HttpConnection", "http_request_text"]
+
+T = TypeVar("T")
 
 # Keep-alive counts in lab time: between two polls of a jumping loop hours may pass.
 _KEEP_ALIVE_S = 1e9
@@ -95,8 +99,46 @@ class HttpClient(Link):
             LinkBroken: The connection failed or was lost.
             MalformedReply: The answer is not a JSON object, or an HTTP error.
         """
+        return await self._get(path, query, self.allowance())
+
+    async def get_confirmed(
+        self,
+        path: str,
+        parse: Callable[[dict[str, Any]], T],
+        query: Mapping[str, str | int] | None = None,
+        *,
+        agree: Callable[[T, T], bool] = operator.eq,
+    ) -> T:
+        """Get until three answers in a row agree, for values that are acted upon.
+
+        HTTP has no checksum of its own: a flipped bit may make another value of it.
+        All of it takes at most twice the deadline.
+
+        Args:
+            path: Path below the base URL.
+            parse: Makes the value of a JSON object.
+            query: Query parameters.
+            agree: Whether two values say the same; see
+                :func:`~ppu.transports.confirm.confirm`.
+
+        Raises:
+            InstrumentError: *parse* found a refusal each time.
+            TransportError: No answer.
+            MalformedReply: The answers keep differing.
+        """
+        allowance = self.allowance()
+
+        return await confirm(
+            self.device, lambda: self._get(path, query, allowance), parse, agree
+        )
+
+    async def _get(
+        self, path: str, query: Mapping[str, str | int] | None, allowance: Allowance
+    ) -> dict[str, Any]:
         return await self._attempt(
-            lambda: self._request_once("GET", path, query, None), is_safe=True
+            lambda: self._request_once("GET", path, query, None),
+            is_safe=True,
+            allowance=allowance,
         )
 
     async def post(
@@ -130,6 +172,7 @@ class HttpClient(Link):
         if session is None:
             raise LinkBroken(f"{self.device}: {self.endpoint} is closed")
         loop = running_loop()
+        wait = self._at_most(loop.wire_seconds(self.deadline_s))
         debt = loop.debt(self.endpoint) if loop.is_jumping else None
         sent = b"" if body is None else json.dumps(body).encode()
         request = http_request_text(method, path, query, sent)
@@ -140,7 +183,7 @@ class HttpClient(Link):
             debt.add(1)
         try:
             async with (
-                asyncio.timeout(loop.wire_seconds(self.deadline_s)),
+                asyncio.timeout(wait),
                 session.request(
                     method,
                     path,
@@ -153,8 +196,7 @@ class HttpClient(Link):
                 status = response.status
         except TimeoutError as exc:
             raise ReplyTimeout(
-                f"{self.device}: no answer from {self.endpoint}{path} within "
-                f"{self.deadline_s:g} s"
+                f"{self.device}: no answer from {self.endpoint}{path} within {wait:g} s"
             ) from exc
         except aiohttp.ClientConnectorError as exc:
             raise ConnectError(

@@ -4,9 +4,9 @@ The first line says what was recorded and how to reach such an instrument, witho
 path or address of the machine. Each further line is one exchange, or one value that was
 read by then::
 
-    {"ppu_recording": 1, "device": "balance", "driver": "...", "transport": "serial", ...}
-    {"at_s": 0.03, "lasted_s": 0.02, "sent": "53490d0a", "received": "...", "meaning": ...}
-    {"at_s": 0.05, "signal": "present_mass", "value": 0.0, "units": "g", "quality": "good"}
+    {"ppu_recording": 1, "device": "balance", "driver": ..., "transport": "serial", ...}
+    {"at_s": 0.03, "lasted_s": 0.02, "sent": "53490d0a", "received": ..., ...}
+    {"at_s": 0.05, "signal": "present_mass", "value": 0.0, "units": "g", ...}
 
 Bytes are hexadecimal, times are lab seconds since the recording began.
 """
@@ -22,8 +22,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer
-from pydantic import ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    ValidationError,
+)
 from typing_extensions import override
 
 from ppu._version import __version__
@@ -32,10 +37,10 @@ from ppu.core.labfile import DeviceEntry
 from ppu.transports.link import Exchange, wire_log
 
 __all__ = [
-    "Recorder",
-    "Recording",
     "RecordedExchange",
     "RecordedReading",
+    "Recorder",
+    "Recording",
     "RecordingHead",
     "load_recording",
     "plain",

@@ -5,17 +5,12 @@ front answers the number it is asked for, so an answer shows which request it be
 to.
 """
 
-import asyncio
-import logging
 import struct
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from typing_extensions import override
 
 from ppu.core.errors import (
@@ -23,15 +18,14 @@ from ppu.core.errors import (
     InstrumentError,
     LinkBroken,
     MalformedReply,
-    PPUError,
     ReplyTimeout,
-    TransportError,
     UnencodableRequest,
 )
-from ppu.core.labtime import LabTimeLoop, running_loop
+from ppu.core.labtime import LabTimeLoop
+from ppu.testing import TransportContract, TransportRig
+from ppu.testing.transports import on_rig
 from ppu.transports.http import HttpClient, HttpConnection
 from ppu.transports.line import LineClient
-from ppu.transports.link import Link
 from ppu.transports.modbus import ModbusMaster, Probe
 from ppu.transports.serial import SerialConnection
 from ppu.transports.tcp import TcpConnection
@@ -150,41 +144,7 @@ class Spoiler:
 # -- the rigs -------------------------------------------------------------------------
 
 
-class Rig(ABC):
-    """A client and what it talks to."""
-
-    link: Link
-    endpoint: str
-    comes_back = True
-    """Whether the same address answers again after it was cut off."""
-
-    @abstractmethod
-    async def start(self) -> None:
-        """Let the front listen, and make the client; it is not connected."""
-
-    @abstractmethod
-    async def stop_front(self) -> None:
-        """Stop listening, as if it were switched off."""
-
-    @abstractmethod
-    async def ask(self, number: int, *, is_safe: bool = True) -> int:
-        """Return the number that came back."""
-
-    @abstractmethod
-    def spoil(self, *faults: str | bytes | float) -> None:
-        """Spoil the next answers; a number is a delay [s]."""
-
-    @property
-    @abstractmethod
-    def n_requests(self) -> int:
-        """How many requests reached the front."""
-
-    @abstractmethod
-    def debt(self, loop: LabTimeLoop) -> int:
-        """Return what is owed on this rig's link."""
-
-
-class ByteRig(Rig):
+class ByteRig(TransportRig):
     """A rig whose wire is a stream of bytes."""
 
     spoiler: Spoiler
@@ -251,6 +211,8 @@ NOISE = b"\xff\xfe\r\n"
 
 class LineMixin(ByteRig):
     """Asks in lines."""
+
+    noise_errors = (ValueError,)  # the noise may be a line, but no number
 
     client: LineClient
 
@@ -356,8 +318,10 @@ class ModbusTcpRig(ModbusMixin, TcpRig):
         self.link = self.master.link
 
 
-class HttpRig(Rig):
+class HttpRig(TransportRig):
     """JSON over HTTP."""
+
+    is_byte_stream = False
 
     def __init__(self) -> None:
         self.plan: list[str | bytes | float] = []
@@ -419,28 +383,6 @@ class HttpRig(Rig):
         return loop.debt(self.endpoint).amount
 
 
-BYTE_RIGS = [SerialLineRig, TcpLineRig, ModbusRtuRig, ModbusTcpRig]
-RIGS = [*BYTE_RIGS, HttpRig]
-RECONNECTING = [rig for rig in RIGS if rig.comes_back]
-
-every_transport = pytest.mark.parametrize("make", RIGS, ids=lambda rig: rig.__name__)
-every_byte_link = pytest.mark.parametrize(
-    "make", BYTE_RIGS, ids=lambda rig: rig.__name__
-)
-
-
-async def on_rig(make: type[Rig], scenario: Callable[[Rig], Any]) -> None:
-    """Play *scenario* on a fresh rig; close both ends, and owe nothing."""
-    rig = make()
-    await rig.start()
-    try:
-        await scenario(rig)
-    finally:
-        await rig.link.close()
-        await rig.stop_front()
-    assert rig.debt(running_loop()) == 0
-
-
 def with_crc(frame: str) -> bytes:
     """Return a Modbus RTU frame with its checksum."""
     body = bytes.fromhex(frame)
@@ -450,274 +392,46 @@ def with_crc(frame: str) -> bytes:
 # -- the contract ---------------------------------------------------------------------
 
 
-@every_transport
-def test_transport_returns_each_answer_to_its_request(
-    play: Play, make: type[Rig]
-) -> None:
-    """A hundred questions in a row get a hundred answers, in next to no lab time."""
+class TestSerialLines(TransportContract):
+    """Lines on a serial port."""
 
-    async def scenario(rig: Rig) -> None:
-        assert [await rig.ask(n) for n in range(100)] == list(range(100))
-        assert rig.link.statistics().n_exchanges == 100
-        assert rig.link.statistics().n_retries == 0
-        assert running_loop().time() < 2.0
-
-    play(on_rig(make, scenario))
+    rig = SerialLineRig
 
 
-@every_transport
-def test_transport_gives_each_caller_its_answer_when_many_ask_at_once(
-    play: Play, make: type[Rig]
-) -> None:
-    """Exchanges of concurrent callers never mix."""
+class TestTcpLines(TransportContract):
+    """Lines on a TCP stream."""
 
-    async def scenario(rig: Rig) -> None:
-        answers = await asyncio.gather(*(rig.ask(n) for n in range(20)))
-        assert answers == list(range(20))
-
-    play(on_rig(make, scenario))
+    rig = TcpLineRig
 
 
-@every_transport
-def test_transport_names_device_and_address_when_nobody_answers(
-    play: Play, make: type[Rig]
-) -> None:
-    """Silence ends at the deadline, in lab time, with an error a person can use."""
+class TestModbusRtu(TransportContract):
+    """Modbus RTU on a serial port."""
 
-    async def scenario(rig: Rig) -> None:
-        await rig.ask(1)
-        rig.spoil("silence")
-        begun = running_loop().time()
-        with pytest.raises(ReplyTimeout) as caught:
-            await rig.ask(2, is_safe=False)
-        assert running_loop().time() - begun == pytest.approx(DEADLINE_S)
-        assert "rig: " in str(caught.value)
-        assert rig.endpoint in str(caught.value)
-
-    play(on_rig(make, scenario))
+    rig = ModbusRtuRig
 
 
-@every_transport
-@pytest.mark.parametrize("fault", ["silence", "late", "garbage", "truncated"])
-def test_transport_repeats_what_is_safe_when_an_answer_is_spoiled(
-    play: Play, make: type[Rig], fault: str
-) -> None:
-    """One lost or broken answer to a read goes unnoticed by the caller."""
+class TestModbusTcp(TransportContract):
+    """Modbus TCP."""
 
-    async def scenario(rig: Rig) -> None:
-        rig.spoil(fault)
-        assert await rig.ask(5) == 5
-        assert rig.link.statistics().n_retries >= 1
-        assert await rig.ask(6) == 6
-
-    play(on_rig(make, scenario))
+    rig = ModbusTcpRig
 
 
-@every_transport
-@pytest.mark.parametrize("fault", ["silence", "late", "garbage", "truncated"])
-def test_transport_never_repeats_what_is_not_safe(
-    play: Play, make: type[Rig], fault: str
-) -> None:
-    """What moves something is sent once, whatever becomes of its answer."""
+class TestHttp(TransportContract):
+    """JSON over HTTP."""
 
-    async def scenario(rig: Rig) -> None:
-        rig.spoil(fault)
-        with pytest.raises((TransportError, MalformedReply)):
-            await rig.ask(5, is_safe=False)
-        assert rig.n_requests == 1
-        assert await rig.ask(6) == 6
-
-    play(on_rig(make, scenario))
+    rig = HttpRig
 
 
-@every_transport
-def test_transport_gives_up_when_every_answer_is_lost(
-    play: Play, make: type[Rig]
-) -> None:
-    """Retries are bounded; afterwards the link works again when the wire does."""
-
-    async def scenario(rig: Rig) -> None:
-        rig.spoil(*["silence"] * 3)
-        with pytest.raises(ReplyTimeout):
-            await rig.ask(5)
-        assert rig.n_requests == 3
-        assert rig.link.statistics().n_timeouts == 3
-        assert await rig.ask(6) == 6
-
-    play(on_rig(make, scenario))
-
-
-@every_transport
-def test_late_answer_is_never_taken_for_the_next_one(
-    play: Play, make: type[Rig]
-) -> None:
-    """The answer to a request that timed out belongs to nobody."""
-
-    async def scenario(rig: Rig) -> None:
-        rig.spoil("late")
-        with pytest.raises(ReplyTimeout):
-            await rig.ask(5, is_safe=False)
-        assert [await rig.ask(n) for n in (6, 7, 8)] == [6, 7, 8]
-
-    play(on_rig(make, scenario))
-
-
-@every_transport
-def test_next_answer_is_right_when_an_exchange_was_cancelled(
-    play: Play, make: type[Rig]
-) -> None:
-    """A caller that went away leaves no answer for the next one."""
-
-    async def scenario(rig: Rig) -> None:
-        await rig.ask(1)
-        rig.spoil("late")
-        asking = asyncio.ensure_future(rig.ask(5))
-        await asyncio.sleep(0.5)
-        asking.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asking
-        assert [await rig.ask(n) for n in (6, 7)] == [6, 7]
-
-    play(on_rig(make, scenario))
-
-
-@every_byte_link
-def test_duplicate_answer_is_dropped(play: Play, make: type[Rig]) -> None:
-    """A unit that answers twice does not shift all later answers by one."""
-
-    async def scenario(rig: Rig) -> None:
-        rig.spoil("duplicate")
-        assert [await rig.ask(n) for n in (5, 6, 7)] == [5, 6, 7]
-
-    play(on_rig(make, scenario))
-
-
-@every_byte_link
-def test_answer_is_put_together_when_it_comes_in_pieces(
-    play: Play, make: type[Rig]
-) -> None:
-    """A reply may come byte by byte, as long as it is whole before the deadline."""
-
-    async def scenario(rig: Rig) -> None:
-        rig.spoil("in pieces")
-        assert await rig.ask(5) == 5
-        assert rig.link.statistics().n_retries == 0
-
-    play(on_rig(make, scenario))
-
-
-@every_byte_link
-@given(noise=st.binary(max_size=40))
-@settings(deadline=None, max_examples=25)
-def test_any_bytes_are_an_answer_or_an_error(make: type[Rig], noise: bytes) -> None:
-    """Whatever comes, the caller gets an error of PPU's tree, and the next its own."""
-    loop = LabTimeLoop(None)
-
-    async def scenario(rig: Rig) -> None:
-        rig.spoil(noise)
-        try:
-            await rig.ask(5, is_safe=False)
-        except PPUError:
-            pass
-        except ValueError:
-            assert isinstance(rig, LineMixin)  # the noise was a line, but no number
-        assert await rig.ask(6) == 6
-
-    with loop.active():
-        loop.run_until_complete(on_rig(make, scenario))
-    loop.close()
-
-    assert loop.faults == []
-
-
-@every_transport
-def test_caller_is_told_at_once_when_the_wire_breaks_in_mid_reply(
-    play: Play, make: type[Rig]
-) -> None:
-    """A broken path is told when it breaks, not when the deadline has passed."""
-
-    async def scenario(rig: Rig) -> None:
-        await rig.ask(1)
-        rig.spoil("cut off")
-        begun = running_loop().time()
-        with pytest.raises(LinkBroken, match="rig: "):
-            await rig.ask(5, is_safe=False)
-        assert running_loop().time() - begun < 0.5 * DEADLINE_S
-
-    play(on_rig(make, scenario))
-
-
-@pytest.mark.parametrize("make", RECONNECTING, ids=lambda rig: rig.__name__)
-def test_link_opens_again_when_the_wire_broke(
-    play: Play, make: type[Rig], caplog: pytest.LogCaptureFixture
-) -> None:
-    """Loss and return are told once each, and the identity is checked again."""
-    n_checks = 0
-
-    async def identify() -> None:
-        nonlocal n_checks
-        n_checks += 1
-
-    async def scenario(rig: Rig) -> None:
-        rig.link.identify = identify
-        await rig.ask(1)
-        rig.spoil("cut off")
-        with pytest.raises(LinkBroken):
-            await rig.ask(5, is_safe=False)
-        assert [await rig.ask(n) for n in (6, 7)] == [6, 7]
-        found = rig.link.statistics()
-        assert (found.n_losses, found.n_returns) == (1, 1)
-
-    with caplog.at_level(logging.WARNING, "ppu.link"):
-        play(on_rig(make, scenario))
-
-    told = [record.getMessage() for record in caplog.records]
-    assert len([text for text in told if "link lost" in text]) == 1
-    assert len([text for text in told if "link is back" in text]) == 1
-    assert n_checks == 2
-
-
-@every_transport
-def test_open_is_refused_when_a_stranger_answers(play: Play, make: type[Rig]) -> None:
-    """The check of identity runs before anything else is asked, and can refuse."""
-
-    async def scenario(rig: Rig) -> None:
-        async def identify() -> None:
-            number = await rig.ask(42)
-            raise ConnectError(f"rig: number {number} answers")
-
-        rig.link.identify = identify
-        with pytest.raises(ConnectError, match="number 42 answers"):
-            await rig.link.open()
-        assert not rig.link.is_open
-        rig.link.identify = None
-        assert await rig.ask(6) == 6
-
-    play(on_rig(make, scenario))
-
-
-@every_transport
-def test_exchange_fails_when_nobody_is_there(play: Play, make: type[Rig]) -> None:
-    """An absent instrument is an error that says what to look at."""
-
-    async def scenario(rig: Rig) -> None:
-        await rig.stop_front()
-        with pytest.raises(ConnectError) as caught:
-            await rig.ask(1)
-        assert str(caught.value).startswith("rig: cannot ")
-        assert rig.endpoint in str(caught.value)
-        assert running_loop().time() < 5.0
-
-    play(on_rig(make, scenario))
+# -- what some of them promise --------------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [ModbusRtuRig, ModbusTcpRig])
 def test_refusal_carries_the_code_when_a_unit_refuses(
-    play: Play, make: type[Rig]
+    play: Play, make: type[TransportRig]
 ) -> None:
     """A Modbus exception is an answer: told with its code, not retried."""
 
-    async def scenario(rig: Rig) -> None:
+    async def scenario(rig: TransportRig) -> None:
         with pytest.raises(InstrumentError, match="illegal data address") as reading:
             await rig.ask(FORBIDDEN)
         with pytest.raises(InstrumentError, match="illegal data value") as writing:
@@ -731,7 +445,7 @@ def test_refusal_carries_the_code_when_a_unit_refuses(
 def test_http_error_status_is_no_answer(play: Play) -> None:
     """A server that fails is named with its status."""
 
-    async def scenario(rig: Rig) -> None:
+    async def scenario(rig: TransportRig) -> None:
         with pytest.raises(MalformedReply, match="HTTP status 500"):
             await rig.ask(FORBIDDEN, is_safe=False)
 
@@ -741,7 +455,7 @@ def test_http_error_status_is_no_answer(play: Play) -> None:
 def test_serial_port_is_refused_when_another_program_has_it(play: Play) -> None:
     """Two programs on one port would answer each other's requests."""
 
-    async def scenario(rig: Rig) -> None:
+    async def scenario(rig: TransportRig) -> None:
         assert isinstance(rig, SerialLineRig)
         await rig.ask(1)
         second = LineClient("second", rig.client.link.connection)  # type: ignore[attr-defined]  # a SerialLink
@@ -762,7 +476,7 @@ def test_modbus_refuses_an_answer_that_cannot_belong_to_its_request(
         "too many": "01 03 04 00 07 00 08",
     }
 
-    async def scenario(rig: Rig) -> None:
+    async def scenario(rig: TransportRig) -> None:
         rig.spoil(with_crc(frames[answered]))
         assert await rig.ask(5) == 5
         assert rig.link.statistics().n_malformed == 1
@@ -775,7 +489,7 @@ def test_timeout_tells_the_bytes_that_came_when_their_checksum_is_wrong(
 ) -> None:
     """What was heard is part of the error, even if it could not be used."""
 
-    async def scenario(rig: Rig) -> None:
+    async def scenario(rig: TransportRig) -> None:
         rig.spoil("garbage")
         with pytest.raises(ReplyTimeout, match="received 01 03 02 00 07 00 00"):
             await rig.ask(5, is_safe=False)
@@ -786,7 +500,7 @@ def test_timeout_tells_the_bytes_that_came_when_their_checksum_is_wrong(
 def test_write_is_refused_when_another_one_is_acknowledged(play: Play) -> None:
     """An acknowledgement names register and count; another write's is no proof."""
 
-    async def scenario(rig: Rig) -> None:
+    async def scenario(rig: TransportRig) -> None:
         rig.spoil(with_crc("01 10 00 08 00 01"))
         with pytest.raises(MalformedReply, match="asked were 1 at 5"):
             await rig.ask(5, is_safe=False)
@@ -799,7 +513,7 @@ def test_live_values_are_read_after_a_time_out_when_there_is_a_probe(
 ) -> None:
     """What is never the same twice need not agree; the probe shows it is in step."""
 
-    async def scenario(rig: Rig) -> None:
+    async def scenario(rig: TransportRig) -> None:
         assert isinstance(rig, ProbedRig)
         rig.spoil("silence")
         first = await rig.ask(5)
@@ -819,7 +533,7 @@ def test_live_values_are_refused_after_a_time_out_when_there_is_no_probe(
 ) -> None:
     """Without a probe nothing tells them from late replies, so none is believed."""
 
-    async def scenario(rig: Rig) -> None:
+    async def scenario(rig: TransportRig) -> None:
         assert isinstance(rig, ProbedRig)
         rig.master._probe = None
         rig.spoil("silence")
@@ -845,7 +559,7 @@ def test_late_replies_are_never_taken_for_the_answer_when_there_is_a_probe(
 ) -> None:
     """However late replies come, and if several agree: no other register's value."""
 
-    async def scenario(rig: Rig) -> None:
+    async def scenario(rig: TransportRig) -> None:
         assert isinstance(rig, ProbedRig)
         rig.registers.is_alive = is_alive
         rig.spoil(*delays_s)
@@ -860,7 +574,7 @@ def test_late_replies_are_never_taken_for_the_answer_when_there_is_a_probe(
 def test_read_is_given_up_when_the_probe_never_fits(play: Play) -> None:
     """A unit that does not get in step is told, and nothing it says is believed."""
 
-    async def scenario(rig: Rig) -> None:
+    async def scenario(rig: TransportRig) -> None:
         assert isinstance(rig, ProbedRig)
         rig.master._probe = Probe(PROBED, 2, lambda words: False)
         rig.spoil("silence")
@@ -873,7 +587,7 @@ def test_read_is_given_up_when_the_probe_never_fits(play: Play) -> None:
 def test_line_client_refuses_what_is_not_ascii(play: Play) -> None:
     """What the wire cannot carry is refused before it is sent."""
 
-    async def scenario(rig: Rig) -> None:
+    async def scenario(rig: TransportRig) -> None:
         assert isinstance(rig, TcpLineRig)
         with pytest.raises(UnencodableRequest, match="only ASCII"):
             await rig.client.ask("temperature: 20 °C")
@@ -885,7 +599,7 @@ def test_line_client_refuses_what_is_not_ascii(play: Play) -> None:
 def test_line_client_gives_up_when_a_line_never_ends(play: Play) -> None:
     """A flood without an end does not fill the memory."""
 
-    async def scenario(rig: Rig) -> None:
+    async def scenario(rig: TransportRig) -> None:
         rig.spoil(b"x" * 70_000)
         with pytest.raises(MalformedReply, match="more than 65536 bytes"):
             await rig.ask(5, is_safe=False)
@@ -896,54 +610,10 @@ def test_line_client_gives_up_when_a_line_never_ends(play: Play) -> None:
 def test_line_client_collects_lines_until_the_last(play: Play) -> None:
     """An answer of several lines ends where the instrument's manual says so."""
 
-    async def scenario(rig: Rig) -> None:
+    async def scenario(rig: TransportRig) -> None:
         assert isinstance(rig, TcpLineRig)
         rig.spoil(b"B 1\r\nB 2\r\nA 3\r\n")
         lines = await rig.client.ask("list", is_last=lambda line: line[0] == "A")
         assert lines == ["B 1", "B 2", "A 3"]
 
     play(on_rig(TcpLineRig, scenario))
-
-
-# -- closing and opening while bytes are under way ------------------------------------
-
-
-@every_byte_link
-def test_link_works_when_it_was_closed_while_bytes_were_under_way(
-    play: Play, make: type[Rig]
-) -> None:
-    """What was lost with a closed path holds no later exchange up or lets it slip."""
-
-    async def scenario(rig: Rig) -> None:
-        await rig.ask(1)
-        asking = asyncio.ensure_future(rig.ask(5, is_safe=False))
-        await asyncio.sleep(0)
-        asking.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asking
-        await rig.link.close()
-        assert await rig.ask(6) == 6
-        await asyncio.sleep(10.0)
-        assert rig.debt(running_loop()) == 0
-        assert await rig.ask(7) == 7
-        assert rig.link.statistics().n_timeouts == 0
-
-    play(on_rig(make, scenario))
-
-
-@every_byte_link
-def test_time_goes_on_when_an_answer_comes_after_the_link_was_closed(
-    play: Play, make: type[Rig]
-) -> None:
-    """Nobody reads a closed link, so what is sent there is owed to nobody."""
-
-    async def scenario(rig: Rig) -> None:
-        rig.spoil("late")
-        with pytest.raises(ReplyTimeout):
-            await rig.ask(5, is_safe=False)
-        await rig.link.close()
-        await asyncio.sleep(10.0)
-        assert rig.debt(running_loop()) == 0
-        assert await rig.ask(6) == 6
-
-    play(on_rig(make, scenario))

