@@ -45,7 +45,13 @@ def check_contents(wheel: Path) -> None:
     missing = PACKAGES - tops
     if strangers or missing:
         sys.exit(f"wheel: unexpected {strangers}, missing {missing}")
-    for needed in ("ppu_protocols/labs/a-lab.yaml", "ppu/py.typed"):
+    for needed in (
+        "ppu/cli/templates/package/pyproject.toml.tmpl",
+        "ppu/py.typed",
+        "ppu_protocols/labs/a-lab.yaml",
+        "ppu_protocols/labs/a-lab-by-hand.yaml",
+        "ppu_simulators/instruments/ur5e_programs/a-lab.yaml",
+    ):
         if needed not in names:
             sys.exit(f"wheel: {needed} is missing")
 
@@ -79,6 +85,11 @@ def use(ppu: Path, empty: Path) -> None:
         process.wait(30)
     if "furnace_1" not in json.loads(line)["devices"]:
         sys.exit(f"wheel: ppu sim printed {line}")
+    run(ppu, "new", "driver", "acme_scale", "--wire", "serial", cwd=empty)
+    python = ppu.parent / "python"
+    run(python, "-m", "pip", "install", "--quiet", "acme_scale/[test]", cwd=empty)
+    run(python, "-m", "pytest", "-q", cwd=empty / "acme_scale")
+    run(ppu, "read", "--lab", "acme_scale", "--target", "twin", cwd=empty)
 
 
 def main() -> None:
