@@ -1,8 +1,14 @@
 """What every test gets, beside the fixtures of ``ppu.testing.plugin``."""
 
+import contextlib
+import json
 import os
+import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -73,3 +79,35 @@ def small_lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ppu_command() -> str:
     """The installed ``ppu`` program of the interpreter that runs the tests."""
     return str(Path(sys.executable).with_name("ppu"))
+
+
+SERVING_WALL_S = 60.0
+"""How long a bench may serve one module of tests."""
+
+
+@pytest.fixture(scope="module")
+def serve(ppu_command: str) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Starts ``ppu sim`` with some arguments; returns its devices and where they are.
+
+    The processes end with the module, at the latest when their time is up.
+    """
+    with contextlib.ExitStack() as ends:
+
+        def start(*arguments: str) -> dict[str, Any]:
+            process = subprocess.Popen(  # noqa: S603 - our own command
+                [ppu_command, "sim", *arguments, "--json"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            ends.callback(process.communicate)
+            ends.callback(process.terminate)
+            guard = threading.Timer(SERVING_WALL_S, process.kill)
+            guard.start()
+            ends.callback(guard.join)
+            ends.callback(guard.cancel)
+            assert process.stdout is not None
+            devices: dict[str, Any] = json.loads(process.stdout.readline())["devices"]
+            return devices
+
+        yield start

@@ -4,10 +4,8 @@
 would to the instruments.
 """
 
-import json
 import subprocess
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,27 +44,12 @@ containers:
 
 @pytest.fixture(scope="module")
 def endpoints(
-    ppu_command: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Any]]:
+    serve: Callable[..., dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """Where the instruments of ``ppu sim`` at wall pace listen."""
     lab = tmp_path_factory.mktemp("hands") / "hands.yaml"
     lab.write_text(LAB)
-    process = subprocess.Popen(  # noqa: S603 - our own command
-        [ppu_command, "sim", str(lab), "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    guard = threading.Timer(DEADLINE_WALL_S, process.kill)
-    guard.start()
-    try:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["devices"]
-    finally:
-        guard.cancel()
-        guard.join()
-        process.terminate()
-        process.communicate()
+    return serve(str(lab))
 
 
 def netcat(endpoint: str, lines: str) -> list[str]:

@@ -4,10 +4,7 @@
 they would to an instrument.
 """
 
-import json
-import subprocess
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +16,9 @@ DEADLINE_WALL_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def endpoints(ppu_command: str, small_lab: Path) -> Iterator[dict[str, Any]]:
+def endpoints(serve: Callable[..., dict[str, Any]], small_lab: Path) -> dict[str, Any]:
     """Where the instruments of ``ppu sim`` at wall pace listen."""
-    process = subprocess.Popen(  # noqa: S603 - our own command
-        [ppu_command, "sim", str(small_lab), "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    guard = threading.Timer(DEADLINE_WALL_S, process.kill)
-    guard.start()
-    try:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["devices"]
-    finally:
-        guard.cancel()
-        guard.join()
-        process.terminate()
-        process.communicate()
+    return serve(str(small_lab))
 
 
 @pytest.fixture

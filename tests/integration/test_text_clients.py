@@ -5,8 +5,7 @@
 
 import json
 import subprocess
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,25 +20,9 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def endpoints(ppu_command: str) -> Iterator[dict[str, Any]]:
+def endpoints(serve: Callable[..., dict[str, Any]]) -> dict[str, Any]:
     """Where robot and diffractometer listen."""
-    only = ["--only", "dosing_robot", "--only", "diffractometer"]
-    process = subprocess.Popen(  # noqa: S603 - our own command
-        [ppu_command, "sim", "a-lab", *only, "--json"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    guard = threading.Timer(DEADLINE_WALL_S, process.kill)
-    guard.start()
-    try:
-        assert process.stdout is not None
-        yield json.loads(process.stdout.readline())["devices"]
-    finally:
-        guard.cancel()
-        guard.join()
-        process.terminate()
-        process.communicate()
+    return serve("a-lab", "--only", "dosing_robot", "--only", "diffractometer")
 
 
 def run(*command: str, told: str = "") -> str:
