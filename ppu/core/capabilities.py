@@ -261,6 +261,14 @@ class Transporter(Movable[Any], HasName, Protocol):
 class PowderStation(Movable[Any], HasName, Protocol):
     """Grinds powders and mounts them: ``set`` takes a :data:`PowderTask`."""
 
+    def check_task(self, task: PowderTask) -> None:
+        """Refuse what it cannot do; sends nothing.
+
+        Raises:
+            ConfigurationError: If it never can.
+            LimitError: With what it can do instead.
+        """
+
     @property
     def container_station(self) -> str | None:
         """Location where the container must stand, None if any will do."""
@@ -283,6 +291,8 @@ class GripRecord:
     """Whether they ever closed on something."""
     has_dropped: bool
     """Whether what they held slipped out of them."""
+    is_holding: bool
+    """Whether they held something when the watch ended."""
     width_mm: float
     """Opening at which they held it; the last opening if they held nothing [mm]."""
 

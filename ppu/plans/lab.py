@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
-from ppu.core.capabilities import CAPABILITIES, Door, GasFlow, Gripper, Transporter
+from ppu.core.capabilities import (
+    CAPABILITIES,
+    Door,
+    Furnace,
+    GasFlow,
+    Gripper,
+    Transporter,
+)
 from ppu.core.errors import ConfigurationError, InterlockError, LimitError, nearest
 from ppu.core.labfile import ContainerEntry, LabFile
 
@@ -121,6 +128,15 @@ class Lab:
         for door in self.every(Door):
             if entry is not None and door.encloses == entry.inside:
                 return door
+        return None
+
+    def furnace_at(self, location: str) -> Furnace | None:
+        """Return the furnace that *location* is inside of, if it is in one."""
+        entry = self.file.locations.get(location)
+        for furnace in self.every(Furnace):
+            inside = entry is not None and entry.inside == furnace.name
+            if inside or location in furnace.slots:
+                return furnace
         return None
 
     def gas_for(self, furnace: str, gas: str) -> GasFlow | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +14,7 @@ from bluesky.utils import Msg, MsgGenerator
 
 from ppu.core.errors import AbortedError, ConfigurationError, PPUError
 from ppu.core.labfile import LabFile, load_lab
-from ppu.core.labtime import LabTimeLoop, stopwatch
+from ppu.core.labtime import LabTimeLoop, running_loop, stopwatch
 from ppu.core.notices import tell
 from ppu.core.registry import find_lab
 from ppu.core.stopping import on_stop_signal
@@ -31,6 +32,10 @@ Target = Literal["twin", "hardware"]
 # A page costs more than its samples; a twin that dies loses nothing.
 _FLUSH_TWIN_S = 600.0
 _FLUSH_HARDWARE_S = 30.0
+
+# How long devices that cannot be brought to their abort state are tried again.
+_INSIST_S = 60.0
+_INSIST_PAUSE_S = 3.0
 
 
 class OpenLab(Mapping[str, Any]):
@@ -73,6 +78,7 @@ class OpenLab(Mapping[str, Any]):
         self.is_simulated = target == "twin" or file.simulated_bench is not None
         self.host = Host(_make_loop(file, target, pace))
         self.devices: dict[str, LabDevice] = {}
+        self._view: Lab | None = None
 
     # -- opening and closing ---------------------------------------------------------
 
@@ -168,10 +174,17 @@ class OpenLab(Mapping[str, Any]):
         return len(self.devices)
 
     def view(self) -> Lab:
-        """Return the lab as a protocol sees it."""
-        flush_s = _FLUSH_HARDWARE_S if self.target == "hardware" else _FLUSH_TWIN_S
-        devices = {name: device.plan_device for name, device in self.devices.items()}
-        return Lab(self.file, devices, flush_s)
+        """Return the lab as protocols see it.
+
+        It is the same one as long as the lab is open: what a job moved, used and
+        spent is so for the next one.
+        """
+        if self._view is None:
+            hardware = self.target == "hardware"
+            flush_s = _FLUSH_HARDWARE_S if hardware else _FLUSH_TWIN_S
+            devices = {name: item.plan_device for name, item in self.devices.items()}
+            self._view = Lab(self.file, devices, flush_s)
+        return self._view
 
     def run(self, plan: Any, journal: Journal | None = None) -> Any:
         """Run any Bluesky plan on this lab and return what it returns.
@@ -271,18 +284,38 @@ class OpenLab(Mapping[str, Any]):
     def make_safe(self) -> list[str]:
         """Bring every device to its declared abort state; return what to tell people.
 
-        Every device is tried, whatever happens to the others.
+        Every device is tried, whatever happens to the others, and again for a minute
+        if it does not get there.
         """
         return self.host.call(self._make_safe())
 
     async def _make_safe(self) -> list[str]:
         told: list[str] = []
-        for name, device in self.devices.items():
-            for act in (device.go_to_abort_state, device.hot_parts):
+        loop = running_loop()
+        until = loop.time() + loop.wire_seconds(_INSIST_S)
+        unsafe = dict(self.devices)
+        while unsafe:
+            troubles: dict[str, PPUError] = {}
+            for name, device in unsafe.items():
                 try:
-                    told.append(await act())
+                    told.append(await device.go_to_abort_state())
                 except PPUError as exc:
-                    told.append(f"{name}: NOT in its abort state: {exc}")
+                    troubles[name] = exc
+            unsafe = {name: unsafe[name] for name in troubles}
+            if unsafe and loop.time() > until:
+                told += [
+                    f"{name}: NOT in its abort state: {exc}"
+                    for name, exc in troubles.items()
+                ]
+                break
+            if unsafe:
+                # A wire that is out may be back soon, and something may be hot.
+                await asyncio.sleep(loop.wire_seconds(_INSIST_PAUSE_S))
+        for name, device in self.devices.items():
+            try:
+                told.append(await device.hot_parts())
+            except PPUError as exc:
+                told.append(f"{name}: nobody knows how hot it is: {exc}")
         return [text for text in told if text]
 
     def read(self, device: str, signal: str) -> dict[str, Any]:

@@ -59,9 +59,11 @@ def move_container(lab: Lab, container: str, destination: str) -> MsgGenerator[N
     if origin == destination:
         return
     transporter = lab.transporter(origin, destination)
+    for place in (origin, destination):
+        yield from _check_cool(lab, place, transporter)
     doors = [door for p in (origin, destination) if (door := lab.door_before(p))]
     for door in doors:
-        yield from _open_door(lab, door)
+        yield from bps.abs_set(door, "open", wait=True)
     lab.moving(container, destination)
     carry = Carry(container, origin, destination)
     hand = lab.gripper_of(transporter)
@@ -75,18 +77,32 @@ def move_container(lab: Lab, container: str, destination: str) -> MsgGenerator[N
         yield from bps.abs_set(door, "closed", wait=True)
 
 
-def _open_door(lab: Lab, door: Door) -> MsgGenerator[None]:
-    """Open a furnace's door unless it is too hot behind it."""
-    furnace = lab.the(Furnace, door.encloses)
+def _check_cool(lab: Lab, place: str, transporter: Transporter) -> MsgGenerator[None]:
+    """Refuse to reach into a furnace that is too hot for its door or for the hand.
+
+    Raises:
+        InterlockError: If it is; nothing was opened and nothing moved.
+    """
+    furnace, door = lab.furnace_at(place), lab.door_before(place)
+    if furnace is None:
+        return
     reading = yield from bps.read(furnace)
     degc = reading[furnace.temperature_key]["value"]
-    # A reading that is no number must not open it either.
-    if not degc <= door.max_open_degc:
-        raise InterlockError(
-            f"{door.name} stays closed: {furnace.name} is at {degc:.0f} degC, allowed "
-            f"are up to {door.max_open_degc:g} degC"
-        )
-    yield from bps.abs_set(door, "open", wait=True)
+    for name, allowed in _allowed_degc(transporter, door).items():
+        # A reading that is no number must not pass either.
+        if not degc <= allowed:
+            raise InterlockError(
+                f"{furnace.name} is at {degc:.0f} degC; {name} allows up to "
+                f"{allowed:g} degC to reach {place}. Let it cool, then run again"
+            )
+
+
+def _allowed_degc(transporter: Transporter, door: Door | None) -> dict[str, float]:
+    """Return how hot a chamber may be that is reached into, and who says so [degC]."""
+    allowed = {transporter.name: transporter.max_container_degc}
+    if door is not None:
+        allowed[door.name] = door.max_open_degc
+    return allowed
 
 
 def _carry_watched(
@@ -106,6 +122,11 @@ def _carry_watched(
         raise InstrumentError(
             f"{hand.name} gripped nothing ({grip.width_mm:.0f} mm) where it should "
             f"hold {way}; is it really at {carry.origin}?"
+        )
+    if grip.is_holding:
+        raise InstrumentError(
+            f"{hand.name} still holds {way}: {transporter.name} ended before it let "
+            "go; look at both"
         )
 
 
@@ -186,10 +207,15 @@ def free_slot(lab: Lab, furnace: Furnace) -> str:
     Raises:
         LimitError: If all are taken.
     """
-    for slot in furnace.slots:
-        if lab.container_at(slot) is None:
+    taken = {slot: lab.container_at(slot) for slot in furnace.slots}
+    for slot, container in taken.items():
+        if container is None:
             return slot
-    raise LimitError(f"{furnace.name}: every slot is taken")
+    raise LimitError(
+        f"{furnace.name}: every slot is taken ("
+        + ", ".join(f"{container} in {slot}" for slot, container in taken.items())
+        + "); carry it to a place of its own and correct its `at` in the lab file"
+    )
 
 
 def check_route(lab: Lab, *places: str) -> None:
@@ -223,10 +249,7 @@ def check_handling(lab: Lab, slot: str, home: str, cool_to_degc: float) -> None:
         LimitError: If that is over what the door or the transporter may face.
     """
     transporter, door = lab.transporter(slot, home), lab.door_before(slot)
-    allowed = {transporter.name: transporter.max_container_degc}
-    if door is not None:
-        allowed[door.name] = door.max_open_degc
-    for name, degc in allowed.items():
+    for name, degc in _allowed_degc(transporter, door).items():
         if cool_to_degc > degc:
             raise LimitError(
                 f"cool_to_degc: the container would be taken out at {cool_to_degc:g} "
@@ -314,7 +337,7 @@ def fire(
         request = GasRequest(profile.atmosphere, profile.gas_flow_ml_per_min)
         yield from bps.abs_set(gas, request, wait=True)
         yield from bps.kickoff(gas, wait=True)
-        # Not waited for: it fails the plan as soon as the gas fails to flow.
+        # Not waited for: it fails the plan at the next collection after the gas did.
         yield from bps.complete(gas, group=f"{gas.name} flows", wait=False)
     yield from bps.declare_stream(furnace, name="firing", collect=True)
     yield from bps.kickoff(furnace, wait=True)

@@ -16,6 +16,8 @@ from ppu.core.capabilities import (
     DoseRequest,
     FiringProfile,
     GasRequest,
+    Grind,
+    MountPowder,
     PowderDoser,
     PowderStation,
     ScanRequest,
@@ -50,8 +52,10 @@ __all__ = ["SolidStateRecipe", "SynthesisResult", "solid_state_synthesis"]
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 _REGRIND_S = 120.0
-_EMPTY_WITHIN_G = 0.02
-"""How far an empty crucible may be from its tare: a trace of powder is more."""
+_EMPTY_WITHIN = 0.005
+"""Part of the batch by which an empty crucible may be off its tare."""
+_EMPTY_WITHIN_G = (0.002, 0.02)
+"""What that is at least, for the balance, and at most [g]."""
 
 
 def each_once(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -262,6 +266,8 @@ def check(lab: Lab, recipe: SolidStateRecipe) -> None:
     holder = lab.free_container("holder")
     check_load(lab, container, recipe.batch_mass_g)
     pan, station = lab.the(Balance).pan, lab.the(PowderStation)
+    station.check_task(Grind(container, _REGRIND_S))
+    station.check_task(MountPowder(container, holder))
     bench = station.container_station or home
     check_route(lab, home, pan, doser.station, pan, slot, home, pan, home, bench, home)
     rack = lab.home_of(holder)
@@ -358,7 +364,8 @@ def solid_state_synthesis(
     yield from tare_balance(lab, balance)
     yield from move_container(lab, crucible, balance.pan)
     empty = yield from weigh_container(lab, crucible, balance)
-    if abs(empty) > _EMPTY_WITHIN_G:
+    least_g, most_g = _EMPTY_WITHIN_G
+    if abs(empty) > min(max(_EMPTY_WITHIN * recipe.batch_mass_g, least_g), most_g):
         raise InterlockError(
             f"{crucible} should be empty but weighs {empty:+.4f} g more than its "
             "tare_g in the lab file; clean it, or correct tare_g"
@@ -400,6 +407,11 @@ def solid_state_synthesis(
             f"{diffractometer.name}: the goniometer looks misaligned by "
             f"{quantified.misalignment_deg:+.2f} deg, or the specimen stands off its "
             "axis; check both, and measure the specimen again"
+        )
+    if quantified.is_blank:
+        raise InstrumentError(
+            f"{diffractometer.name}: no peak stands above the background: {holder} may "
+            "be empty, or the sample is amorphous; look at it"
         )
     file = diffractometer.scan_file
     expected = mass_before * recipe.balanced().expected_yield

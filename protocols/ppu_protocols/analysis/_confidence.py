@@ -113,6 +113,13 @@ def misfit(evidence: Evidence) -> float:
     return excess / max(net + excess, 1e-12)
 
 
+BLANK = (
+    "No peak stands above the background; the holder may be empty or the sample "
+    "amorphous."
+)
+"""The reason for doubt when there is nothing to quantify."""
+
+
 def reasons_for_doubt(evidence: Evidence) -> list[str]:
     """Return one sentence for each thing that speaks against the result."""
     significances = [phase.significance for phase in evidence.phases]
@@ -121,10 +128,7 @@ def reasons_for_doubt(evidence: Evidence) -> list[str]:
         return _misaligned(evidence) + (
             ["The scan has peaks, but not those of the candidates.", *strange]
             if strange
-            else [
-                "No peak stands above the background; the holder may be empty or the "
-                "sample amorphous."
-            ]
+            else [BLANK]
         )
     reasons = _misaligned(evidence)
     if misfit(evidence) > POOR_FIT:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ppu_protocols.analysis._confidence import (
+    BLANK,
     FAINT,
     FAR_DISPLACEMENT,
     Evidence,
@@ -136,6 +137,11 @@ class Quantification:
     parameters: dict[str, float]
     displacement_mm: float
     misalignment_deg: float | None
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether no candidate was seen at all, so that the shares mean nothing."""
+        return BLANK in self.confidence_reasons
 
 
 def quantify(scan: Scan, phases: Sequence[Phase]) -> Quantification:
