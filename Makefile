@@ -6,7 +6,7 @@ VENV   ?= .venv
 export OPENBLAS_NUM_THREADS = 1
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test unit lint types contracts wheel bench docs clean
+.PHONY: help demo test unit lint types contracts wheel bench campaign-wire docs clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -53,6 +53,12 @@ wheel: $(VENV)/.dev  ## Build sdist and wheel, and try the wheel in a fresh envi
 
 bench: $(VENV)/.dev  ## Measure, and write docs/performance.md
 	@$(BIN)/python tests/bench/bench.py docs/performance.md
+
+# SHARE=0.01 is what CI runs.
+SHARE ?= 1
+campaign-wire: $(VENV)/.dev  ## Ask hundreds of thousands of times while wires fail (15 min)
+	@$(BIN)/python tests/campaign/wire.py --share $(SHARE) \
+	  $(if $(filter 1,$(SHARE)),--page docs/performance.md)
 
 docs: $(VENV)/.dev  ## Write the pages that are made from code
 	@$(BIN)/ppu instruments --markdown > docs/reference/instruments.md

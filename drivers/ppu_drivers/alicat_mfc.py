@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import fmean
 from typing import Annotated as A
-from typing import ClassVar, Final, Literal, get_args
+from typing import ClassVar, Final, Literal, TypeVar, get_args
 
 from ophyd_async.core import AsyncStatus, SignalR, StandardReadableFormat
 from pydantic import BaseModel, ConfigDict, Field
@@ -37,9 +37,9 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import iso, running_loop
-from ppu.devices.instrument import DriverFacts, Identity, Instrument
+from ppu.devices.instrument import DriverFacts, Identity, Instrument, Reference
 from ppu.devices.signals import Measured, record
-from ppu.transports.line import LineClient
+from ppu.transports.line import LineClient, LineProbe
 from ppu.transports.serial import SerialConnection
 
 __all__ = [
@@ -57,6 +57,8 @@ __all__ = [
     "parse_frame",
     "parse_layout",
 ]
+
+T = TypeVar("T")
 
 UnitId = Literal[
     "A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K", "L", "M",
@@ -101,6 +103,10 @@ _UNTRUE: Final = frozenset({"ADC", "MOV", "POV", "TOV", "VOV"})
 """States in which a flow reading is not to be trusted."""
 
 _POLL_S: Final = 1.0
+_INSISTING_S: Final = 60.0
+"""How long closing is tried again before somebody must close the bottle."""
+_NOISE: Final = 0.005
+"""Part of full scale within which a steady flow repeats."""
 _MASS_FLOW: Final = 5
 _MODEL_RANGE: Final = re.compile(r"-(\d+(?:\.\d+)?)(SCCM|SLPM)\b")
 _FIRMWARE: Final = re.compile(r"(\d+)v(\d+)")
@@ -432,7 +438,14 @@ class AlicatClient:
 
     def __init__(self, device: str, connection: SerialConnection, unit: UnitId) -> None:
         self.unit = unit
-        self._line = LineClient(device, connection, terminator=b"\r", deadline_s=1.0)
+        # No other answer tells a firmware.
+        probe = LineProbe(
+            encode(unit, Command(Word.FIRMWARE)),
+            lambda line: re.match(rf"{unit} +\d+v\d+", line) is not None,
+        )
+        self._line = LineClient(
+            device, connection, terminator=b"\r", deadline_s=1.0, probe=probe
+        )
         self.link = self._line.link
 
     async def ask(self, command: Poll | Command, *, is_vital: bool = True) -> str:
@@ -447,6 +460,26 @@ class AlicatClient:
             encode(self.unit, command), is_safe=is_vital, is_last=_is_text
         )
         return lines[-1]
+
+    async def ask_confirmed(
+        self,
+        command: Poll,
+        parse: Callable[[str], T],
+        agree: Callable[[T, T], bool],
+    ) -> T:
+        """Send *command* until three answers in a row agree.
+
+        Args:
+            command: What to send.
+            parse: Makes a value of the line that answers it.
+            agree: Whether two values say the same.
+        """
+        return await self._line.ask_confirmed(
+            encode(self.unit, command),
+            lambda lines: parse(lines[-1]),
+            agree=agree,
+            is_last=_is_text,
+        )
 
     async def ask_table(self, word: Word, last: str | None = None) -> list[str]:
         """Ask for a table and return its rows.
@@ -636,8 +669,12 @@ class AlicatMfc(Instrument, GasFlow):
         self.limits = limits
         self._client = AlicatClient(name, connection, settings.unit_id)
         self._layout = _DEFAULT_LAYOUT
+        self._has_layout = False
+        """Whether it describes its data frame."""
         self._ml_per_min = 1.0
         self._firmware = (0, 0)
+        self._decimals = 0
+        """Digits after the point of what it shows."""
         self._asked: GasRequest | None = None
         """What this driver lets flow; None if nothing, or not by this driver."""
         self._watch: asyncio.Task[FlowRecord] | None = None
@@ -658,6 +695,11 @@ class AlicatMfc(Instrument, GasFlow):
                 "the limit"
             ]
         return []
+
+    @override
+    @classmethod
+    def references(cls, settings: AlicatMfcSettings) -> list[Reference]:
+        return [Reference(("supplies",), "device", settings.supplies, "Furnace")]
 
     # -- identity ------------------------------------------------------------------
 
@@ -680,8 +722,11 @@ class AlicatMfc(Instrument, GasFlow):
         self._firmware = (int(version[1]), int(version[2]))
         self._ml_per_min = self._size_of_unit(layout)
         self._layout = layout or _DEFAULT_LAYOUT
+        self._has_layout = layout is not None
         await self._compare_full_scale(self._layout, model)
-        self._compare_steps(self._parse(await self._client.ask(Poll())))
+        frame = self._parse(await self._client.ask(Poll()))
+        self._compare_steps(frame)
+        self._decimals = frame.decimals
         return Identity(model, serial_number, version[0])
 
     async def _read_layout(self) -> Layout | None:
@@ -689,6 +734,8 @@ class AlicatMfc(Instrument, GasFlow):
         try:
             rows = await self._client.ask_table(Word.LAYOUT)
         except ReplyTimeout:
+            if self._has_layout:
+                raise  # it said so before: this answer was lost
             return None
         if _is_refusal(rows[0]):
             return None
@@ -827,8 +874,30 @@ class AlicatMfc(Instrument, GasFlow):
             raise LimitError(f"{self.name}: " + "; ".join(faults))
 
     async def _poll(self) -> Frame:
-        """Return the present data frame, and keep its readings."""
+        """Return the present data frame, and keep its readings.
+
+        Nothing tells a flipped bit in it: what is acted upon is read by `_confirmed`.
+        """
         return self._take(await self._client.ask(Poll()))
+
+    async def _confirmed(self) -> Frame | None:
+        """Return a frame that repeats, None while what it says changes."""
+        try:
+            frame = await self._client.ask_confirmed(Poll(), self._parse, self._agree)
+        except MalformedReply:
+            return None
+        self._keep(frame)
+        return frame
+
+    def _agree(self, one: Frame, other: Frame) -> bool:
+        """Return whether two frames differ by no more than noise."""
+        within = _NOISE * self.settings.full_scale_ml_per_min
+        return (
+            one.setpoint_ml_per_min == other.setpoint_ml_per_min
+            and one.gas == other.gas
+            and one.status == other.status
+            and abs(one.flow_ml_per_min - other.flow_ml_per_min) <= within
+        )
 
     def _parse(self, line: str) -> Frame:
         try:
@@ -841,11 +910,14 @@ class AlicatMfc(Instrument, GasFlow):
     def _take(self, line: str) -> Frame:
         """Return the data frame in *line*, and keep its readings."""
         frame = self._parse(line)
+        self._keep(frame)
+        return frame
+
+    def _keep(self, frame: Frame) -> None:
         record(self.flow, frame.flow_ml_per_min)
         record(self.setpoint, frame.setpoint_ml_per_min)
         record(self.pressure, frame.pressure_bar)
         record(self.temperature, frame.temperature_degc)
-        return frame
 
     @AsyncStatus.wrap
     async def trigger(self) -> None:
@@ -879,7 +951,7 @@ class AlicatMfc(Instrument, GasFlow):
         if value.flow_ml_per_min == 0:
             await self._close()
             return
-        frame = await self._poll()
+        frame = await self._confirmed() or await self._poll()
         self._refuse_state(frame)
         number = self._rounded(value, frame.decimals)
         self._asked = value  # from here on an abort must close it
@@ -937,7 +1009,8 @@ class AlicatMfc(Instrument, GasFlow):
             await self._client.ask(Command(Word.GAS_UNSAVED, number))
         else:
             await self._client.ask(Command(Word.GAS, number))
-        actual = (await self._poll()).gas
+        frame_after = await self._confirmed() or await self._poll()
+        actual = frame_after.gas
         if _house_name(actual) != gas:
             raise InstrumentError(
                 f"{self.name}: {gas} was selected, but the controller is set to "
@@ -952,23 +1025,36 @@ class AlicatMfc(Instrument, GasFlow):
         """
         step = self._ml_per_min * 10**-decimals
         wanted = number * self._ml_per_min
-        frame = await self._poll()
-        if abs(frame.setpoint_ml_per_min - wanted) < 0.5 * step:
+        seen = await self._confirmed()
+        if seen is not None and abs(seen.setpoint_ml_per_min - wanted) < 0.5 * step:
             return
+        await self._send_setpoint(number, decimals)
+        await self._see_setpoint(wanted, 0.5 * step)
+
+    async def _send_setpoint(self, number: float, decimals: int) -> None:
         word = Word.SETPOINT if self._is_newer else Word.SETPOINT_OLD
-        answer = await self._client.ask(Command(word, number, decimals))
-        frame = self._take(answer)
+        await self._client.ask(Command(word, number, decimals))
+
+    async def _see_setpoint(self, wanted: float, allowed: float) -> None:
+        """Wait until the setpoint is *wanted* but for *allowed* [mL/min].
+
+        Raises:
+            InstrumentError: If it is not so within ``settle_s``.
+        """
         deadline = running_loop().time() + self.settings.settle_s
-        while abs(frame.setpoint_ml_per_min - wanted) >= 0.5 * step:
+        while True:
             # A controller may be set to ramp its setpoint.
+            seen = await self._confirmed()
+            if seen is not None and abs(seen.setpoint_ml_per_min - wanted) < allowed:
+                return
             if running_loop().time() > deadline:
+                frame = seen or await self._poll()
                 raise InstrumentError(
                     f"{self.name}: the setpoint was set to {wanted:g} mL/min but "
                     f"reads {frame.setpoint_ml_per_min:g}; is its setpoint source "
                     "the serial line?"
                 )
             await asyncio.sleep(_POLL_S)
-            frame = await self._poll()
 
     async def _wait_for(self, request: GasRequest) -> None:
         """Wait until *request* flows.
@@ -981,12 +1067,14 @@ class AlicatMfc(Instrument, GasFlow):
         deadline = running_loop().time() + self.settings.settle_s
         while True:
             await asyncio.sleep(_POLL_S)
-            frame = await self._poll()
-            self._refuse_state(frame)
-            is_true = not frame.status & _UNTRUE
-            if is_true and abs(frame.flow_ml_per_min - asked) <= allowed:
-                return
+            seen = await self._confirmed()
+            if seen is not None:
+                self._refuse_state(seen)
+                is_true = not seen.status & _UNTRUE
+                if is_true and abs(seen.flow_ml_per_min - asked) <= allowed:
+                    return
             if running_loop().time() > deadline:
+                frame = seen or await self._poll()
                 said = f" ({frame.states})" if frame.status else ""
                 raise InstrumentError(
                     f"{self.name}: {frame.flow_ml_per_min:.4g} of {asked:g} mL/min of "
@@ -1004,14 +1092,39 @@ class AlicatMfc(Instrument, GasFlow):
     # -- closing -------------------------------------------------------------------
 
     async def _close(self) -> str:
-        """Close the valve, and see that no gas flows.
+        """Close the valve, and see that no gas flows; insist on both.
 
         Raises:
             InstrumentError: If gas still flows; everything was tried.
+            TransportError: If the controller stayed unreachable.
         """
-        frame = await self._poll()
+        loop = running_loop()
+        give_up = loop.time() + _INSISTING_S
+        while True:
+            try:
+                return await self._try_to_close()
+            except InstrumentError:
+                if loop.time() > give_up:
+                    raise
+            except (TransportError, MalformedReply) as exc:
+                if loop.time() > give_up:
+                    raise TransportError(
+                        f"{exc}; whether {self.name} is closed is not known: close the "
+                        "bottle"
+                    ) from exc
+            await asyncio.sleep(_POLL_S)
+
+    async def _try_to_close(self) -> str:
+        """Close the valve, and see that no gas flows.
+
+        Raises:
+            InstrumentError: If gas still flows.
+        """
+        # Whatever the controller can be heard to say, it may hear this.
+        await self._send_setpoint(0.0, self._decimals)
         try:
-            await self._write_setpoint(0.0, frame.decimals)
+            step = self._ml_per_min * 10**-self._decimals
+            await self._see_setpoint(0.0, 0.5 * step)
         except InstrumentError:
             if not self._is_newer:
                 raise
@@ -1020,7 +1133,7 @@ class AlicatMfc(Instrument, GasFlow):
             await self._see_no_flow()
             self._asked = None
             return f"{self.name}: its valve is held closed, verified (it is on hold)"
-        if "HLD" in (await self._poll()).status:
+        if "HLD" in (await self._confirmed() or await self._poll()).status:
             # A held valve does not follow its setpoint, which is 0 by now.
             word = Word.CANCEL_HOLD if self._is_newer else Word.CANCEL_HOLD_OLD
             await self._client.ask(Command(word))
@@ -1031,15 +1144,17 @@ class AlicatMfc(Instrument, GasFlow):
     async def _see_no_flow(self) -> None:
         allowed = self._allowed(0.0, 0.0)
         deadline = running_loop().time() + self.settings.settle_s
-        frame = await self._poll()
-        while abs(frame.flow_ml_per_min) > allowed:
+        while True:
+            seen = await self._confirmed()
+            if seen is not None and abs(seen.flow_ml_per_min) <= allowed:
+                return
             if running_loop().time() > deadline:
+                frame = seen or await self._poll()
                 raise InstrumentError(
                     f"{self.name}: asked to close but {frame.flow_ml_per_min:.4g} "
                     f"mL/min still flow; close the bottle. {frame.states}".rstrip()
                 )
             await asyncio.sleep(_POLL_S)
-            frame = await self._poll()
 
     async def _close_after_fault(self) -> str:
         """Close; return what came of it, for the error that tells the fault."""
@@ -1114,11 +1229,17 @@ class AlicatMfc(Instrument, GasFlow):
         while not is_over:
             is_over = await self._is_over_within(self.settings.sample_period_s)
             try:
-                frame = await self._poll()
+                frame = await self._client.ask_confirmed(
+                    Poll(), self._parse, self._agree
+                )
             except (TransportError, MalformedReply):
-                if is_over or loop.time() - last_heard > self.settings.max_silence_s:
+                if loop.time() - last_heard > self.settings.max_silence_s:
                     raise
+                if is_over:  # the last look is worth another try
+                    is_over = False
+                    await asyncio.sleep(_POLL_S)
                 continue
+            self._keep(frame)
             last_heard = loop.time()
             flows.append(frame.flow_ml_per_min)
             fault = self._fault_in(frame, request)
@@ -1181,7 +1302,7 @@ class AlicatMfc(Instrument, GasFlow):
     async def check_idle(self) -> None:
         if self._asked is not None:
             return
-        frame = await self._poll()
+        frame = await self._confirmed() or await self._poll()
         if frame.setpoint_ml_per_min > 0:
             raise InterlockError(
                 f"{self.name}: its setpoint is {frame.setpoint_ml_per_min:g} mL/min of "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from typing import Annotated as A
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from ophyd_async.core import (
     AsyncStatus,
@@ -31,7 +31,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
-from ppu.devices.instrument import DriverFacts, Identity, Instrument
+from ppu.devices.instrument import DriverFacts, Identity, Instrument, Reference
 from ppu.devices.modbus import Holding
 from ppu.transports.modbus import ModbusMaster, Probe
 from ppu.transports.serial import SerialConnection
@@ -39,6 +39,9 @@ from ppu.transports.serial import SerialConnection
 __all__ = ["DhGripper", "DhGripperSettings", "GripState", "ReadyState"]
 
 _READY_S: Final = 10.0
+_STILL_PERIOD_S: Final = 0.2
+_STILL_S: Final = 5.0
+"""How long fingers may still move when a watch ends."""
 _STATE_FROM: Final = 0x0200
 _GRIP_FROM: Final = 0x0201
 _SETTINGS_FROM: Final = 0x0103
@@ -64,7 +67,8 @@ class GripState(StrictEnum):
 
 
 _READY_CODES: Final[Mapping[int, StrictEnum]] = dict(enumerate(ReadyState))
-_GRIP_CODES: Final[Mapping[int, StrictEnum]] = dict(enumerate(GripState))
+_GRIP_STATES: Final = dict(enumerate(GripState))
+_GRIP_CODES: Final[Mapping[int, StrictEnum]] = {**_GRIP_STATES}
 
 
 def _is_state(registers: list[int]) -> bool:
@@ -214,6 +218,15 @@ class DhGripper(Instrument, Gripper):
         )
         super().__init__(name, entry, self._master, self._master.link)
 
+    @override
+    @classmethod
+    def references(cls, settings: DhGripperSettings) -> list[Reference]:
+        return [
+            Reference(
+                ("hand_of",), "device", settings.hand_of, "Transporter", "gripper"
+            )
+        ]
+
     # -- connecting ----------------------------------------------------------------
 
     @override
@@ -236,31 +249,26 @@ class DhGripper(Instrument, Gripper):
         digits = [str(position % 10) for position in groups[::3]]
         return Identity(model="DH gripper", serial_number="".join(digits))
 
-    @override
-    async def connect_link(self) -> None:
-        """Open the link, check who answers, and make the gripper ready.
+    # -- making it ready -----------------------------------------------------------
 
-        Raises:
-            ConnectError: If it cannot be reached or is a stranger.
-            InterlockError: If it must be initialised while it holds something.
-            InstrumentError: If it does not become ready, or keeps other settings.
-        """
-        await super().connect_link()
-        await self._initialize()
-        await self._apply(self.force, self.settings.force_percent)
-        await self._apply(self.speed, self.settings.speed_percent)
+    @override
+    async def check_idle(self) -> None:
+        # A program of the arm begins with open fingers: what they hold would fall.
+        if await self.grip_state.get_value() is GripState.GRASPED:
+            raise InterlockError(
+                f"{self.name}: the gripper holds something already; look and take it "
+                "out"
+            )
 
     async def _initialize(self) -> None:
-        """Let the gripper find its end positions, unless it knows them."""
+        """Let the gripper find its end positions, unless it knows them.
+
+        It opens: nothing may be between the fingers.
+        """
         loop = running_loop()
         deadline = loop.time() + _READY_S
         ready = await self.ready_state.get_value()
         if ready is ReadyState.NOT_INITIALIZED:
-            if await self.grip_state.get_value() is GripState.GRASPED:
-                raise InterlockError(
-                    f"{self.name}: it must be initialised, but it holds something that "
-                    "it would let fall; take it out of the fingers first"
-                )
             await self._master.write_registers(0x0100, [1])
         while ready is not ReadyState.INITIALIZED:
             if loop.time() > deadline:
@@ -301,17 +309,21 @@ class DhGripper(Instrument, Gripper):
 
     @AsyncStatus.wrap
     async def kickoff(self) -> None:
-        """Begin to watch the fingers.
+        """Make the gripper ready, and begin to watch the fingers.
+
+        It is initialised if it was off, which opens it, and gets force and speed.
 
         Raises:
-            InterlockError: If the gripper is not ready; nothing was begun.
-            TransportError: If it does not answer; nothing was begun.
+            InterlockError: If it holds something already; nothing was written.
+            InstrumentError: If it does not become ready, or keeps other settings.
+            TransportError: If it does not answer; nothing is watched.
         """
         self._end_watch()
         self._last_grip = None
-        ready = await self.ready_state.get_value()
-        if ready is not ReadyState.INITIALIZED:
-            raise InterlockError(f"{self.name}: it is {ready.value}; was it off?")
+        await self.check_idle()
+        await self._initialize()
+        await self._apply(self.force, self.settings.force_percent)
+        await self._apply(self.speed, self.settings.speed_percent)
         self._has_to_end = asyncio.Event()
         self._watch = running_loop().create_task(self._look_until_told())
 
@@ -337,11 +349,16 @@ class DhGripper(Instrument, Gripper):
         """Look at the fingers every period, and once more at the end."""
         loop = running_loop()
         last_heard = loop.time()
+        until: float | None = None
+        """When the end is no longer put off, once it is due."""
         has_grasped = has_dropped = False
         held_mm: float | None = None
         opening_mm = 0.0
+        state: GripState | None = None
         while True:
             is_last = self._has_to_end.is_set()
+            if is_last and until is None:
+                until = loop.time() + _STILL_S
             try:
                 code, position = await self._master.read_holding(_GRIP_FROM, 2)
                 state = self._understand(code, position)
@@ -355,10 +372,15 @@ class DhGripper(Instrument, Gripper):
                 if state is GripState.GRASPED:
                     has_grasped, held_mm = True, opening_mm
                 has_dropped = has_dropped or state is GripState.DROPPED
-            if is_last:
+            if until is not None:
+                if state is GripState.MOVING and loop.time() < until:
+                    # What they close on, or lose, shows when they stand still.
+                    await asyncio.sleep(_STILL_PERIOD_S)
+                    continue
                 return GripRecord(
                     has_grasped=has_grasped,
                     has_dropped=has_dropped,
+                    is_holding=state is GripState.GRASPED,
                     width_mm=opening_mm if held_mm is None else held_mm,
                 )
             try:
@@ -367,7 +389,7 @@ class DhGripper(Instrument, Gripper):
             except TimeoutError:
                 continue
 
-    def _understand(self, code: int, position: int) -> Any:
+    def _understand(self, code: int, position: int) -> GripState:
         """Return the meaning of a grip register.
 
         Raises:
@@ -377,7 +399,7 @@ class DhGripper(Instrument, Gripper):
             raise MalformedReply(
                 f"{self.name}: grip state {code} at position {position} cannot be"
             )
-        return _GRIP_CODES[code]
+        return _GRIP_STATES[code]
 
     def _end_watch(self) -> None:
         watch, self._watch = self._watch, None

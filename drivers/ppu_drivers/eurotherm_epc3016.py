@@ -60,6 +60,9 @@ __all__ = ["EurothermEpc3016", "EurothermEpc3016Limits", "EurothermEpc3016Settin
 _SAMPLE_FROM: Final = 1
 _SAMPLE_COUNT: Final = 75
 _STATUS_SENSOR_BREAK: Final = 1 << 5
+_SURPRISE_DEGC: Final = 2.0
+_SURPRISE_DEGC_PER_S: Final = 0.3
+"""How far, and how fast, temperature and setpoint go without being a surprise."""
 _STATUS_INDEX: Final = 75 - _SAMPLE_FROM
 _PROGRAM_INDEX: Final = 23 - _SAMPLE_FROM
 _HEADER: Final = 8328
@@ -546,6 +549,7 @@ class EurothermEpc3016(Instrument, Furnace):
         self.settings = settings
         self.limits = limits
         self._firmware: list[int] = []
+        self._last_sample: tuple[list[int], float] = [], 0.0
         self._master = ModbusMaster(
             name,
             connection,
@@ -810,7 +814,7 @@ class EurothermEpc3016(Instrument, Furnace):
 
     async def _read_program(self) -> list[int]:
         count = _SEGMENT_SIZE * _N_CONTROLLER_SEGMENTS
-        return await self._master.read_holding(_SEGMENTS, count)
+        return await self._master.read_confirmed(_SEGMENTS, count)
 
     async def _write_program(self, segments: tuple[Segment, ...]) -> None:
         """Load the segments; unchanged registers are not written."""
@@ -875,8 +879,8 @@ class EurothermEpc3016(Instrument, Furnace):
         await self._firing.wait()
 
     async def _read_sample(self) -> Sample:
-        """Take one sample in one exchange, two after a silence."""
-        registers = await self._master.read_holding(_SAMPLE_FROM, _SAMPLE_COUNT)
+        """Take one sample in one exchange, or more if it is not as expected."""
+        registers = await self._read_plausible()
         signed = [r - 0x10000 if r >= 0x8000 else r for r in registers[:5]]
         mode = _PROGRAM_CODES.get(registers[_PROGRAM_INDEX])
         temperature = signed[0] / 10
@@ -903,6 +907,25 @@ class EurothermEpc3016(Instrument, Furnace):
             is_reset=mode is ProgramMode.RESET,
             complaint=complaint,
         )
+
+    async def _read_plausible(self) -> list[int]:
+        """Return the registers of a sample, confirmed if they are a surprise.
+
+        Modbus TCP has no checksum of its own; asking each time thrice would cost more
+        than a firing's pace allows.
+        """
+        registers = await self._master.read_holding(_SAMPLE_FROM, _SAMPLE_COUNT)
+        now = running_loop().time()
+        last, last_s = self._last_sample
+        within = _SURPRISE_DEGC + _SURPRISE_DEGC_PER_S * (now - last_s)
+        if not last or not _say_the_same(last, registers, within):
+            registers = await self._master.read_confirmed(
+                _SAMPLE_FROM,
+                _SAMPLE_COUNT,
+                agree=lambda one, other: _say_the_same(one, other, _SURPRISE_DEGC),
+            )
+        self._last_sample = registers, running_loop().time()
+        return registers
 
     async def _has_watchdog_acted(self) -> bool:
         """Look at the watchdog's flag if it may be up: after half its timeout."""
@@ -971,3 +994,11 @@ class EurothermEpc3016(Instrument, Furnace):
         if temperature <= SAFE_TO_TOUCH_DEGC:
             return ""
         return f"{self.name}: the chamber is at {temperature:.0f} degC"
+
+
+def _say_the_same(one: list[int], other: list[int], within_degc: float) -> bool:
+    """Return whether two samples differ by no more than a temperature's change."""
+    for index in (_STATUS_INDEX, _PROGRAM_INDEX):
+        if one[index] != other[index]:
+            return False
+    return all(abs(one[i] - other[i]) <= 10 * within_degc for i in (0, 4))

@@ -25,7 +25,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
-from ppu.devices.instrument import DriverFacts, Identity, Instrument
+from ppu.devices.instrument import DriverFacts, Identity, Instrument, Reference
 from ppu.devices.line import Query
 from ppu.transports.line import LineClient
 from ppu.transports.tcp import TcpConnection, TcpLink
@@ -201,11 +201,39 @@ class FurnaceDoor(Instrument, Door):
         """Ask the controller how it is.
 
         Raises:
-            MalformedReply: If it answers nonsense, or knows no such door.
+            MalformedReply: If it keeps answering nonsense, or knows no such door.
             ConnectError: If another controller answers than at first.
             TransportError: If it does not answer.
         """
-        (line,) = await self._client.ask("Status")
+        known = self.identity
+        if known is not None:
+            try:
+                status = self._understand(await self._client.ask("Status"))
+            except MalformedReply:
+                pass  # perhaps one spoiled answer
+            else:
+                if status.serial_number == known.serial_number:
+                    return status
+        return await self._read_confirmed()
+
+    async def _read_confirmed(self) -> DoorStatus:
+        """Ask until answers agree: one flipped bit makes another serial number."""
+        status = await self._client.ask_confirmed("Status", self._understand)
+        known = self.identity
+        if known is not None and known.serial_number != status.serial_number:
+            raise ConnectError(
+                f"{self.name}: controller {status.serial_number} answers at "
+                f"{self.link.endpoint}, it was {known.serial_number} before"
+            )
+        return status
+
+    def _understand(self, lines: list[str]) -> DoorStatus:
+        """Return the status in an answer.
+
+        Raises:
+            MalformedReply: If it is none, or does not mention this door.
+        """
+        (line,) = lines
         try:
             status = parse_status(line)
         except MalformedReply as exc:
@@ -215,13 +243,14 @@ class FurnaceDoor(Instrument, Door):
             raise MalformedReply(
                 f"{self.name}: {line!r} does not say how door {door} is"
             )
-        known = self.identity
-        if known is not None and known.serial_number != status.serial_number:
-            raise ConnectError(
-                f"{self.name}: controller {status.serial_number} answers at "
-                f"{self.link.endpoint}, it was {known.serial_number} before"
-            )
         return status
+
+    @override
+    @classmethod
+    def references(cls, settings: FurnaceDoorSettings) -> list[Reference]:
+        return [
+            Reference(("encloses",), "enclosure", settings.encloses, sole_role="door")
+        ]
 
     # -- capability ----------------------------------------------------------------
 
@@ -264,6 +293,9 @@ class FurnaceDoor(Instrument, Door):
             if status.doors[self.settings.door] == wanted:
                 return
             if loop.time() - begun > _START_S:
+                status = await self._read_confirmed()
+                if status.state != "STOP" or status.doors[self.settings.door] == wanted:
+                    continue  # it was a spoiled answer that said otherwise
                 raise InstrumentError(
                     f"{self.name}: the controller has stopped {loop.time() - begun:.0f}"
                     f" s after {command} and the door is not {value}"

@@ -23,7 +23,7 @@ from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.devices.instrument import DriverFacts, Identity, Instrument
 from ppu.devices.line import Query
 from ppu.devices.signals import Measured, record
-from ppu.transports.line import LineClient
+from ppu.transports.line import LineClient, LineProbe
 from ppu.transports.serial import SerialConnection
 
 __all__ = ["MettlerSics", "MettlerSicsLimits", "MettlerSicsSettings", "Weight"]
@@ -42,6 +42,9 @@ _STATES: Final = {
     "-": "it is underloaded; is the pan in place?",
 }
 _STABILITY_S: Final = 60.0
+_PROBE: Final = LineProbe("I4", lambda line: line.startswith("I4 "))
+_REPEATS_WITHIN: Final = 5
+"""Steps within which stable weights of one load repeat."""
 
 
 @dataclass(frozen=True)
@@ -204,7 +207,7 @@ class MettlerSics(Instrument, Balance):
     ) -> None:
         self.settings = settings
         self.limits = limits
-        self._client = LineClient(name, connection, deadline_s=1.0)
+        self._client = LineClient(name, connection, deadline_s=1.0, probe=_PROBE)
         super().__init__(name, entry, self._client, self._client.link)
 
     @override
@@ -242,15 +245,22 @@ class MettlerSics(Instrument, Balance):
 
     @AsyncStatus.wrap
     async def trigger(self) -> None:
-        """Wait for a stable weight and keep it.
+        """Wait for a stable weight, see that it repeats, and keep it.
+
+        The wire has no checksum, so one answer could have a wrong digit.
 
         Raises:
             InstrumentError: If it is over- or underloaded or does not settle.
             LimitError: If the lab does not allow this load.
         """
-        lines = await self._client.ask("S", deadline_lab_s=_STABILITY_S)
+        within = _REPEATS_WITHIN * self.settings.readability_g * (1 + 1e-6)
         try:
-            weight = parse_weight(lines)
+            weight = await self._client.ask_confirmed(
+                "S",
+                parse_weight,
+                agree=lambda one, other: abs(one.mass_g - other.mass_g) <= within,
+                deadline_lab_s=_STABILITY_S,
+            )
         except InstrumentError as exc:
             raise InstrumentError(f"{self.name}: {exc}", exc.code) from exc
         except MalformedReply as exc:

@@ -10,7 +10,7 @@ from ophyd_async.core import AsyncStatus
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
-from ppu.core.capabilities import Carry, Grind, Operator, Task
+from ppu.core.capabilities import Carry, Grind, Operator, PowderTask, Task
 from ppu.core.errors import ConnectError, InstrumentError, MalformedReply
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
@@ -145,6 +145,9 @@ class PersonAtTerminal(Instrument, Operator):
         """Return True: a person carries between any two places."""
         del origin, destination
         return True
+
+    def check_task(self, task: PowderTask) -> None:
+        """Refuse nothing: a person handles powder in any way that can be asked for."""
 
     @property
     def container_station(self) -> str | None:

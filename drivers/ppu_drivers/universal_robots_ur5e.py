@@ -32,15 +32,14 @@ from ppu.core.errors import (
     InterlockError,
     LimitError,
     MalformedReply,
-    ReplyTimeout,
     TransportError,
     nearest,
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
-from ppu.devices.instrument import DriverFacts, Identity, Instrument
+from ppu.devices.instrument import DriverFacts, Identity, Instrument, Reference
 from ppu.devices.line import Query
-from ppu.transports.line import LineClient
+from ppu.transports.line import LineClient, LineProbe
 from ppu.transports.tcp import TcpConnection
 
 __all__ = [
@@ -74,6 +73,12 @@ _REFUSALS: Final = (
 _LOADING_S: Final = 30.0
 _STARTING_S: Final = 10.0
 _STOPPING_S: Final = 5.0
+_INSISTING_S: Final = 60.0
+"""How long a controller that cannot be heard is asked to stop."""
+_AGAIN_S: Final = 2.0
+_PROBE: Final = LineProbe(
+    "PolyscopeVersion", lambda line: line.startswith("URSoftware ")
+)
 _WAY = re.compile(r"(\S+) -> (\S+)")
 
 
@@ -181,7 +186,7 @@ class UniversalRobotsUr5eSettings(BaseModel):
         description="How many times its duration a program may take",
     )
     haste: float = Field(
-        default=0.5,
+        default=0.9,
         ge=0,
         le=1,
         description="A program that ends before this part of its duration was stopped",
@@ -326,6 +331,14 @@ def _any_line(lines: list[str]) -> str:
     return line
 
 
+def _is_of(state: ProgramState, program: _Program) -> bool:
+    """Return whether *state* can be that of *program*: names come without folders."""
+    if not state.program:
+        return True
+    one, other = f"/{state.program}", f"/{program.program}"
+    return one.endswith(other) or other.endswith(one)
+
+
 # -- the driver ------------------------------------------------------------------------
 
 
@@ -409,8 +422,30 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation):
         }
         self._is_ours = False
         """Whether a program that this driver started may not have ended."""
-        self._client = LineClient(name, connection, terminator=b"\n", deadline_s=2.0)
+        self._client = LineClient(
+            name, connection, terminator=b"\n", deadline_s=2.0, probe=_PROBE
+        )
         super().__init__(name, entry, self._client, self._client.link)
+
+    @override
+    @classmethod
+    def references(cls, settings: UniversalRobotsUr5eSettings) -> list[Reference]:
+        found = [
+            Reference(("programs", route), "location", end)
+            for route in settings.programs
+            for end in split_route(route)
+        ]
+        grind, mount = settings.tasks.grind, settings.tasks.mount_powder
+        stations = {}
+        if grind is not None:
+            stations["grind", "station"] = grind.station
+        if mount is not None:
+            stations["mount_powder", "station"] = mount.station
+            stations["mount_powder", "holder_station"] = mount.holder_station
+        return found + [
+            Reference(("tasks", *place), "location", station)
+            for place, station in stations.items()
+        ]
 
     @override
     async def read_identity(self) -> Identity:
@@ -501,7 +536,7 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation):
 
     @override
     async def check_idle(self) -> None:
-        state = parse_program_state(await self._client.ask("programState"))
+        state = await self._program()
         if state.state != "STOPPED":
             raise InterlockError(
                 f"{self.name}: {state.program or 'a program'} is {state.state}; stop "
@@ -546,8 +581,17 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation):
     ) -> T:
         """Send *command*; errors name the device and what was asked."""
         lines = await self._client.ask(command, is_safe=is_safe, deadline_lab_s=lasts_s)
+        return self._understand(command, lambda: parse(lines))
+
+    async def _read(self, command: str, parse: Callable[[list[str]], T]) -> T:
+        """Ask until answers agree: what is acted upon must not be a flipped bit."""
+        return await self._client.ask_confirmed(
+            command, lambda lines: self._understand(command, lambda: parse(lines))
+        )
+
+    def _understand(self, command: str, parse: Callable[[], T]) -> T:
         try:
-            return parse(lines)
+            return parse()
         except InstrumentError as exc:
             raise InstrumentError(
                 f"{self.name}: asked {command}: {exc}", exc.code
@@ -556,10 +600,10 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation):
             raise MalformedReply(f"{self.name}: asked {command}: {exc}") from exc
 
     async def _program(self) -> ProgramState:
-        return await self._ask("programState", parse_program_state)
+        return await self._read("programState", parse_program_state)
 
     async def _safety(self) -> str:
-        return await self._ask("safetystatus", field_named("Safetystatus"))
+        return await self._read("safetystatus", field_named("Safetystatus"))
 
     async def _check_ready(self) -> None:
         """Refuse to play unless the arm may move at once.
@@ -568,9 +612,9 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation):
             InterlockError: With everything that is in the way.
         """
         faults = []
-        if not await self._ask("is in remote control", parse_remote_control):
+        if not await self._read("is in remote control", parse_remote_control):
             faults.append("it is not in remote control; switch it over at the pendant")
-        mode = await self._ask("robotmode", field_named("Robotmode"))
+        mode = await self._read("robotmode", field_named("Robotmode"))
         if mode != "RUNNING":
             faults.append(f"its mode is {mode}; switch it on and release the brakes")
         safety = await self._safety()
@@ -589,7 +633,7 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation):
             answer_beginning("Loading program: "),
             lasts_s=_LOADING_S,
         )
-        loaded = await self._ask("get loaded program", _loaded_program)
+        loaded = await self._read("get loaded program", _loaded_program)
         if not f"/{loaded}".endswith(f"/{program.program}"):
             raise InstrumentError(
                 f"{self.name}: {program.program} was loaded, but the controller has "
@@ -644,6 +688,12 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation):
                 continue
             last_heard = loop.time()
             about = f"{self.name}: {program.program}"
+            if not _is_of(state, program):
+                raise InstrumentError(
+                    f"{about} was played, but after {elapsed:.0f} s the controller has "
+                    f"{state.program}, which is {state.state}: did somebody load it at "
+                    "the pendant?"
+                )
             if safety != "NORMAL":
                 raise InstrumentError(
                     f"{about} was interrupted after {elapsed:.0f} s: the safety status "
@@ -667,7 +717,7 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation):
 
     async def _check_end(self, about: str, program: _Program, elapsed: float) -> None:
         """Refuse an end that is not the end of the program."""
-        mode = await self._ask("robotmode", field_named("Robotmode"))
+        mode = await self._read("robotmode", field_named("Robotmode"))
         if mode != "RUNNING":
             raise InstrumentError(f"{about} ended, but the robot mode is {mode}", mode)
         self._is_ours = False
@@ -684,24 +734,51 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation):
         if not self._is_ours:
             return ""  # nothing of this plan moves
         loop = running_loop()
-        deadline = loop.time() + _STOPPING_S
-        refusal = ""
+        give_up = loop.time() + _INSISTING_S
+        heard_since: float | None = None
         while True:
-            state = await self._program()
+            # First of all, and again: stopping what has stopped is harmless.
+            refusal = await self._ask_to_stop()
+            try:
+                state = await self._program()
+            except (TransportError, MalformedReply, InstrumentError) as exc:
+                heard_since = None
+                if loop.time() > give_up:
+                    raise TransportError(
+                        f"{exc}; whether {self.name} has stopped is not known: press "
+                        "the emergency stop"
+                    ) from exc
+                await asyncio.sleep(_AGAIN_S)
+                continue
             if state.state == "STOPPED":
                 break
-            if loop.time() > deadline:
+            if refusal is None:
+                heard_since = None
+            elif heard_since is None:
+                heard_since = loop.time()
+            is_deaf = heard_since is None and loop.time() > give_up
+            if is_deaf or (
+                heard_since is not None and loop.time() - heard_since > _STOPPING_S
+            ):
                 raise InstrumentError(
                     f"{self.name}: asked to stop but {state.program} is {state.state}; "
-                    f"press the emergency stop. {refusal}".rstrip()
+                    f"press the emergency stop. {refusal or ''}".rstrip()
                 )
-            try:
-                # Stopping what has stopped is harmless, so it may be repeated.
-                await self._ask("stop", answer_beginning("Stopped"))
-            except (InstrumentError, MalformedReply, ReplyTimeout) as exc:
-                refusal = str(exc)
             await asyncio.sleep(0.5)
         self._is_ours = False
-        safety = await self._safety()
+        try:
+            safety = await self._safety()
+        except (TransportError, MalformedReply, InstrumentError) as exc:
+            safety = f"not known ({exc})"
         about = "" if safety == "NORMAL" else f"; its safety status is {safety}"
         return f"{self.name}: program stopped, verified{about}"
+
+    async def _ask_to_stop(self) -> str | None:
+        """Ask to stop; return the refusal, empty if none, None without an answer."""
+        try:
+            await self._ask("stop", answer_beginning("Stopped"))
+        except InstrumentError as exc:
+            return str(exc)
+        except (TransportError, MalformedReply):
+            return None
+        return ""

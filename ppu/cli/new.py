@@ -176,6 +176,7 @@ class Example:
         return {
             folder / "pyproject.toml": self._render("package/pyproject.toml", values),
             folder / "README.md": self._render("package/README.md", values),
+            folder / ".gitignore": self._render("package/gitignore", values),
             source / "__init__.py": self._render("package/init.py", values),
             source / "py.typed": "",
             source / "driver.py": self._render(f"{self._kind}/driver.py", values),
@@ -307,10 +308,15 @@ def check_name(name: str) -> None:
     """Refuse a name that cannot be that of an instrument's module.
 
     Raises:
-        ConfigurationError: If it is no ``maker_model`` in snake case.
+        ConfigurationError: If it is no ``maker_model`` in snake case, or pytest would
+            take it for tests.
     """
     if keyword.iskeyword(name):
         raise ConfigurationError(f"'{name}' is a word of Python; say maker_model")
+    if name.startswith("test_"):
+        raise ConfigurationError(
+            f"'{name}' would be taken for tests by pytest; say maker_model"
+        )
     if _NAME.fullmatch(name) is None or len(name) > _LONGEST_NAME:
         raise ConfigurationError(
             f"'{name}' should be maker_model: small letters, digits and at least one "
@@ -341,13 +347,18 @@ def _kind_for(provides: str | None) -> str:
 
 
 def _check_free(name: str) -> None:
-    """Refuse the name of a package that can be imported already.
+    """Refuse the name of a package, or of a driver of PPU's, that is there already.
 
     Raises:
         ConfigurationError: If there is one.
     """
     from importlib.util import find_spec
 
+    if find_spec("ppu_drivers") and find_spec(f"ppu_drivers.{name}"):
+        raise ConfigurationError(
+            f"PPU has a driver 'ppu_drivers.{name}' already: use it, or say another "
+            "name; nothing was written"
+        )
     if find_spec(name) is not None:
         raise ConfigurationError(
             f"a Python package '{name}' is installed already; nothing was written"
@@ -394,7 +405,8 @@ def _tell_package(example: Example, folder: Path) -> None:
               pip install -e '.[test]'
               pytest
               ppu read --lab {example.name} --target twin
-            then: docs/how-to/add-an-instrument.md"""
+            then: correct maker and model in the driver's facts, and go on with
+              docs/how-to/add-an-instrument.md"""
         )
     )
 

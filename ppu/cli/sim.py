@@ -216,6 +216,26 @@ def describe(bench: Bench, file: LabFile, name: str) -> dict[str, Any]:
     }
 
 
+def drop_what_is_not_served(content: dict[str, Any]) -> None:
+    """Remove places, containers and stock of devices that *content* lacks."""
+    devices = content["devices"]
+    content["locations"] = {
+        name: entry
+        for name, entry in content.get("locations", {}).items()
+        if entry.get("inside") in (None, *devices)
+    }
+    content["containers"] = {
+        name: entry
+        for name, entry in content.get("containers", {}).items()
+        if entry["at"] in content["locations"]
+    }
+    content["stock"] = {
+        name: entry
+        for name, entry in content.get("stock", {}).items()
+        if entry["at"].partition(".")[0] in devices
+    }
+
+
 def write_bench_lab(
     target: Path, source: Path, loop: LabTimeLoop, bench: Bench, nonces: dict[str, str]
 ) -> None:
@@ -229,6 +249,7 @@ def write_bench_lab(
         for name, entry in content["devices"].items()
         if name in served
     }
+    drop_what_is_not_served(content)
     content["simulated_bench"] = {
         "epoch": loop.epoch,
         "pace": loop.pace,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -32,6 +32,12 @@ __all__ = [
 
 Fault = tuple[tuple[str | int, ...], str]
 """Where in the document, and what is wrong there."""
+
+FLOOR: Final = "floor"
+"""Where the simulated world puts what fell: no location of a lab."""
+
+_NEEDS_SLOT: Final = ("Balance", "Diffractometer", "Furnace", "PowderDoser")
+"""Capabilities that happen to what stands in a location of the device."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -277,16 +283,16 @@ def _cross_check(lab: LabFile) -> list[Fault]:
                         f"'{capability}'; {hint}",
                     )
                 )
-        for slot in device.slots:
-            if slot not in lab.locations:
-                hint = nearest(slot, lab.locations)
-                found.append(
-                    (
-                        ("devices", name, "slots"),
-                        f"devices.{name}.slots: unknown location '{slot}'; {hint}",
-                    )
-                )
+    found += _check_slots(lab)
     for name, location in lab.locations.items():
+        if name == FLOOR:
+            found.append(
+                (
+                    ("locations", name),
+                    f"locations.{name}: this name is reserved for what fell; give "
+                    "the location another",
+                )
+            )
         if location.inside is not None and location.inside not in lab.devices:
             hint = nearest(location.inside, lab.devices)
             found.append(
@@ -297,6 +303,55 @@ def _cross_check(lab: LabFile) -> list[Fault]:
                 )
             )
     return found + _check_containers(lab) + _check_stock(lab)
+
+
+def _check_slots(lab: LabFile) -> list[Fault]:
+    """Return where slots of devices and what locations are inside of disagree."""
+    found: list[Fault] = []
+    owners: dict[str, str] = {}
+    for name, device in lab.devices.items():
+        place = ("devices", name, "slots")
+        key = f"devices.{name}.slots"
+        needing = [c for c in device.provides if c in _NEEDS_SLOT]
+        if needing and not device.slots:
+            found.append(
+                (
+                    place,
+                    f"{key}: needs at least one location in slots to provide "
+                    f"{', '.join(needing)}",
+                )
+            )
+        for index, slot in enumerate(device.slots):
+            text = _wrong_with_slot(lab, name, slot, owners)
+            if text:
+                found.append(((*place, index), f"{key}: {text}"))
+            owners.setdefault(slot, name)
+    for name, location in lab.locations.items():
+        owner = lab.devices.get(location.inside or "")
+        if owner is not None and name not in owner.slots:
+            found.append(
+                (
+                    ("locations", name, "inside"),
+                    f"locations.{name}.inside: '{name}' is not among the slots of "
+                    f"'{location.inside}'; add it to devices.{location.inside}.slots",
+                )
+            )
+    return found
+
+
+def _wrong_with_slot(
+    lab: LabFile, device: str, slot: str, owners: dict[str, str]
+) -> str:
+    """Return what is wrong with a slot of a device, nothing if it is in order."""
+    location = lab.locations.get(slot)
+    if location is None:
+        return f"unknown location '{slot}'; {nearest(slot, lab.locations)}"
+    if slot in owners:
+        return f"'{slot}' is a slot of '{owners[slot]}' already"
+    if location.inside != device:
+        given = "" if location.inside is None else f", not {location.inside}"
+        return f"locations.{slot} should say inside: {device}{given}"
+    return ""
 
 
 def _check_containers(lab: LabFile) -> list[Fault]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
@@ -12,9 +12,15 @@ from ppu.core.errors import ConfigurationError, nearest
 from ppu.core.labfile import DeviceEntry, Fault, LabFile, describe_faults, lab_error
 from ppu.core.registry import load_object
 from ppu.devices.classic import classic_driver, is_classic
-from ppu.devices.instrument import Instrument, LabDevice
+from ppu.devices.instrument import Instrument, LabDevice, Reference
 
 __all__ = ["build_devices", "check_devices", "driver_class"]
+
+_Made = list[tuple[str, type[LabDevice], BaseModel]]
+"""Devices whose settings are in order: name, driver and settings."""
+
+_FOUND_BY_REFERENCE: Final = ("Door", "GasFlow", "Gripper")
+"""Capabilities that a plan finds through what the device names."""
 
 
 def driver_class(name: str, entry: DeviceEntry) -> type[LabDevice]:
@@ -39,6 +45,8 @@ def build_devices(
     path: Path,
     connections: Mapping[str, Mapping[str, Any]] | None = None,
     only: tuple[str, ...] = (),
+    *,
+    is_excerpt: bool = False,
 ) -> dict[str, LabDevice]:
     """Return the devices of *lab*, not yet connected.
 
@@ -47,12 +55,15 @@ def build_devices(
         path: Where it was read from, for errors.
         connections: Connections to use instead of the lab file's ``hardware``.
         only: Names of the devices to make; by default all.
+        is_excerpt: Whether *lab* is a part of a lab, so that what its settings name
+            may be elsewhere.
 
     Raises:
         ConfigurationError: With every fault and its line.
     """
     devices: dict[str, LabDevice] = {}
     faults: list[Fault] = []
+    made: _Made = []
     for name, entry in lab.devices.items():
         if only and name not in only:
             continue
@@ -65,10 +76,14 @@ def build_devices(
         connection = _connect(driver, name, hardware, faults)
         _check_entry(driver, name, entry, faults)
         _check_consistency(driver, name, parts, faults)
+        if parts[0] is not None:
+            made.append((name, driver, parts[0]))
         if connection is None or None in parts or faults:
             continue
         make: Callable[..., LabDevice] = driver  # each driver has its own models
         devices[name] = make(name, entry, connection, *parts)
+    if not is_excerpt:
+        _check_references(lab, made, faults)
     if faults:
         raise lab_error(path, faults)
     return devices
@@ -81,6 +96,7 @@ def check_devices(lab: LabFile, path: Path) -> None:
         ConfigurationError: With every fault and its line.
     """
     faults: list[Fault] = []
+    made: _Made = []
     for name, entry in lab.devices.items():
         try:
             driver = driver_class(name, entry)
@@ -92,6 +108,8 @@ def check_devices(lab: LabFile, path: Path) -> None:
             _fill(driver.limits_model, entry.limits, (name, "limits"), faults),
         ]
         _check_consistency(driver, name, parts, faults)
+        if parts[0] is not None:
+            made.append((name, driver, parts[0]))
         _connect(driver, name, entry.hardware, faults)
         _check_entry(driver, name, entry, faults)
         if entry.simulator is not None:
@@ -99,6 +117,7 @@ def check_devices(lab: LabFile, path: Path) -> None:
                 load_object(entry.simulator, f"devices.{name}.simulator")
             except ConfigurationError as exc:
                 faults.append((("devices", name, "simulator"), str(exc)))
+    _check_references(lab, made, faults)
     if faults:
         raise lab_error(path, faults)
 
@@ -116,6 +135,70 @@ def _check_consistency(
             (("devices", name, "limits"), f"devices.{name}: {text}")
             for text in driver.inconsistencies(settings, limits)
         ]
+
+
+def _check_references(lab: LabFile, made: _Made, faults: list[Fault]) -> None:
+    """Note settings that lead nowhere, roles taken twice and what nobody can find."""
+    takers: dict[tuple[str, str], str] = {}
+    for name, driver, settings in made:
+        references = driver.references(settings)
+        if references and not lab.devices[name].provides:
+            _check_findable(driver, name, faults)
+        for reference in references:
+            place = ("devices", name, "settings", *reference.place)
+            wrong = _wrong_with(lab, reference)
+            if not wrong and reference.sole_role is not None:
+                role = (reference.sole_role, reference.value)
+                taker = takers.setdefault(role, name)
+                if taker != name:
+                    wrong = (
+                        f"'{reference.value}' has a {reference.sole_role} already, "
+                        f"'{taker}'"
+                    )
+            if wrong:
+                setting = ".".join(str(part) for part in place)
+                faults.append((place, f"{setting}: {wrong}"))
+
+
+def _check_findable(driver: type[LabDevice], name: str, faults: list[Fault]) -> None:
+    """Note that a device provides nothing, if plans would find it by what it names."""
+    unused = [
+        capability
+        for capability in _FOUND_BY_REFERENCE
+        if not driver.missing_for(capability)
+    ]
+    if unused:
+        faults.append(
+            (
+                ("devices", name, "provides"),
+                f"devices.{name}.provides: provides nothing, so nobody will use it; "
+                f"say provides: [{', '.join(unused)}]",
+            )
+        )
+
+
+def _wrong_with(lab: LabFile, reference: Reference) -> str:
+    """Return what is wrong with a reference, nothing if it leads somewhere."""
+    value = reference.value
+    if reference.names == "location":
+        if value in lab.locations:
+            return ""
+        return f"unknown location '{value}'; {nearest(value, lab.locations)}"
+    enclosures = {location.inside for location in lab.locations.values()}
+    fit = [
+        name
+        for name, entry in lab.devices.items()
+        if (reference.provides is None or reference.provides in entry.provides)
+        and (reference.names == "device" or name in enclosures)
+    ]
+    if value in fit:
+        return ""
+    hint = nearest(value, fit)
+    if value not in lab.devices:
+        return f"unknown device '{value}'; {hint}"
+    if reference.names == "enclosure" and value not in enclosures:
+        return f"no location is inside '{value}'; {hint}"
+    return f"'{value}' does not provide {reference.provides}; {hint}"
 
 
 def _fill(

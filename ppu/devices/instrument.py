@@ -6,7 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from bluesky.protocols import Reading
 from ophyd_async.core import SignalR, StandardReadable
@@ -33,6 +33,7 @@ __all__ = [
     "LabDevice",
     "NoLimits",
     "NoSettings",
+    "Reference",
 ]
 
 
@@ -67,6 +68,26 @@ class DriverFacts:
     verified: str
     open_questions: tuple[str, ...]
     orphan_behaviour: str
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A setting that names something else in the lab file.
+
+    Args:
+        place: Keys that lead to it below the device's ``settings``.
+        names: What it must name: an ``enclosure`` is a device with locations inside.
+        value: What it names.
+        provides: Capability that a named device must provide, if any.
+        sole_role: What the device is to the one that it names, such as ``door``, if
+            no other device may be that, too.
+    """
+
+    place: tuple[str | int, ...]
+    names: Literal["device", "enclosure", "location"]
+    value: str
+    provides: str | None = None
+    sole_role: str | None = None
 
 
 class NoSettings(BaseModel):
@@ -112,9 +133,23 @@ class LabDevice(ABC):
         """
 
     @classmethod
+    def references(cls, settings: Any) -> list[Reference]:
+        """Return what the settings of a lab file name elsewhere in it.
+
+        Args:
+            settings: The driver's settings.
+        """
+        del settings
+        return []
+
+    @classmethod
     @abstractmethod
     def missing_for(cls, capability: str) -> list[str]:
         """Return what it lacks to provide *capability*."""
+
+    def who(self) -> dict[str, str | None]:
+        """Return what it said of itself when it was connected; by default nothing."""
+        return {}
 
     @abstractmethod
     async def connect_link(self) -> None:
@@ -246,6 +281,17 @@ class Instrument(StandardReadable, LabDevice):
                 self.facts.model,
             )
         self.identity = identity
+
+    @override
+    def who(self) -> dict[str, str | None]:
+        identity = self.identity
+        if identity is None:
+            return {}
+        return {
+            "answered_as": identity.model,
+            "serial_number": identity.serial_number,
+            "firmware": identity.firmware,
+        }
 
     @override
     async def connect_link(self) -> None:

@@ -327,7 +327,17 @@ def _provenance(record: RunRecord) -> Section:
     names = ("lab", "target", "seed", "protocol", "protocol_version", "ppu_version")
     rows = [(name.replace("_", " "), _shown(result[name])) for name in names]
     rows.append(("lab time", duration(result["lab_time_s"])))
-    return Section("Provenance", table(("what", "value"), rows))
+    devices = [
+        (
+            name,
+            f"{who['maker']} {who['model']}",
+            who.get("serial_number") or "-",
+            who.get("firmware") or "-",
+        )
+        for name, who in result.get("devices", {}).items()
+    ]
+    head = ("device", "instrument", "serial number", "firmware")
+    return Section("Provenance", table(("what", "value"), rows) + table(head, devices))
 
 
 _WATERMARK = '<div class="watermark" aria-hidden="true">simulated</div>'

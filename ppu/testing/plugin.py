@@ -87,8 +87,14 @@ def replay(
 ) -> Iterator[Callable[[str | Path], Replay]]:
     """Serves a recording on the jumping loop, until the end of the test.
 
-    It takes the path of a recording; :attr:`Replay.connection` of what it returns is
-    the ``hardware`` of a lab file that leads there.
+    It takes the path of a recording. Whether the driver still reads in it what it read
+    then is a test of three lines::
+
+        def test_balance_reads_what_was_recorded(play, replay):
+            # The driver understands the real instrument.
+            play(replay(Path(__file__).with_name("balance.jsonl")).check())
+
+    :attr:`Replay.connection` is the ``hardware`` of a lab file that leads there.
     """
     from ppu.testing.tapes import replay as read_tape
 

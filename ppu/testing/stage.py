@@ -125,7 +125,8 @@ class InstrumentContract:
         """Return what to say if :meth:`is_right` says no."""
         return (
             f"{self.device} answered {value!r}, before it was {healthy!r}; if that is "
-            f"honest noise, set `tolerance` (now {self.tolerance:g})"
+            f"honest noise, set `tolerance` (now {self.tolerance:g}); if the wire "
+            "flipped a digit, confirm the reading"
         )
 
 

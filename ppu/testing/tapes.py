@@ -123,7 +123,9 @@ class Replay:
             slots=head.slots,
         )
         lab = LabFile(lab="recording", schema_version=1, devices={head.device: entry})
-        devices: dict[str, LabDevice] = build_devices(lab, Path(head.device + ".jsonl"))
+        devices: dict[str, LabDevice] = build_devices(
+            lab, Path(head.device + ".jsonl"), is_excerpt=True
+        )
         device = devices[head.device]
         assert isinstance(device, Instrument), f"{head.driver} is no Instrument of PPU"
         return device

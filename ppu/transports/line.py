@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
 
 from ppu.core.errors import MalformedReply, UnencodableRequest
-from ppu.transports.link import ByteLink
+from ppu.transports.confirm import confirm
+from ppu.transports.in_step import InStep
+from ppu.transports.link import Allowance, ByteLink
 from ppu.transports.serial import SerialConnection, SerialLink
 from ppu.transports.tcp import TcpConnection, TcpLink
 from ppu.transports.terminal import TerminalConnection, TerminalLink
 
-__all__ = ["LineClient"]
+__all__ = ["LineClient", "LineProbe"]
+
+T = TypeVar("T")
 
 _LONGEST_LINE = 65536
+
+
+@dataclass(frozen=True)
+class LineProbe:
+    """A harmless question whose answer is no answer to anything else.
+
+    Instruments answer in order: once it is answered, so is all that was asked before.
+
+    Args:
+        command: The question; its answer is one line.
+        is_own: Whether a line is the answer to it.
+    """
+
+    command: str
+    is_own: Callable[[str], bool]
 
 
 class LineClient:
@@ -24,6 +46,9 @@ class LineClient:
         terminator: Ends each line, both ways.
         deadline_s: Real-world time for one exchange [s].
         slowest_reply_s: Longest reply time known of this instrument [s].
+        probe: What to ask after a time-out to see that answers fit again; without
+            one, the first answer after a time-out is only believed if no other
+            follows, which takes longer and may fail.
     """
 
     def __init__(
@@ -34,7 +59,9 @@ class LineClient:
         terminator: bytes = b"\r\n",
         deadline_s: float = 1.0,
         slowest_reply_s: float | None = None,
+        probe: LineProbe | None = None,
     ) -> None:
+        self._probe = probe
         self.device = device
         self.terminator = terminator
         self.link: ByteLink
@@ -54,7 +81,8 @@ class LineClient:
                 deadline_s=deadline_s,
                 slowest_reply_s=slowest_reply_s,
             )
-        self.link.expects_late_replies = True
+        self.link.expects_late_replies = probe is None
+        self._in_step = InStep(self.link)
 
     async def ask(
         self,
@@ -66,6 +94,8 @@ class LineClient:
     ) -> list[str]:
         """Send *command* and return the lines of its answer, without terminators.
 
+        It takes at most twice its deadline (see :class:`~ppu.transports.link.Link`).
+
         Args:
             command: The text to send; ASCII.
             is_safe: Whether it may be sent again after a failure.
@@ -76,6 +106,53 @@ class LineClient:
             TransportError: No complete answer.
             MalformedReply: The answer is not ASCII or never ends.
         """
+        allowance = self.link.allowance(deadline_lab_s)
+        return await self._ask(command, is_safe, is_last, deadline_lab_s, allowance)
+
+    async def ask_confirmed(
+        self,
+        command: str,
+        parse: Callable[[list[str]], T],
+        *,
+        agree: Callable[[T, T], bool] = operator.eq,
+        is_last: Callable[[str], bool] | None = None,
+        deadline_lab_s: float | None = None,
+    ) -> T:
+        """Ask until three answers in a row agree, for values that are acted upon.
+
+        Text has no checksum: a flipped bit may make another value of it. All of it
+        takes at most twice the deadline.
+
+        Args:
+            command: A harmless question.
+            parse: Makes the value of an answer's lines.
+            agree: Whether two values say the same; see
+                :func:`~ppu.transports.confirm.confirm`.
+            is_last: Tells whether a line ends the answer.
+            deadline_lab_s: Lab time to wait instead of the link's deadline [s].
+
+        Raises:
+            InstrumentError: The instrument refused each time.
+            TransportError: No complete answer.
+            MalformedReply: The answers keep differing.
+        """
+        allowance = self.link.allowance(deadline_lab_s)
+
+        return await confirm(
+            self.device,
+            lambda: self._ask(command, True, is_last, deadline_lab_s, allowance),
+            parse,
+            agree,
+        )
+
+    async def _ask(
+        self,
+        command: str,
+        is_safe: bool,
+        is_last: Callable[[str], bool] | None,
+        deadline_lab_s: float | None,
+        allowance: Allowance,
+    ) -> list[str]:
         try:
             request = command.encode("ascii") + self.terminator
         except UnicodeEncodeError as exc:
@@ -83,16 +160,58 @@ class LineClient:
                 f"{self.device}: only ASCII can be sent, not {command!r}"
             ) from exc
 
-        def decode(buffer: bytearray) -> list[str] | None:
-            return self._take_lines(buffer, is_last)
+        probe = self._probe
+        # More than one answer to a probe may still be under way.
+        is_stray = None
+        if probe is not None and command != probe.command:
+            is_stray = probe.is_own
 
-        return await self.link.exchange(
-            request, decode, is_safe=is_safe, deadline_lab_s=deadline_lab_s
+        def decode(buffer: bytearray) -> list[str] | None:
+            return self._take_lines(buffer, is_last, is_stray)
+
+        if probe is not None and self.link.was_late:
+            await self._get_in_step(probe, allowance)
+        lines = await self.link.exchange(
+            request,
+            decode,
+            is_safe=is_safe,
+            deadline_lab_s=deadline_lab_s,
+            allowance=allowance,
         )
+        if is_stray is not None:
+            self._in_step.note_answer()
+        return lines
+
+    async def _get_in_step(self, probe: LineProbe, allowance: Allowance) -> None:
+        """Ask the probe and drop whatever comes before its answer."""
+
+        def decode(buffer: bytearray) -> list[str] | None:
+            return self._take_lines(buffer, probe.is_own)
+
+        async def ask() -> bool:
+            await self.link.exchange(
+                probe.command.encode("ascii") + self.terminator,
+                decode,
+                is_safe=True,
+                allowance=allowance,
+            )
+            return True
+
+        await self._in_step.regain(ask)
 
     def _take_lines(
-        self, buffer: bytearray, is_last: Callable[[str], bool] | None
+        self,
+        buffer: bytearray,
+        is_last: Callable[[str], bool] | None,
+        is_stray: Callable[[str], bool] | None = None,
     ) -> list[str] | None:
+        """Take an answer from *buffer*, None while it is incomplete.
+
+        Args:
+            buffer: What came.
+            is_last: Tells whether a line ends the answer.
+            is_stray: Tells whether a line belongs to another request.
+        """
         *raw, _ = bytes(buffer).split(self.terminator)
         lines = []
         n_used = 0
@@ -101,8 +220,10 @@ class LineClient:
                 line = piece.decode("ascii")
             except UnicodeDecodeError as exc:
                 raise MalformedReply(f"not text: {piece.hex(' ')}") from exc
-            lines.append(line)
             n_used += len(piece) + len(self.terminator)
+            if is_stray is not None and is_stray(line):
+                continue
+            lines.append(line)
             if is_last is None or is_last(line):
                 del buffer[:n_used]
                 return lines

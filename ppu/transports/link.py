@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
@@ -24,7 +25,14 @@ from ppu.core.errors import (
 )
 from ppu.core.labtime import Debt, LabTimeLoop, running_loop
 
-__all__ = ["ByteLink", "Decoder", "Exchange", "Link", "LinkStatistics"]
+__all__ = [
+    "Allowance",
+    "ByteLink",
+    "Decoder",
+    "Exchange",
+    "Link",
+    "LinkStatistics",
+]
 
 T = TypeVar("T")
 
@@ -36,6 +44,9 @@ Raises :class:`MalformedReply` for what can never become a reply."""
 _FIRST_BACKOFF_S = 0.1
 _LAST_BACKOFF_S = 5.0
 _N_ATTEMPTS = 3
+_N_DEADLINES = 2  # how many of them a call may take, whatever happens
+_QUIET = 0.25  # part of a deadline after which rubbish is taken to have ended
+_SHOWN_BYTES = 32
 _LONGEST_LAG = 10  # times the slowest known reply: what is later than that was lost
 
 wire_log = logging.getLogger("ppu.wire")
@@ -77,6 +88,19 @@ class Exchange:
         )
 
 
+class Allowance:
+    """The lab time that one call may still take, in however many exchanges.
+
+    Args:
+        left_s: How long that is [s].
+    """
+
+    __slots__ = ("left_s",)
+
+    def __init__(self, left_s: float) -> None:
+        self.left_s = left_s
+
+
 def _readable(data: bytes) -> str:
     """Return *data* as text if it is text, else as hexadecimal bytes."""
     if data and all(32 <= byte < 127 or byte in b"\r\n" for byte in data):
@@ -86,6 +110,11 @@ def _readable(data: bytes) -> str:
 
 class Link(ABC):
     """A path to one device, whatever carries it.
+
+    A call takes at most twice its deadline: attempts, pauses, opening the path again
+    and checking who answers included. Not counted is the time before its turn, when
+    others use the path, and before the answer to an exchange that was cancelled; and
+    text without a probe must listen longer after a time-out.
 
     Args:
         device: Name of the device, for errors and log lines.
@@ -101,6 +130,8 @@ class Link(ABC):
         """Checks who answers; called each time the path was opened."""
         self.log = logging.getLogger("ppu.link")
         self._lock = asyncio.Lock()
+        self._ends_s = math.inf
+        """Lab time at which the call in progress must end."""
         self._is_lost = False
         self._backoff_s = 0.0
         self._n_exchanges = 0
@@ -166,43 +197,94 @@ class Link(ABC):
         async with self._lock:
             await self._close()
 
-    async def _attempt(self, once: Callable[[], Awaitable[T]], *, is_safe: bool) -> T:
+    def allowance(self, deadline_lab_s: float | None = None) -> Allowance:
+        """Return what one call may take: twice its deadline.
+
+        Args:
+            deadline_lab_s: Its deadline if it is not that of the link [s].
+        """
+        return Allowance(_N_DEADLINES * self._wait_s(deadline_lab_s))
+
+    def _wait_s(self, deadline_lab_s: float | None) -> float:
+        """Return a deadline in lab time [s]."""
+        if deadline_lab_s is not None:
+            return deadline_lab_s
+        return running_loop().wire_seconds(self.deadline_s)
+
+    def _at_most(self, wait: float) -> float:
+        """Return *wait*, or what is left of the call in progress if that is less."""
+        return min(wait, self._ends_s - running_loop().time())
+
+    async def _attempt(
+        self,
+        once: Callable[[], Awaitable[T]],
+        *,
+        is_safe: bool,
+        allowance: Allowance | None = None,
+    ) -> T:
         """Run *once* on an open path, again if it is safe and worth it.
 
         Args:
             once: One exchange; raises a TransportError or MalformedReply.
             is_safe: Whether repeating it is harmless; else it is tried once.
+            allowance: What the call of which it is a part may still take.
 
         Raises:
             TransportError: The path failed; a later exchange may succeed.
             MalformedReply: The instrument keeps sending nonsense.
         """
+        if allowance is None:
+            allowance = self.allowance()
         if _identifying.get() is self:  # the check runs inside the lock already
-            return await self._try_repeatedly(once, is_safe=is_safe)
+            return await self._try_in_time(once, is_safe, allowance)
         async with self._lock:
+            return await self._try_in_time(once, is_safe, allowance)
+
+    async def _try_in_time(
+        self, once: Callable[[], Awaitable[T]], is_safe: bool, allowance: Allowance
+    ) -> T:
+        loop = running_loop()
+        outer_s = self._ends_s
+        self._ends_s = min(outer_s, loop.time() + allowance.left_s)
+        try:
             return await self._try_repeatedly(once, is_safe=is_safe)
+        finally:
+            allowance.left_s = self._ends_s - loop.time()
+            self._ends_s = outer_s
 
     async def _try_repeatedly(
         self, once: Callable[[], Awaitable[T]], *, is_safe: bool
     ) -> T:
+        loop = running_loop()
         n_left = _N_ATTEMPTS if is_safe else 1
         while True:
             n_left -= 1
             try:
                 if not self.is_open:
+                    if _identifying.get() is self:
+                        raise LinkBroken(
+                            f"{self.device}: {self.endpoint} was lost while it was "
+                            "asked who it is"
+                        )
                     await self._open_and_identify()
+                if self._at_most(math.inf) <= 0:
+                    raise ReplyTimeout(
+                        f"{self.device}: no time was left to ask {self.endpoint}"
+                    )
                 answer = await once()
             except (TransportError, MalformedReply) as exc:
                 await self._note_failure(exc)
-                if n_left == 0:
+                pause = loop.wire_seconds(self._backoff_s)
+                # A new path is opened by whoever asks who answers, not by the check.
+                is_over = _identifying.get() is self and not self.is_open
+                if n_left == 0 or is_over or self._at_most(math.inf) <= pause:
                     self._note_loss(exc)
                     if self._is_dead_when_silent and isinstance(exc, ReplyTimeout):
                         await self._close()
                     raise
                 self._n_retries += 1
-                if self._backoff_s > 0:
-                    loop = running_loop()
-                    await asyncio.sleep(loop.wire_seconds(self._backoff_s))
+                if pause > 0:
+                    await asyncio.sleep(pause)
             else:
                 self._n_exchanges += 1
                 if self._is_lost and _identifying.get() is not self:
@@ -274,17 +356,18 @@ class _Abandoned:
 class ByteLink(Link):
     """A link that is a stream of bytes in each direction.
 
-    A late reply must never be taken for the answer to the next request. So after a
-    time-out it listens until the line has been quiet for as long as the slowest known
-    reply takes, and throws away what came; after an exchange that was cancelled it
-    waits for that exchange's answer, at most until its deadline.
+    A late reply must never be taken for the answer to another request. After an
+    exchange that was cancelled the link waits for that exchange's answer, at most until
+    its deadline. After one that failed it listens until the line is quiet, throws away
+    what came, and knows that it may be out of step (:attr:`was_late`) until somebody
+    has seen to it that answers fit again.
 
     Args:
         device: Name of the device.
         endpoint: Path or address.
         deadline_s: Real-world time for one exchange [s].
         slowest_reply_s: Longest time after which this instrument has been known to
-            answer [s]; how long to listen after a time-out.
+            answer [s]; how long to listen for a second answer after a time-out.
     """
 
     def __init__(
@@ -300,13 +383,18 @@ class ByteLink(Link):
             deadline_s if slowest_reply_s is None else slowest_reply_s
         )
         self.was_late = False
-        """Whether an exchange timed out and nothing was confirmed since."""
+        """Whether the answer to a request that failed may still come.
+
+        The client clears it when it has seen that answers fit the requests again.
+        """
         self.expects_late_replies = False
-        """Whether nothing in a reply tells which request it belongs to.
+        """Whether neither a reply nor a probe tells which request was answered.
 
         The first reply after a time-out may be the late one. It is only believed if
         no other follows: instruments answer in order.
         """
+        self.n_writes = 0
+        """How many requests were sent, each attempt counted."""
         self._late_since = 0.0
         self._buffer = bytearray()
         self._answer: _Answer[Any] | None = None
@@ -315,6 +403,7 @@ class ByteLink(Link):
         self._debt: Debt | None = None
         self._heard: asyncio.Event | None = None
         self._last_received = bytearray()
+        self._last_dropped = b""
 
     @abstractmethod
     def _write(self, data: bytes) -> None:
@@ -328,8 +417,11 @@ class ByteLink(Link):
         is_safe: bool,
         deadline_lab_s: float | None = None,
         describe: Callable[[T], str] = repr,
+        allowance: Allowance | None = None,
     ) -> T:
         """Send *request* and return what *decode* makes of the answer.
+
+        The answer may be that to an earlier attempt of this call, which asked the same.
 
         Args:
             request: The bytes to send; empty to wait for what comes by itself.
@@ -338,6 +430,8 @@ class ByteLink(Link):
             deadline_lab_s: Lab time to wait instead of the link's real-world
                 deadline [s]: for people and mechanisms, who take *their* time.
             describe: Says what an answer means, to people who watch the wire.
+            allowance: What the call of which this is a part may still take; by
+                default this is all of it.
 
         Raises:
             ReplyTimeout: No complete reply in time.
@@ -346,44 +440,64 @@ class ByteLink(Link):
             MalformedReply: The reply cannot be what it should be.
         """
         return await self._attempt(
-            lambda: self._exchange_once(request, decode, deadline_lab_s, describe),
+            lambda: self._exchange_once(
+                request, decode, self._deadline(deadline_lab_s, is_safe), describe
+            ),
             is_safe=is_safe,
+            allowance=allowance or self.allowance(deadline_lab_s),
         )
+
+    def _deadline(
+        self, deadline_lab_s: float | None, is_safe: bool
+    ) -> Callable[[], float]:
+        """Return what tells how long an exchange may wait when it begins [s]."""
+
+        def wait() -> float:
+            whole = self._wait_s(deadline_lab_s)
+            left = self._at_most(whole)
+            if left <= 0 or (left < whole and not is_safe):
+                # Nobody could tell whether a request that is cut short was obeyed.
+                raise ReplyTimeout(
+                    f"{self.device}: nothing was sent, as {self.endpoint} took too "
+                    "long to come back"
+                )
+            return left
+
+        return wait
 
     async def _exchange_once(
         self,
         request: bytes,
         decode: Decoder[T],
-        deadline_lab_s: float | None,
+        deadline: Callable[[], float],
         describe: Callable[[T], str],
     ) -> T:
         loop = running_loop()
         if self._must_drain:
             await self._drain(loop)
+        wait = deadline()
         self._buffer.clear()
         self._last_received.clear()
         future: asyncio.Future[T] = loop.create_future()
         self._answer = _Answer(decode, future)
         started = loop.time()
-        wait = (
-            loop.wire_seconds(self.deadline_s)
-            if deadline_lab_s is None
-            else deadline_lab_s
-        )
-        timer = loop.call_at(started + wait, self._give_up, request, started, wait)
+        timer = loop.call_at(started + wait, self._give_up, request, wait)
         try:
             if request:
                 self._n_sent += len(request)
+                self.n_writes += 1
                 if self._debt is not None:
                     self._debt.add_request(len(request))
                 self._write(request)
             answer = await future
             if self.was_late and self.expects_late_replies:
                 await self._check_silence(loop, started)
-        except BaseException:
+        except BaseException as exc:
             self._must_drain = True
             if not future.done() or future.cancelled():
                 self._abandoned = _Abandoned(decode, started + wait)
+            elif not isinstance(exc, LinkBroken):
+                self._note_late(started)
             raise
         finally:
             timer.cancel()
@@ -411,13 +525,10 @@ class ByteLink(Link):
             Exchange(self.device, request, received, meaning, started, elapsed),
         )
 
-    def _give_up(self, request: bytes, started: float, wait: float) -> None:
+    def _give_up(self, request: bytes, wait: float) -> None:
         answer = self._answer
         if answer is None or answer.future.done():
             return
-        if not self.was_late:
-            self.was_late = True
-            self._late_since = started
         answer.future.set_exception(
             ReplyTimeout(
                 f"{self.device}: no complete reply from {self.endpoint} within "
@@ -426,24 +537,45 @@ class ByteLink(Link):
             )
         )
 
+    def _note_late(self, since: float) -> None:
+        """Take note that what was asked at *since* may be answered later."""
+        if not self.was_late:
+            self.was_late = True
+            self._late_since = since
+
     async def _drain(self, loop: LabTimeLoop) -> None:
-        """Listen until what was sent before cannot be answered any more."""
+        """Listen until the line is quiet, and drop what came.
+
+        Raises:
+            LinkBroken: If it does not become quiet in time.
+        """
         while self._abandoned is not None:
-            if not await self._hears_within(self._abandoned.until - loop.time()):
+            began = loop.time()
+            is_over = not await self._hears_within(self._abandoned.until - began)
+            self._ends_s += loop.time() - began  # that is somebody else's exchange
+            if is_over:
                 self._abandoned = None
-        quiet = loop.wire_seconds(self.slowest_reply_s)
-        for _ in range(10):
-            if not self._must_drain or not await self._hears_within(quiet):
-                self._must_drain = False
-                self._buffer.clear()
-                return
-        raise LinkBroken(
-            f"{self.device}: {self.endpoint} does not stop sending; "
-            f"last {_readable(bytes(self._buffer[-32:]))}"
-        )
+                self._note_late(began)
+        quiet = loop.wire_seconds(min(self.slowest_reply_s, _QUIET * self.deadline_s))
+        self._last_dropped = b""
+        while self._must_drain:
+            wait = self._at_most(quiet)
+            if wait < quiet and not self._last_dropped:
+                raise ReplyTimeout(
+                    f"{self.device}: no time was left to ask {self.endpoint} again"
+                )
+            if wait < quiet:
+                raise LinkBroken(
+                    f"{self.device}: {self.endpoint} does not stop sending; "
+                    f"last {_readable(bytes(self._last_dropped))}"
+                )
+            self._must_drain = await self._hears_within(wait)
+        self._buffer.clear()
 
     async def _check_silence(self, loop: LabTimeLoop, started: float) -> None:
         """Make sure that nothing follows the first reply after a time-out.
+
+        It takes what it takes, on top of the call's time: see the probe of LineClient.
 
         Raises:
             MalformedReply: If something does, so that reply was the late one.
@@ -451,7 +583,10 @@ class ByteLink(Link):
         # If the reply was that slow, the one to this request is as slow.
         slowest = loop.wire_seconds(self.slowest_reply_s)
         lag = min(started - self._late_since, _LONGEST_LAG * slowest)
-        if self._buffer or await self._hears_within(slowest + lag):
+        began = loop.time()
+        hears_more = self._buffer or await self._hears_within(slowest + lag)
+        self._ends_s += loop.time() - began
+        if hears_more:
             raise MalformedReply(
                 f"{self.device}: {self.endpoint} answered twice after a time-out; "
                 "nothing tells which answer is which"
@@ -481,6 +616,7 @@ class ByteLink(Link):
             self._heard.set()
         answer = self._answer
         if answer is None or answer.future.done():
+            self._last_dropped = data[-_SHOWN_BYTES:]
             self._received_for_nobody(data)
             return
         self._buffer += data
@@ -506,6 +642,7 @@ class ByteLink(Link):
             is_complete = self._abandoned.decode(self._buffer) is not None
         except MalformedReply:
             self._abandoned = None
+            self._note_late(running_loop().time())
         else:
             if is_complete:
                 self._abandoned = None
@@ -535,3 +672,5 @@ class ByteLink(Link):
         if is_new:
             self._must_drain = False
             self._abandoned = None
+        elif self._must_drain:
+            self._note_late(loop.time())

@@ -8,6 +8,7 @@ transport cannot be held while a jumping loop has bytes under way
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,8 +23,10 @@ from pymodbus.pdu.register_message import (
     WriteSingleRegisterRequest,
 )
 
-from ppu.core.errors import InstrumentError, LinkBroken, MalformedReply
-from ppu.transports.link import ByteLink
+from ppu.core.errors import InstrumentError, MalformedReply
+from ppu.transports.confirm import confirm
+from ppu.transports.in_step import InStep
+from ppu.transports.link import Allowance, ByteLink
 from ppu.transports.serial import SerialConnection, SerialLink
 from ppu.transports.tcp import TcpConnection, TcpLink
 
@@ -39,7 +42,6 @@ _EXCEPTIONS: Final = {
     10: "gateway path unavailable",
     11: "gateway target did not answer",
 }
-_N_CONFIRMATIONS = 4
 
 
 def _meaning(request: ModbusPDU, reply: ModbusPDU) -> str:
@@ -77,8 +79,9 @@ class ModbusMaster:
         deadline_s: Real-world time for one exchange [s].
         slowest_reply_s: Longest reply time known of this instrument [s].
         probe: What to read after a time-out to see that answers fit again; without
-            one, registers are read until two answers in a row agree, which live
-            values never may.
+            one, the first answer after a time-out is only believed if no other
+            follows, which takes longer and may fail. Modbus TCP numbers its requests
+            and needs none.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class ModbusMaster:
                 slowest_reply_s=slowest_reply_s,
             )
             self._has_transaction_ids = False
+            self.link.expects_late_replies = probe is None
         else:
             self._framer = FramerSocket(DecodePDU(False))
             self.link = TcpLink(
@@ -114,59 +118,88 @@ class ModbusMaster:
             )
             self._has_transaction_ids = True
         self._transaction = 0
+        self._in_step = InStep(self.link)
 
     async def read_holding(self, address: int, count: int = 1) -> list[int]:
         """Return *count* holding registers from *address* on, unsigned 16 bit.
 
         RTU replies carry no sign of the request they belong to. So after a time-out
-        the probe is read before, until its answer is its own; without a probe the
-        registers are read until two answers in a row agree.
+        the probe is read before, until its answer is its own. All of it takes at most
+        twice the deadline (see :class:`~ppu.transports.link.Link`).
 
         Raises:
             InstrumentError: The unit answered with an exception code.
             TransportError: No usable answer.
             MalformedReply: The answers do not fit the request.
         """
+        return await self._read(address, count, self.link.allowance())
+
+    async def read_confirmed(
+        self,
+        address: int,
+        count: int = 1,
+        *,
+        agree: Callable[[list[int], list[int]], bool] = operator.eq,
+    ) -> list[int]:
+        """Read until three answers in a row agree, for values that are acted upon.
+
+        An RTU frame has a checksum, so there it is read once. A TCP frame has none of
+        its own. All of it takes at most twice the deadline.
+
+        Args:
+            address: First register.
+            count: How many.
+            agree: Whether two answers say the same; see
+                :func:`~ppu.transports.confirm.confirm`.
+
+        Raises:
+            InstrumentError: The unit answered with an exception code.
+            TransportError: No usable answer.
+            MalformedReply: The answers keep differing.
+        """
+        allowance = self.link.allowance()
+        if not self._has_transaction_ids:
+            return await self._read(address, count, allowance)
+        return await confirm(
+            self.device, lambda: self._read(address, count, allowance), list, agree
+        )
+
+    async def _read(self, address: int, count: int, allowance: Allowance) -> list[int]:
+        if self._has_transaction_ids:
+            return await self._read_once(address, count, allowance)
         if self._probe is not None:
-            return await self._read_in_step(self._probe, address, count)
-        was_late = self.link.was_late
-        registers = await self._read_once(address, count)
-        if not (was_late or self.link.was_late):
-            return registers
-        for _ in range(_N_CONFIRMATIONS):
-            again = await self._read_once(address, count)
-            if again == registers:
-                self.link.was_late = False
-                return registers
-            registers = again
-        raise LinkBroken(
-            f"{self.device}: {count} registers from {address} read differently each "
-            f"time after a time-out; last {registers}"
-        )
+            return await self._read_in_step(self._probe, address, count, allowance)
+        return await self._read_once(address, count, allowance)
 
-    async def _read_in_step(self, probe: Probe, address: int, count: int) -> list[int]:
+    async def _read_in_step(
+        self, probe: Probe, address: int, count: int, allowance: Allowance
+    ) -> list[int]:
         """Read registers when nothing late can be taken for them."""
-        for _ in range(_N_CONFIRMATIONS):
-            if self.link.was_late and not await self._is_in_step(probe):
-                continue
-            # A unit answers in order: what was asked before the probe is through.
-            self.link.was_late = False
-            registers = await self._read_once(address, count)
-            if not self.link.was_late:
-                return registers
-        raise LinkBroken(
-            f"{self.device}: the answers do not fit the requests after a time-out"
-        )
+        if self.link.was_late:
+            await self._get_in_step(probe, allowance)
+        # If it takes two attempts, the answer to either is one to this question; the
+        # other may still come, so the next call gets in step first.
+        registers = await self._read_once(address, count, allowance)
+        self._in_step.note_answer()
+        return registers
 
-    async def _is_in_step(self, probe: Probe) -> bool:
-        """Return whether the unit answers what it is asked, and not what it was."""
-        return probe.is_own(await self._read_once(probe.address, probe.count))
+    async def _get_in_step(self, probe: Probe, allowance: Allowance) -> None:
+        """Read the probe until its answer shows that nothing late is to come."""
 
-    async def _read_once(self, address: int, count: int) -> list[int]:
+        async def ask() -> bool:
+            found = await self._read_once(probe.address, probe.count, allowance)
+            return probe.is_own(found)
+
+        await self._in_step.regain(ask)
+
+    async def _read_once(
+        self, address: int, count: int, allowance: Allowance
+    ) -> list[int]:
         reply = await self._execute(
             ReadHoldingRegistersRequest(address=address, count=count, dev_id=self.unit),
             n_registers=count,
             is_safe=True,
+            allowance=allowance,
         )
         return list(reply.registers)
 
@@ -177,14 +210,12 @@ class ModbusMaster:
             InstrumentError: The unit answered with an exception code.
             TransportError: No usable answer; whether it was written is unknown.
         """
-        reply = await self._execute(
+        reply = await self._write(
             WriteMultipleRegistersRequest(
                 address=address,
                 registers=[value & 0xFFFF for value in values],
                 dev_id=self.unit,
-            ),
-            n_registers=None,
-            is_safe=False,
+            )
         )
         if (reply.address, reply.count) != (address, len(values)):
             raise MalformedReply(
@@ -201,12 +232,10 @@ class ModbusMaster:
             TransportError: No usable answer; whether it was written is unknown.
         """
         wanted = value & 0xFFFF
-        reply = await self._execute(
+        reply = await self._write(
             WriteSingleRegisterRequest(
                 address=address, registers=[wanted], dev_id=self.unit
-            ),
-            n_registers=None,
-            is_safe=False,
+            )
         )
         if (reply.address, list(reply.registers)) != (address, [wanted]):
             raise MalformedReply(
@@ -214,8 +243,22 @@ class ModbusMaster:
                 f"{reply.address}, asked was {wanted} at {address}"
             )
 
+    async def _write(self, request: ModbusPDU) -> ModbusPDU:
+        allowance = self.link.allowance()
+        if self._probe is not None and self.link.was_late:
+            # An old write of the same would be acknowledged with the same words.
+            await self._get_in_step(self._probe, allowance)
+        return await self._execute(
+            request, n_registers=None, is_safe=False, allowance=allowance
+        )
+
     async def _execute(
-        self, request: ModbusPDU, *, n_registers: int | None, is_safe: bool
+        self,
+        request: ModbusPDU,
+        *,
+        n_registers: int | None,
+        is_safe: bool,
+        allowance: Allowance,
     ) -> ModbusPDU:
         def build() -> bytes:
             if self._has_transaction_ids:
@@ -236,10 +279,17 @@ class ModbusMaster:
             return reply
 
         reply: ModbusPDU = await self.link.exchange(
-            build(), decode, is_safe=is_safe, describe=partial(_meaning, request)
+            build(),
+            decode,
+            is_safe=is_safe,
+            describe=partial(_meaning, request),
+            allowance=allowance,
         )
         if isinstance(reply, ExceptionResponse):
             code = reply.exception_code
+            if self._probe is not None and not self._has_transaction_ids:
+                # A refusal has no length that would tell it from that of a probe.
+                self.link.was_late = True
             raise InstrumentError(
                 f"{self.device}: refused function {request.function_code} at register "
                 f"{request.address}: {_EXCEPTIONS.get(code, 'unknown')} (code {code})",

@@ -43,6 +43,10 @@ class SerialConnection(BaseModel):
         return self.port
 
 
+def _is_pseudo_terminal(port: str) -> bool:
+    return os.path.realpath(port).startswith("/dev/pts/")
+
+
 class SerialLink(ByteLink):
     """A serial line, opened exclusively.
 
@@ -81,12 +85,15 @@ class SerialLink(ByteLink):
     @override
     async def _open(self) -> None:
         line = self.connection
+        # A pseudo-terminal carries bytes and no parity, and refuses to be asked for it
+        # from the second time on; the simulated port behind it knows the lab file.
+        is_pseudo = _is_pseudo_terminal(line.port)
         try:
             self._port = serial.Serial(
                 line.port,
                 baudrate=line.baudrate,
-                parity=_PARITIES[line.parity],
-                bytesize=line.bytesize,
+                parity=_PARITIES["none" if is_pseudo else line.parity],
+                bytesize=8 if is_pseudo else line.bytesize,
                 stopbits=line.stopbits,
                 timeout=0,
                 write_timeout=0,

@@ -78,7 +78,8 @@ class TcpLink(ByteLink):
         # Connecting takes no lab time: the kernel answers for the listener.
         release = loop.take_hold(f"connecting to {self.endpoint}")
         try:
-            async with asyncio.timeout(loop.wire_seconds(self.deadline_s)):
+            wait = self._at_most(loop.wire_seconds(self.deadline_s))
+            async with asyncio.timeout(wait):
                 transport, _ = await loop.create_connection(
                     lambda: _Receiver(self), self.connection.host, self.connection.port
                 )
@@ -118,13 +119,11 @@ class TcpLink(ByteLink):
         self,
         request: bytes,
         decode: Decoder[T],
-        deadline_lab_s: float | None,
+        deadline: Callable[[], float],
         describe: Callable[[T], str],
     ) -> T:
         try:
-            return await super()._exchange_once(
-                request, decode, deadline_lab_s, describe
-            )
+            return await super()._exchange_once(request, decode, deadline, describe)
         finally:
             if not self._is_kept_open:
                 await self._close()

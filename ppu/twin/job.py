@@ -135,6 +135,7 @@ class Job:
             "target": self.lab.target,
             "simulated": self.lab.is_simulated,
             "sample_id": self.sample_id,
+            "devices": self._devices(),
             "parameters": self.parameters.model_dump(mode="json"),
         }
         self.view.sample_id = self.sample_id
@@ -147,6 +148,18 @@ class Job:
                 f"not the {self.protocol.result.__name__} it declares"
             )
         return typed
+
+    def _devices(self) -> dict[str, dict[str, str | None]]:
+        """Return who took part: driver, maker, model, serial number and firmware."""
+        return {
+            name: {
+                "driver": self.lab.file.devices[name].driver,
+                "maker": device.facts.maker,
+                "model": device.facts.model,
+                **device.who(),
+            }
+            for name, device in self.lab.devices.items()
+        }
 
     def _collect(self, name: str, document: Mapping[str, Any]) -> None:
         """Keep the columns of event pages, for the report."""
@@ -174,6 +187,7 @@ class Job:
             "protocol_version": self.protocol.version,
             "ppu_version": __version__,
             "lab": self.lab.file.lab,
+            "devices": self._devices(),
             "target": self.lab.target,
             "simulated": self.lab.is_simulated,
             "seed": self.lab.seed if self.lab.target == "twin" else None,

@@ -17,6 +17,7 @@ import numpy as np
 
 from ppu.core.errors import nearest
 from ppu.core.labfile import LabFile
+from ppu.core.simulation import TwinSettingsError
 from ppu_simulators.physics.constants import ZERO_DEGC_KELVIN
 from ppu_simulators.physics.matter import Matter, merge
 from ppu_simulators.physics.milling import HAND_GRINDING, mill, recover
@@ -559,18 +560,46 @@ def settings_of(
         owner: Place in the lab file, where the error would not name it by itself.
 
     Raises:
-        ValueError: If *entry* has a key that is not known, or something else where a
-            finite number belongs.
+        TwinSettingsError: If *entry* has keys that are not known, or something else
+            where a finite number, a list or a mapping belongs.
     """
-    place = f"{owner}.twin: " if owner else ""
+    before = f"{owner}.twin: " if owner else ""
+    problems: list[tuple[tuple[str | int, ...], str]] = []
     for key, value in entry.items():
         if key not in known:
-            raise ValueError(
-                f"{place}unknown twin setting '{key}'; {nearest(key, known)}"
-            )
-        if _is_number(known[key]) and not (_is_number(value) and math.isfinite(value)):
-            raise ValueError(f"{place}{key} should be a finite number, not {value!r}")
+            wrong = f"unknown twin setting '{key}'; {nearest(str(key), known)}"
+            problems.append(((key,), before + wrong))
+            continue
+        problems += [
+            ((key, *place), before + text)
+            for place, text in _misshapen(key, value, known[key])
+        ]
+    if problems:
+        raise TwinSettingsError(problems)
     return {**known, **entry}
+
+
+def _misshapen(
+    name: str, value: Any, default: Any
+) -> list[tuple[tuple[str | int, ...], str]]:
+    """Return where *value* has another shape than *default*, and what belongs there.
+
+    What a mapping maps its keys to is of one kind, so any default of it is a pattern.
+    """
+    if _is_number(default) and not (_is_number(value) and math.isfinite(value)):
+        return [((), f"{name} should be a finite number, not {value!r}")]
+    if isinstance(default, list) and not isinstance(value, list | tuple):
+        return [((), f"{name} should be a list, not {value!r}")]
+    if not isinstance(default, Mapping):
+        return []
+    if not isinstance(value, Mapping):
+        return [((), f"{name} should be a mapping of keys, not {value!r}")]
+    pattern = next(iter(default.values()), None)
+    return [
+        ((key, *place), text)
+        for key, inner in value.items()
+        for place, text in _misshapen(f"{name}.{key}", inner, pattern)
+    ]
 
 
 def _is_number(value: Any) -> bool:

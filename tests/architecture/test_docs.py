@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,8 @@ ROOT = Path(__file__).parents[2]
 def python_blocks(page: str) -> list[str]:
     """Return the Python examples of a page."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    found = re.findall(r"^ *```python\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
+    return [textwrap.dedent(block) for block in found]
 
 
 def test_readme_example_runs_as_it_stands(
@@ -60,6 +62,7 @@ def test_protocol_of_the_how_to_runs_as_it_stands(tmp_path: Path) -> None:
 
 ADD_AN_INSTRUMENT = "docs/how-to/add-an-instrument.md"
 _PLACE = re.compile(r"# (\S+), instead of '(.+)' to '(.+)'\n")
+_NEW = re.compile(r"# (\S+)\n")
 
 
 def replace_lines(text: str, first: str, last: str, new: str) -> str:
@@ -76,6 +79,10 @@ def radwag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("how-to") / "radwag_as"
     write_files(Example("radwag_as", Wire.SERIAL, "Balance").package(folder))
     for block in python_blocks(ADD_AN_INSTRUMENT):
+        new_file = _NEW.match(block)
+        if new_file is not None:
+            (folder / new_file[1]).write_text(block[new_file.end() :])
+            continue
         place = _PLACE.match(block)
         assert place is not None, f"where does this belong? {block[:60]}"
         path = folder / place[1]
@@ -86,18 +93,22 @@ def radwag(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_instrument_of_the_how_to_passes_its_tests(radwag: Path) -> None:
-    """Who follows the how-to ends with contracts and transcript that pass."""
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=radwag,
-        env={**os.environ, "PYTHONPATH": str(radwag / "src")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    """Who follows the how-to ends with contracts, transcript and tape that pass."""
+    lab = radwag / "src" / "radwag_as" / "labs" / "radwag_as.yaml"
+    tape = radwag / "tests" / "balance.jsonl"
+    record = ["record", "balance", "--target", "twin", "--lab", lab, "--out", tape]
+    for command in (["ppu", *record], ["pytest", "-q", "-p", "no:cacheprovider"]):
+        done = subprocess.run(  # noqa: S603 - our own commands
+            [sys.executable, "-m", *map(str, command)],
+            cwd=radwag,
+            env={**os.environ, "PYTHONPATH": str(radwag / "src")},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
 
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
 @pytest.mark.slow

@@ -44,7 +44,8 @@ devices:
     hardware: {transport: ophyd, prefix: "XF:31"}
     settings: {pan: pan, load_g: 12.5}
     provides: [Balance]
-locations: {pan: {holds: crucible}}
+    slots: [pan]
+locations: {pan: {holds: crucible, inside: balance}}
 """
 
 

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from importlib.resources import files
 from typing import Any
 
 import pytest
+import yaml
 
 from ppu.core.capabilities import (
     Carry,
@@ -25,6 +27,7 @@ from ppu.core.errors import (
     MalformedReply,
     PPUError,
     ReplyTimeout,
+    TransportError,
 )
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import running_loop
@@ -37,14 +40,20 @@ from ppu_drivers.furnace_door import (
     FurnaceDoorSettings,
 )
 from ppu_drivers.universal_robots_ur5e import (
+    CarryProgram,
+    ProgramState,
     UniversalRobotsUr5e,
     UniversalRobotsUr5eLimits,
     UniversalRobotsUr5eSettings,
+    _is_of,
 )
 from ppu_simulators.fronts.conversation import Answer
 from ppu_simulators.instruments.dh_gripper import SimulatedDhGripper
 from ppu_simulators.instruments.furnace_door import SimulatedFurnaceDoor
-from ppu_simulators.instruments.universal_robots_ur5e import SimulatedUr5e
+from ppu_simulators.instruments.universal_robots_ur5e import (
+    SimulatedUr5e,
+    _bundled_programs,
+)
 from ppu_simulators.world import FLOOR, World
 
 Play = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -149,7 +158,7 @@ def lab_file(
                 "gripper": {
                     "driver": "ppu_drivers.dh_gripper:DhGripper",
                     "settings": {"hand_of": "arm"},
-                    "twin": gripper or {},
+                    "twin": {"is_initialized": True, **(gripper or {})},
                 },
                 "door": {
                     "driver": "ppu_drivers.furnace_door:FurnaceDoor",
@@ -265,6 +274,18 @@ class Cell:
         assert grip is not None
         return grip
 
+    async def send_off(self, duration_s: float) -> None:
+        """Have the arm carry for a while, and end the plan there."""
+        status = self.arm.set(Carry("crucible_01", RACK, PAN))
+        await asyncio.sleep(duration_s)
+        status.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await status
+
+    def inject(self, simulated: Any, fault: str, for_s: float) -> None:
+        """Let *fault* happen to an instrument now."""
+        simulated.faults.inject({"fault": fault, "for_s": for_s}, running_loop().time())
+
     @property
     def crucible_at(self) -> str | None:
         """Where the crucible really is."""
@@ -320,6 +341,7 @@ def test_arm_carries_a_crucible_and_the_gripper_feels_it(on_cell: OnCell) -> Non
         assert cell.crucible_at == PAN
         assert grip.has_grasped
         assert not grip.has_dropped
+        assert not grip.is_holding
         assert grip.width_mm == pytest.approx(40, abs=0.06)
         assert 40 <= running_loop().time() - begun < 46
         assert cell.incidents == []
@@ -614,6 +636,80 @@ def test_arm_says_when_a_program_was_stopped_at_the_pendant(on_cell: OnCell) -> 
     on_cell(scenario)
 
 
+@pytest.mark.parametrize("after_s", [19.0, 33.0])
+def test_arm_takes_no_program_for_complete_that_ended_early(
+    on_cell: OnCell, after_s: float
+) -> None:
+    """Ended before nine tenths of its duration, it may still hold the container."""
+
+    async def scenario(cell: Cell) -> None:
+        moving = cell.arm.set(Carry("crucible_01", RACK, PAN))
+        await asyncio.sleep(after_s)
+        assert await cell.arm._client.ask("stop") == ["Stopped"]
+        with pytest.raises(InstrumentError, match="was it stopped at the pendant"):
+            await moving
+
+    on_cell(scenario)
+
+
+def test_bundled_programs_last_as_long_as_the_bundled_lab_says() -> None:
+    """No program of the A-Lab ends so early that it is taken for stopped."""
+    path = files("ppu_protocols") / "labs" / "a-lab.yaml"
+    arms = [
+        entry
+        for entry in yaml.safe_load(path.read_text())["devices"].values()
+        if entry["driver"].endswith(":UniversalRobotsUr5e")
+    ]
+    taught = _bundled_programs("a-lab")
+    settings = UniversalRobotsUr5eSettings.model_validate(arms[0]["settings"])
+    tasks = (settings.tasks.grind, settings.tasks.mount_powder)
+    mapped = [*settings.programs.values(), *(task for task in tasks if task)]
+
+    assert len(mapped) > 40
+    for program in mapped:
+        lasts_s = taught[program.program]["duration_s"]
+        assert program.duration_s * settings.haste < lasts_s
+        assert lasts_s < program.duration_s * settings.patience
+
+
+@pytest.mark.parametrize(
+    ("commands", "state"),
+    [
+        (["stop", "load grind.urp", "play"], "PLAYING"),
+        (["stop", "load grind.urp"], "STOPPED"),
+    ],
+)
+def test_arm_says_so_when_another_program_is_loaded(
+    on_cell: OnCell, commands: list[str], state: str
+) -> None:
+    """A program that somebody else started is not taken for ours."""
+
+    async def scenario(cell: Cell) -> None:
+        moving = cell.arm.set(Carry("crucible_01", RACK, PAN))
+        await asyncio.sleep(13.0)
+        for command in commands:
+            await cell.arm._client.ask(command)
+        with pytest.raises(
+            InstrumentError, match=rf"has grind\.urp, which is {state}: did somebody"
+        ):
+            await moving
+        assert "stopped, verified" in await cell.arm.go_to_abort_state()
+        assert cell.sim_arm._state == "STOPPED"
+
+    on_cell(scenario)
+
+
+def test_program_in_a_folder_is_known_by_its_name() -> None:
+    """The controller says a program's name without its folder, or with all of them."""
+    program = CarryProgram(program="ppu/rack_to_pan.urp", duration_s=40)
+
+    assert _is_of(ProgramState("PLAYING", "rack_to_pan.urp"), program)
+    assert _is_of(ProgramState("PLAYING", "/programs/ppu/rack_to_pan.urp"), program)
+    assert _is_of(ProgramState("STOPPED", ""), program)
+    assert not _is_of(ProgramState("PLAYING", "back_to_pan.urp"), program)
+    assert not _is_of(ProgramState("PLAYING", "to_pan.urp"), program)
+
+
 def test_arm_gives_up_when_a_program_takes_too_long(on_cell: OnCell) -> None:
     """The wait is bounded by the duration in the lab file and the patience."""
 
@@ -733,8 +829,72 @@ def test_abort_says_so_when_the_arm_does_not_stop(on_cell: OnCell) -> None:
         with pytest.raises(asyncio.CancelledError):
             await status
         cell.sim_arm._is_remote = False
+        begun = running_loop().time()
         with pytest.raises(InstrumentError, match="press the emergency stop"):
             await cell.arm.go_to_abort_state()
+        assert running_loop().time() - begun < 15
+
+    on_cell(scenario)
+
+
+@pytest.mark.parametrize("fault", ["unplug", "garbage", "drop", "corrupt", "truncate"])
+@pytest.mark.parametrize("for_s", [3, 12])
+def test_arm_is_stopped_when_the_wire_fails_at_the_abort(
+    on_cell: OnCell, fault: str, for_s: float
+) -> None:
+    """The stop is insisted upon until it is seen to have been obeyed."""
+
+    async def scenario(cell: Cell) -> None:
+        await cell.send_off(10.0)
+        cell.inject(cell.sim_arm, fault, for_s)
+        assert await cell.arm.go_to_abort_state() == "arm: program stopped, verified"
+        assert cell.sim_arm._state == "STOPPED"
+        assert cell.crucible_at != PAN
+
+    # The program would not have ended by itself meanwhile.
+    slow = {**TAUGHT, "rack_to_pan.urp": way(RACK, PAN, duration_s=150)}
+    mapped = {f"{RACK} -> {PAN}": {"program": "rack_to_pan.urp", "duration_s": 150}}
+    lab = lab_file(arm={"programs": slow}, programs=mapped)
+    on_cell(scenario, lab)
+
+
+def test_abort_says_so_when_the_arm_cannot_be_reached(on_cell: OnCell) -> None:
+    """After a minute somebody must press the emergency stop."""
+
+    async def scenario(cell: Cell) -> None:
+        await cell.send_off(10.0)
+        begun = running_loop().time()
+        cell.inject(cell.sim_arm, "unplug", 1000.0)
+        with pytest.raises(TransportError, match="not known: press the emergency stop"):
+            await cell.arm.go_to_abort_state()
+        assert 60 <= running_loop().time() - begun < 75
+
+    on_cell(scenario)
+
+
+def test_abort_says_so_when_no_stop_is_answered(on_cell: OnCell) -> None:
+    """A controller that tells its state but is deaf to the stop is given a minute."""
+
+    async def scenario(cell: Cell) -> None:
+        await cell.send_off(10.0)
+        cell.sim_arm._is_remote = False
+        cell.spoil(cell.arm_wire, b"stop", lambda _: [])
+        with pytest.raises(InstrumentError, match="press the emergency stop"):
+            await cell.arm.go_to_abort_state()
+
+    slow = {**TAUGHT, "rack_to_pan.urp": way(RACK, PAN, duration_s=150)}
+    mapped = {f"{RACK} -> {PAN}": {"program": "rack_to_pan.urp", "duration_s": 150}}
+    on_cell(scenario, lab_file(arm={"programs": slow}, programs=mapped))
+
+
+def test_stop_counts_when_the_safety_status_cannot_be_read(on_cell: OnCell) -> None:
+    """What was verified is said, whatever fails afterwards."""
+
+    async def scenario(cell: Cell) -> None:
+        await cell.send_off(10.0)
+        cell.spoil(cell.arm_wire, b"safetystatus", lambda _: [])
+        said = await cell.arm.go_to_abort_state()
+        assert "program stopped, verified; its safety status is not known" in said
 
     on_cell(scenario)
 
@@ -758,10 +918,40 @@ def test_gripper_notices_a_dropped_crucible(on_cell: OnCell, seed: int) -> None:
     on_cell(scenario, lab_file(gripper={"faults": faults}), seed=seed)
 
 
-def test_gripper_is_made_ready_when_it_connects(on_cell: OnCell) -> None:
+WRITES = (b"\x01\x06", b"\x01\x10")
+"""How a request that writes begins."""
+
+
+def n_writes(cell: Cell) -> int:
+    """Return how many requests to write the gripper heard."""
+    return sum(line.startswith(WRITES) for line in cell.gripper_wire.heard)
+
+
+def test_gripper_is_only_read_until_it_is_needed(on_cell: OnCell) -> None:
+    """Connecting and reading move no finger and change no setting."""
+
+    async def scenario(cell: Cell) -> None:
+        await cell.gripper.check_idle()
+        for name in cell.gripper.signal_names():
+            await cell.gripper.read_signal(name)
+        await cell.gripper.disconnect()
+        await cell.gripper.connect_link()
+        assert n_writes(cell) == 0
+        assert (await cell.gripper.ready_state.get_value()).value == "not initialized"
+
+    on_cell(scenario, lab_file(gripper={"is_initialized": False}))
+
+
+def test_gripper_is_made_ready_when_it_is_first_watched(on_cell: OnCell) -> None:
     """It is initialised once, and force and speed are those of the lab file."""
 
     async def scenario(cell: Cell) -> None:
+        await cell.gripper.kickoff()
+        await cell.gripper.complete()
+        assert n_writes(cell) == 3
+        await cell.gripper.kickoff()
+        await cell.gripper.complete()
+        assert n_writes(cell) == 3
         assert (await cell.gripper.ready_state.get_value()).value == "initialized"
         assert await cell.gripper.force.get_value() == 30
         assert await cell.gripper.speed.get_value() == 50
@@ -770,13 +960,14 @@ def test_gripper_is_made_ready_when_it_connects(on_cell: OnCell) -> None:
         assert identity is not None
         assert identity.serial_number == SERIAL
 
-    on_cell(scenario)
+    on_cell(scenario, lab_file(gripper={"is_initialized": False}))
 
 
 def test_gripper_is_left_alone_when_it_is_ready_already(on_cell: OnCell) -> None:
     """A gripper that knows its end positions is not told to look for them again."""
 
     async def scenario(cell: Cell) -> None:
+        await cell.gripper.kickoff()
         initialize = bytes.fromhex("01 10 01 00")
         assert not any(line.startswith(initialize) for line in cell.gripper_wire.heard)
 
@@ -789,9 +980,10 @@ def test_gripper_that_keeps_another_force_is_an_error(on_cell: OnCell) -> None:
     async def scenario(cell: Cell) -> None:
         cell.sim_gripper.write = lambda *_: None  # type: ignore[method-assign]  # it ignores writes
         with pytest.raises(InstrumentError, match="was set to 30 but reads 100"):
-            await cell.gripper.connect_link()
+            await cell.gripper.kickoff()
+        assert cell.gripper._watch is None
 
-    on_cell(scenario, lab_file(gripper={"is_initialized": True}), connects=False)
+    on_cell(scenario)
 
 
 def test_watch_fails_when_the_gripper_sends_nonsense(on_cell: OnCell) -> None:
@@ -806,34 +998,85 @@ def test_watch_fails_when_the_gripper_sends_nonsense(on_cell: OnCell) -> None:
     on_cell(scenario)
 
 
-def test_gripper_is_not_initialised_when_it_holds_something(on_cell: OnCell) -> None:
-    """Initialising opens the fingers: a person must take out what they hold."""
+@pytest.mark.parametrize("is_initialized", [False, True])
+def test_gripper_refuses_to_begin_when_it_holds_something(
+    on_cell: OnCell, is_initialized: bool
+) -> None:
+    """Initialising and every program open it: a person must take out what it holds."""
 
     async def scenario(cell: Cell) -> None:
-        await cell.arm.connect_link()
         hand = cell.sim_gripper._hand
         hand.is_ready = True
         hand.grip(running_loop().time(), RACK, 39)
-        hand.is_ready = False
+        hand.is_ready = is_initialized
         await asyncio.sleep(1.0)
-        with pytest.raises(InterlockError, match="it holds something"):
-            await cell.gripper.connect_link()
+        told = "gripper: the gripper holds something already; look and take it out"
+        with pytest.raises(InterlockError, match=told):
+            await cell.gripper.check_idle()
+        with pytest.raises(InterlockError, match=told):
+            await cell.gripper.kickoff()
+        assert n_writes(cell) == 0
         assert hand.holds == "crucible_01"
+        with pytest.raises(InstrumentError, match="nothing was watched"):
+            await cell.gripper.complete()
 
-    on_cell(scenario, connects=False)
+    on_cell(scenario, lab_file(gripper={"is_initialized": is_initialized}))
 
 
-def test_gripper_watch_is_refused_when_it_lost_its_initialisation(
-    on_cell: OnCell,
+@pytest.mark.parametrize("sample_s", [1.0, 1000.0])
+def test_gripper_knows_that_it_still_holds_when_the_program_ended(
+    on_cell: OnCell, sample_s: float
 ) -> None:
-    """After its power was off the fingers would not move."""
+    """A program that was stopped on its way leaves the crucible in the fingers."""
+
+    async def scenario(cell: Cell) -> None:
+        cell.gripper.settings = cell.gripper.settings.model_copy(
+            update={"sample_period_s": sample_s}
+        )
+        await cell.gripper.kickoff()
+        await cell.send_off(20.0)
+        await cell.gripper.complete()
+        grip = cell.gripper.last_grip
+        assert grip is not None
+        assert grip.has_grasped
+        assert grip.is_holding
+
+    on_cell(scenario)
+
+
+@pytest.mark.parametrize("sample_s", [1.0, 1000.0])
+def test_watch_ends_when_the_fingers_stand_still(
+    on_cell: OnCell, sample_s: float
+) -> None:
+    """What they close on, or let go, is not known while they move."""
+
+    async def scenario(cell: Cell) -> None:
+        hand = cell.sim_gripper._hand
+        cell.gripper.settings = cell.gripper.settings.model_copy(
+            update={"sample_period_s": sample_s}
+        )
+        await cell.gripper.kickoff()
+        await asyncio.sleep(20.0)
+        hand.speed_percent = 20.0
+        hand.grip(running_loop().time(), RACK, 39)
+        assert await cell.gripper.grip_state.get_value() is GripState.MOVING
+        await cell.gripper.complete()
+        grip = cell.gripper.last_grip
+        assert grip is not None
+        assert grip.is_holding
+
+    on_cell(scenario)
+
+
+def test_gripper_is_made_ready_again_when_it_was_off(on_cell: OnCell) -> None:
+    """Its fingers would not move: the next watch initialises it first."""
 
     async def scenario(cell: Cell) -> None:
         cell.sim_gripper._ready = 0
-        with pytest.raises(InterlockError, match="it is not initialized; was it off"):
-            await cell.gripper.kickoff()
-        with pytest.raises(InstrumentError, match="nothing was watched"):
-            await cell.gripper.complete()
+        cell.sim_gripper._hand.is_ready = False
+        grip = await cell.carry(RACK, PAN)
+        assert grip.has_grasped
+        assert cell.crucible_at == PAN
 
     on_cell(scenario)
 
@@ -845,9 +1088,9 @@ def test_gripper_that_does_not_get_ready_is_an_error(on_cell: OnCell) -> None:
         cell.sim_gripper._agenda.stop()
         cell.sim_gripper._become_ready = lambda time: None  # type: ignore[method-assign]  # it is stuck
         with pytest.raises(InstrumentError, match="is something between the fingers"):
-            await cell.gripper.connect_link()
+            await cell.gripper.kickoff()
 
-    on_cell(scenario, connects=False)
+    on_cell(scenario, lab_file(gripper={"is_initialized": False}))
 
 
 def test_watch_fails_when_the_gripper_falls_silent(on_cell: OnCell) -> None:
@@ -978,6 +1221,62 @@ def test_door_fails_when_the_controller_answers_nonsense(
         assert b"Open A" not in cell.door_wire.heard
 
     on_cell(scenario)
+
+
+def spoil_once(cell: Cell, old: bytes, new: bytes) -> list[bytes]:
+    """Spoil the next status of the door that contains *old*; return what was said."""
+    said: list[bytes] = []
+
+    def spoil(answers: list[Answer]) -> list[Answer]:
+        (answer,) = answers
+        text = answer.at(0.0)
+        if said or old not in text:
+            return answers
+        said.append(text.replace(old, new))
+        return [Answer(said[0])]
+
+    cell.spoil(cell.door_wire, b"Status", spoil)
+    return said
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"4711", b"4715"),
+        (b"State", b"Stbte"),
+        (b"Furnace A", b"Furnace C"),
+        (b"STOP; Furnace A: Open", b"STOP; Furnace A: Opdn"),
+    ],
+)
+def test_door_opens_when_one_status_is_spoiled(
+    on_cell: OnCell, old: bytes, new: bytes
+) -> None:
+    """One flipped bit makes no stranger of the controller: it is asked again."""
+
+    async def scenario(cell: Cell) -> None:
+        said = spoil_once(cell, old, new)
+        await cell.door.set("open")
+        assert said
+        assert cell.world.is_door_open("furnace_1")
+        assert cell.door_wire.heard.count(b"Open A") == 1
+
+    on_cell(scenario)
+
+
+def test_door_is_known_rightly_when_its_first_status_is_spoiled(
+    on_cell: OnCell,
+) -> None:
+    """The serial number that is kept, and compared ever after, was confirmed."""
+
+    async def scenario(cell: Cell) -> None:
+        said = spoil_once(cell, b"4711", b"4715")
+        await cell.door.connect_link()
+        assert said
+        identity = cell.door.identity
+        assert identity is not None
+        assert identity.serial_number == SERIAL
+
+    on_cell(scenario, connects=False)
 
 
 # -- connecting ------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def changed_status(**changes: Any) -> HttpAnswer:
         "ProcessErrorMessage": None,
         "QuadrantStatuses": [
             {
-                "LoadedWorkflowName": "crucible_01-1893456000080",
+                "LoadedWorkflowName": "crucible_01-1893456000200",
                 "Progress": "Processing",
                 "QuadrantNumber": 1,
             }
@@ -295,7 +295,7 @@ def test_wait_costs_at_most_one_poll_period_when_the_work_is_done(run: Run) -> N
     rack_turn_s = 12.0
     assert 0.0 <= took_s[0] - rack_turn_s <= 5.0 + 5.0 + 0.2
     assert set(polls) == {"/GetStatus"}
-    assert 80 <= len(polls) <= 110
+    assert 80 <= len(polls) / 3 <= 110  # each poll is confirmed
 
 
 def test_robot_doses_two_requests_when_prepared_twice(run: Run) -> None:
@@ -578,9 +578,9 @@ def test_prepare_is_refused_when_the_robot_is_in_manual_mode(run: Run) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"ProcessErrorMessage": "no air"}, "crucible_01-1893456000080: no air"),
-        ({"RobotRunning": False}, "was stopped during crucible_01-1893456000080"),
-        ({"InAutomatedMode": False}, "was stopped during crucible_01-1893456000080"),
+        ({"ProcessErrorMessage": "no air"}, "crucible_01-1893456000200: no air"),
+        ({"RobotRunning": False}, "was stopped during crucible_01-1893456000200"),
+        ({"InAutomatedMode": False}, "was stopped during crucible_01-1893456000200"),
         ({"QuadrantStatuses": []}, "quadrant 1 holds None instead of crucible_01-"),
     ],
 )

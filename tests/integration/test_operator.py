@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from ppu.core.capabilities import Carry, Grind, MountPowder, Operator
+from ppu.core.capabilities import (
+    Carry,
+    Grind,
+    MountPowder,
+    Operator,
+    PowderStation,
+)
 from ppu.core.errors import (
     ConnectError,
     InstrumentError,
@@ -166,6 +172,19 @@ def test_person_grinds_what_stands_there(play: Play) -> None:
         after = bench.world.containers["crucible_01"].matter.radii_um["CaCO3"]
         assert after < before
         assert running_loop().time() > 600.0
+
+    play(on_bench(scenario))
+
+
+def test_person_may_be_asked_for_any_powder_task(play: Play) -> None:
+    """Nothing that can be asked for is refused beforehand, and nothing is sent."""
+
+    async def scenario(bench: Bench) -> None:
+        assert isinstance(bench.driver, PowderStation)
+        n_sent = bench.driver.statistics().n_exchanges
+        bench.driver.check_task(Grind("crucible_01", 12.3))
+        bench.driver.check_task(MountPowder("crucible_01", "holder_01"))
+        assert bench.driver.statistics().n_exchanges == n_sent
 
     play(on_bench(scenario))
 

@@ -171,3 +171,24 @@ def test_wall_clock_leaves_no_trace_when_it_is_ten_years_off(
 
     assert ended.returncode == 0, ended.stderr
     assert Run(result, read_documents(out), {}, {}).comparable == first.comparable
+
+
+def test_line_with_a_parity_opens_as_often_as_one_likes(
+    small_lab: Path, tmp_path: Path
+) -> None:
+    """A pseudo-terminal knows no parity; the twin compares it with the lab file."""
+    text = small_lab.read_text().replace(
+        "port: /dev/nowhere_1, baudrate: 9600",
+        "port: /dev/nowhere_1, baudrate: 9600, parity: even",
+    )
+    text = text.replace(
+        "    slots: [furnace_1.slot_1]\n",
+        "    slots: [furnace_1.slot_1]\n    twin: {parity: even}\n",
+    )
+    path = tmp_path / "even.yaml"
+    path.write_text(text)
+    with open_lab(str(path), only=("furnace_1",)) as lab:
+        for _ in range(3):
+            lab.host.call(lab.devices["furnace_1"].disconnect())
+            reading = lab.read("furnace_1", "process_value")
+            assert reading["quality"] == "good"

@@ -192,7 +192,11 @@ def test_run_tells_people_what_matters(
             ["1500 degC, allowed are 0 to 1100 degC", "a dwell of 90 s"],
         ),
         (["fire_sample", "--set=container=crucible_01"], 3, ["is empty"]),
-        (["fire_sample", "--set=cool_to_degc=300"], 3, ["operator allows up to 250 degC"]),
+        (
+            ["fire_sample", "--set=cool_to_degc=300"],
+            3,
+            ["operator allows up to 250 degC"],
+        ),
         (["fire_sample", "--set=hold_s=2024-13-45"], 2, ["month must be in 1..12"]),
         (["fire_sample", "--target=hardware"], 2, ["say --attended"]),
         (

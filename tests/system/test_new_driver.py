@@ -148,7 +148,7 @@ def test_new_driver_lists_what_it_wrote_and_what_comes_next(
         for line in told.splitlines()
         if line.startswith("wrote ")
     }
-    assert "ika_ret/src/ika_ret/driver.py" in files
+    assert {"ika_ret/src/ika_ret/driver.py", "ika_ret/.gitignore"} <= files
     assert "pip install -e '.[test]'" in told
     assert "ppu read --lab ika_ret --target twin" in told
 
@@ -175,6 +175,8 @@ def test_new_driver_writes_modules_and_tells_the_lab_entry_when_in_a_checkout(
         (["IkaRet", "--wire", "tcp"], "'IkaRet' should be maker_model"),
         (["ika", "--wire", "tcp"], "'ika' should be maker_model"),
         (["ppu_drivers", "--wire", "tcp"], "'ppu_drivers' is installed already"),
+        (["mettler_sics", "--wire", "tcp"], "'ppu_drivers.mettler_sics' already"),
+        (["test_scale", "--wire", "tcp"], "would be taken for tests by pytest"),
         (["ika_ret", "--wire", "tcp", "--here"], "no checkout of PPU"),
         (["ika_ret", "--wire", "tcp", "--here", "--into", "."], "give one of them"),
         (["ika_ret", "--wire", "tcp", "--provides", "Balace"], "mean 'Balance'?"),

@@ -202,3 +202,26 @@ def test_diffractometer_answers_an_independent_client_when_asked_if_ready(
 
     assert b"READY=yes" in answer
     assert answer.endswith(b"@END")
+
+
+def test_bench_of_one_device_writes_a_lab_file_that_is_in_order(
+    ppu_command: str, tmp_path: Path
+) -> None:
+    """What belongs to devices that are not served is left out of the lab file."""
+    target = tmp_path / "bench.yaml"
+    only = ["a-lab", "--only", "balance", "--write-lab", str(target)]
+    with subprocess.Popen(  # noqa: S603 - our own command
+        [ppu_command, "sim", *only, "--json"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        checked = subprocess.run(  # noqa: S603 - our own command
+            [ppu_command, "lab", "check", str(target)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        process.terminate()
+
+    assert "is in order: 1 devices" in checked.stdout, checked.stderr

@@ -279,7 +279,9 @@ def test_driver_sends_and_understands_what_was_recorded(
 
     found = play(talk())
 
-    assert recording.heard == [exchange.sent.encode() + b"\n"]
+    # What is acted upon is asked three times.
+    assert set(recording.heard) == {exchange.sent.encode() + b"\n"}
+    assert len(recording.heard) in (1, 3)
     if isinstance(exchange.meaning, InstrumentError):
         assert isinstance(found, InstrumentError)
         assert str(exchange.meaning) in str(found)

@@ -84,6 +84,7 @@ class SerialFront:
         self._loop: LabTimeLoop
         self._debt: Debt | None = None
         self._pending: deque[asyncio.TimerHandle] = deque()
+        self._free_at = 0.0
         self._spoiled: SpoiledLine | None = None
         self._watch: PortWatch | None = None
         self._flood: Flood | None = None
@@ -178,17 +179,15 @@ class SerialFront:
     def _schedule(self, answer: Answer, arrival: float, byte_s: float) -> None:
         """Send *answer* when its last byte would be through."""
         due = arrival + answer.delay_s
-        if isinstance(answer.data, bytes):
-            due += len(answer.data) * byte_s
-            timer = self._loop.call_at(due, self._say, answer.data)
-        else:
-            # How long it takes is known only when it is made.
-            timer = self._loop.call_at(due, self._make, answer, byte_s)
-        self._pending.append(timer)
+        # What it is, and how long the line is busy, is known only when it begins.
+        self._pending.append(self._loop.call_at(due, self._begin, answer, byte_s))
 
-    def _make(self, answer: Answer, byte_s: float) -> None:
+    def _begin(self, answer: Answer, byte_s: float) -> None:
+        """Let *answer* go, after what is on the line already."""
         now = self._loop.time()
-        self._schedule(Answer(answer.at(now)), now, byte_s)
+        data = answer.at(now)
+        self._free_at = max(now, self._free_at) + len(data) * byte_s
+        self._pending.append(self._loop.call_at(self._free_at, self._say, data))
 
     def _say(self, data: bytes) -> None:
         """Send an answer, or what a fault makes of it."""

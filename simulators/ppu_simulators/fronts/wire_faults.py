@@ -12,8 +12,10 @@ duplicate            both copies in one piece, as nothing could tell a later one
 reorder              after the next answer of the same connection; on HTTP after that
                      of another, because one connection has one request at a time
 truncate             the rest never comes  the same             and it is closed
-corrupt              where the wire language can tell: any bits under a checksum, the
-                     head of a Modbus TCP frame, else the top bit of a byte of text
+corrupt              one to three bits anywhere. A checksum shows so few for certain;
+                     text and Modbus TCP may say another value
+corrupt visibly      bytes under a checksum, in the head of a Modbus TCP frame, else the
+                     top bit of a byte of text
 garbage              as long as the answer the same             and it is closed
 flood                as fast as its bits   10 kB/s              10 kB/s, then closed
 half-open            silence               a connection it hit stays dead for good
@@ -82,6 +84,7 @@ SAYING: Final = (
     "reorder",
     "truncate",
     "corrupt",
+    "corrupt visibly",
     "garbage",
     "flood",
     "half-open",
@@ -137,11 +140,22 @@ def damaged(
     if fault == "garbage":
         return rng.bytes(len(data))
     if fault == "corrupt":
+        return _flipped(data, rng)
+    if fault == "corrupt visibly":
         return _corrupted(data, framing, rng)
     if fault == "wrong unit":
         return _readdressed(data, framing, rng)
     other = int.from_bytes(data[:2], "big") ^ int(rng.integers(1, 0x10000))
     return other.to_bytes(2, "big") + data[2:]
+
+
+def _flipped(data: bytes, rng: np.random.Generator) -> bytes:
+    """Flip one to three bits anywhere."""
+    spoiled = bytearray(data)
+    n_bits = min(int(rng.integers(1, 4)), 8 * len(data))
+    for place in rng.choice(8 * len(data), n_bits, replace=False):
+        spoiled[int(place) // 8] ^= 1 << int(place) % 8
+    return bytes(spoiled)
 
 
 def _corrupted(data: bytes, framing: Framing, rng: np.random.Generator) -> bytes:
@@ -255,12 +269,16 @@ class SpoiledLine:
         strike = self._faults.strike(time, SAYING)
         if strike is not None:
             return self._spoil(data, strike, time)
-        # What was held back comes now, and nothing overtakes what is late.
+        # What was held back comes now.
         held, self._held = self._held, b""
+        return Utterance(data + held, delay_s=self._wait(time))
+
+    def _wait(self, time: float) -> float:
+        """Return how long to wait so that nothing overtakes what is late [s]."""
         wait = max(self._late_until - time, 0.0)
         if wait == 0.0:
             self._late_until = 0.0
-        return Utterance(data + held, delay_s=wait)
+        return wait
 
     def _spoil(self, data: bytes, strike: Strike, time: float) -> Utterance:
         fault = strike.fault
@@ -280,7 +298,8 @@ class SpoiledLine:
             return Utterance()
         if fault == "drop":
             return Utterance()
-        return Utterance(damaged(data, fault, self._framing, strike.rng))
+        spoiled = damaged(data, fault, self._framing, strike.rng)
+        return Utterance(spoiled, delay_s=self._wait(time))
 
 
 class Flood:

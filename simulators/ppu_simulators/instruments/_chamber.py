@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Literal, Protocol
 
+from ppu.core.simulation import TwinSettingsError
 from ppu_simulators.faults import Faults
 from ppu_simulators.physics import reactions
 from ppu_simulators.physics.constants import ZERO_DEGC_KELVIN
@@ -27,6 +28,7 @@ __all__ = [
     "ChamberGas",
     "Firmware",
     "approach",
+    "registers_of",
 ]
 
 TICK_S: Final = 1.0
@@ -148,6 +150,34 @@ class ChamberGas:
             self.atmosphere = air
         else:
             self.atmosphere = reactions.Atmosphere(p_co2_bar=p_co2, p_o2_bar=p_o2)
+
+
+def registers_of(twin: Mapping[str, Any]) -> dict[int, int]:
+    """Return the registers that a lab file sets under ``twin``.
+
+    Args:
+        twin: Settings with ``registers``, a mapping.
+
+    Raises:
+        TwinSettingsError: With everything that is no register or not its content.
+    """
+    registers: dict[int, int] = {}
+    problems: list[tuple[tuple[str | int, ...], str]] = []
+    for key, content in twin["registers"].items():
+        text = str(key)  # keys of a lab file are text
+        number = int(text) if text.isascii() and text.isdecimal() else -1
+        wrong = ""
+        if not 0 <= number <= 0xFFFF:
+            wrong = f"a register should be a whole number from 0 to 65535, not {key!r}"
+        elif type(content) is not int or not -0x8000 <= content <= 0xFFFF:
+            wrong = f"should be a whole number from -32768 to 65535, not {content!r}"
+        if wrong:
+            problems.append((("registers", key), f"registers.{key}: {wrong}"))
+        else:
+            registers[number] = content
+    if problems:
+        raise TwinSettingsError(problems)
+    return registers
 
 
 class Chamber:

@@ -26,6 +26,7 @@ from ppu_simulators.instruments._chamber import (
     BreakType,
     Chamber,
     approach,
+    registers_of,
 )
 from ppu_simulators.world import World, settings_of
 
@@ -153,8 +154,7 @@ class SimulatedEurotherm3216:
             629: int(digits[-4:]),  # customer id
             **dict.fromkeys(range(1280, 1304), 0),
         }
-        registers |= {int(k): int(v) for k, v in dict(twin["registers"]).items()}
-        return registers
+        return registers | registers_of(twin)
 
     # -- server --------------------------------------------------------------------
 

@@ -28,6 +28,7 @@ from ppu_simulators.instruments._chamber import (
     BreakType,
     Chamber,
     approach,
+    registers_of,
 )
 from ppu_simulators.world import World, settings_of
 
@@ -193,8 +194,7 @@ class SimulatedEurothermEpc3016:
                 for n in range(_N_FIRMWARE)
             },
         }
-        registers |= {int(k): int(v) for k, v in dict(twin["registers"]).items()}
-        return registers
+        return registers | registers_of(twin)
 
     # -- server --------------------------------------------------------------------
 

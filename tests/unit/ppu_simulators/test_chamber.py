@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from ppu.core.labfile import LabFile
+from ppu.core.simulation import TwinSettingsError
 from ppu_simulators.faults import Faults
 from ppu_simulators.instruments._chamber import (
     CHAMBER_DEFAULTS,
@@ -13,6 +14,7 @@ from ppu_simulators.instruments._chamber import (
     Chamber,
     ChamberGas,
     approach,
+    registers_of,
 )
 from ppu_simulators.physics.reactions import AIR
 from ppu_simulators.world import World
@@ -215,3 +217,38 @@ def test_approach_never_goes_past_its_target(
 ) -> None:
     """One step of a ramp; without a rate it is there at once."""
     assert approach(value, target, step) == after
+
+
+def test_registers_are_taken_as_the_lab_file_says() -> None:
+    """Their content may be meant as signed; a lab file gives keys as text."""
+    twin = {"registers": {13: 0xFFFF, "11": -500}}
+
+    assert registers_of(twin) == {13: 0xFFFF, 11: -500}
+
+
+@pytest.mark.parametrize(
+    ("registers", "text"),
+    [
+        ({"x": 1}, "a register should be a whole number from 0 to 65535, not 'x'"),
+        ({"²": 1}, "a register should be a whole number from 0 to 65535, not '²'"),
+        ({-1: 1}, "a register should be a whole number from 0 to 65535, not -1"),
+        (
+            {"13": 1.5},
+            "registers.13: should be a whole number from -32768 to 65535, not 1.5",
+        ),
+        (
+            {13: True},
+            "registers.13: should be a whole number from -32768 to 65535, not True",
+        ),
+        ({13: 65536}, "should be a whole number from -32768 to 65535, not 65536"),
+    ],
+)
+def test_registers_are_refused_with_their_place_when_they_cannot_be(
+    registers: dict[Any, Any], text: str
+) -> None:
+    """A person is led to the register, and told what would be right there."""
+    with pytest.raises(TwinSettingsError, match=text) as caught:
+        registers_of({"registers": registers})
+
+    (place,) = (place for place, _ in caught.value.problems)
+    assert place == ("registers", *registers)

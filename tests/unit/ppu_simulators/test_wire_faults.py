@@ -378,10 +378,23 @@ def test_truncated_answer_has_a_first_part_only(play: Play, make: type[Wire]) ->
 
 @every_wire
 def test_corrupt_answer_has_flipped_bits(play: Play, make: type[Wire]) -> None:
-    """One to three bytes differ, in a way that text shows."""
+    """One to three bits differ, anywhere."""
 
     async def scenario(wire: Wire, good: bytes) -> None:
         wire.inject("corrupt")
+        heard = await wire.ask()
+        flips = [a ^ b for a, b in zip(heard, good, strict=True)]
+        assert 1 <= sum(flip.bit_count() for flip in flips) <= 3
+
+    play(on_wire(make(), scenario))
+
+
+@every_wire
+def test_visibly_corrupt_answer_is_no_text(play: Play, make: type[Wire]) -> None:
+    """One to three bytes differ, in a way that text shows."""
+
+    async def scenario(wire: Wire, good: bytes) -> None:
+        wire.inject("corrupt visibly")
         heard = await wire.ask()
         flips = [a ^ b for a, b in zip(heard, good, strict=True)]
         assert 1 <= sum(flip != 0 for flip in flips) <= 3
@@ -583,9 +596,10 @@ frames = st.binary(min_size=3, max_size=40)
     data=st.text(st.characters(max_codepoint=127), min_size=1), seed=st.integers(0, 99)
 )
 @settings(deadline=None, max_examples=100)
-def test_corrupt_text_is_never_text(data: str, seed: int) -> None:
-    """No damage can turn one text into another: nothing could tell."""
-    spoiled = damaged(data.encode(), "corrupt", "text", np.random.default_rng(seed))
+def test_visibly_corrupt_text_is_never_text(data: str, seed: int) -> None:
+    """No visible damage turns one text into another."""
+    rng = np.random.default_rng(seed)
+    spoiled = damaged(data.encode(), "corrupt visibly", "text", rng)
 
     assert len(spoiled) == len(data)
     with pytest.raises(UnicodeDecodeError):
@@ -595,7 +609,7 @@ def test_corrupt_text_is_never_text(data: str, seed: int) -> None:
 @given(body=frames, seed=st.integers(0, 99))
 @settings(deadline=None, max_examples=100)
 def test_corrupt_rtu_frame_fails_its_checksum(body: bytes, seed: int) -> None:
-    """Up to three damaged bytes do not cancel each other."""
+    """Up to three damaged bits do not cancel each other."""
     frame = body + crc16(body).to_bytes(2, "little")
     spoiled = damaged(frame, "corrupt", "modbus rtu", np.random.default_rng(seed))
 

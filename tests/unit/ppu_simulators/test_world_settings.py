@@ -5,11 +5,20 @@ from typing import Any
 
 import pytest
 
-from ppu.core.labfile import LabFile
+from ppu.core.labfile import FLOOR, LabFile
+from ppu.core.simulation import TwinSettingsError
+from ppu_simulators import world
 from ppu_simulators.physics.furnace import FurnaceParameters
 from ppu_simulators.world import World, settings_of
 
-KNOWN = {"capacity_g": 220.0, "model": "X", "is_remote": True, "faults": []}
+KNOWN = {
+    "capacity_g": 220.0,
+    "model": "X",
+    "is_remote": True,
+    "faults": [],
+    "width_mm": {"crucible": 40.0},
+    "residue": {},
+}
 
 
 def lab_file(container: dict[str, Any], stock: dict[str, Any]) -> LabFile:
@@ -58,6 +67,14 @@ def test_settings_override_what_is_known() -> None:
         ({"capacity_g": math.inf}, "capacity_g should be a finite number, not inf"),
         ({"capacity_g": "5"}, "capacity_g should be a finite number, not '5'"),
         ({"capacity_g": True}, "capacity_g should be a finite number, not True"),
+        ({"faults": "drop"}, "faults should be a list, not 'drop'"),
+        ({"faults": {"fault": "drop"}}, "faults should be a list, not {"),
+        ({"width_mm": 5}, "width_mm should be a mapping of keys, not 5"),
+        (
+            {"width_mm": {"vial": "x"}},
+            "width_mm.vial should be a finite number, not 'x",
+        ),
+        ({"residue": None}, "residue should be a mapping of keys, not None"),
     ],
 )
 def test_settings_are_refused_when_they_are_wrong(
@@ -66,6 +83,28 @@ def test_settings_are_refused_when_they_are_wrong(
     """A typo is told with the nearest known name."""
     with pytest.raises(ValueError, match=text):
         settings_of(entry, KNOWN)
+
+
+def test_settings_are_refused_with_every_fault_and_its_place() -> None:
+    """One error names all that is wrong, so that each line of the file is found."""
+    entry = {"capacity": 5, "faults": None, "width_mm": {"vial": "x", "holder": 3}}
+    with pytest.raises(TwinSettingsError) as caught:
+        settings_of(entry, KNOWN)
+
+    places = [place for place, _ in caught.value.problems]
+    assert places == [("capacity",), ("faults",), ("width_mm", "vial")]
+
+
+def test_settings_of_a_mapping_may_have_other_keys() -> None:
+    """A mapping's default shows what its values are, not which keys there are."""
+    entry = {"width_mm": {"vial": 12}, "residue": {"CuO": 0.1}}
+
+    assert settings_of(entry, KNOWN) == {**KNOWN, **entry}
+
+
+def test_floor_of_the_world_is_the_name_that_lab_files_must_not_use() -> None:
+    """What fell is never found at a location of the lab."""
+    assert world.FLOOR == FLOOR
 
 
 def test_world_is_what_the_twin_settings_say() -> None:

@@ -24,6 +24,8 @@ from ppu.core.stopping import STOP_SIGNALS
 from ppu.plans import Lab, ProtocolResult, protocol
 from ppu.twin.job import Job
 
+PAN = "slots: [balance.pan]"
+
 
 class Nothing(BaseModel):
     """No parameters."""
@@ -242,11 +244,11 @@ def test_hardware_runs_at_the_pace_of_the_wall_only(
         ("    simulator: ppu_simulators.instruments.mettler_sics", "    #", "no twin"),
         ("SimulatedMettlerSics", "SimulatedMettler", "did you mean"),
         ("ppu_drivers.mettler_sics:MettlerSics", "pathlib:Path", "is no driver"),
-        ("slots: [balance.pan]", "twin: {resolutoin_g: 1}", "unknown twin setting"),
+        (PAN, f"{PAN}\n    twin: {{resolutoin_g: 1}}", "unknown twin setting"),
         ("provides: [Balance]", "provides: [Furnace]", "does not provide Furnace"),
         ("seed: 3", "simulation: {world: 'os:getcwd'}", "'os:getcwd' is no class"),
         ("seed: 3", "simulation: {world: 'builtins:dict'}", "the world: "),
-        ("slots: [balance.pan]", "twin: {capacity_g: .nan}", "a finite number"),
+        (PAN, f"{PAN}\n    twin: {{capacity_g: .nan}}", "a finite number"),
         ("tare_g: 18.2}", "tare_g: 18.2, twin: {tareg: 1}}", "mean 'tare_g'"),
     ],
 )
