@@ -74,6 +74,9 @@ DELAY_S: Final = 3.0
 
 _DEVICE_BUSY: Final = 6
 _MBAP_BYTES: Final = 7
+_GAP_S: Final = 1e-4
+"""Time between answers that waited for a late one: so they come in their order."""
+
 HEARING: Final = ("half-open", "stuck busy")
 """Faults that let a request come to nothing."""
 
@@ -275,16 +278,17 @@ class SpoiledLine:
 
     def _wait(self, time: float) -> float:
         """Return how long to wait so that nothing overtakes what is late [s]."""
-        wait = max(self._late_until - time, 0.0)
-        if wait == 0.0:
+        if self._late_until <= time:
             self._late_until = 0.0
-        return wait
+            return 0.0
+        self._late_until += _GAP_S
+        return self._late_until - time
 
     def _spoil(self, data: bytes, strike: Strike, time: float) -> Utterance:
         fault = strike.fault
         if fault == "delay":
             late_by = strike.options.get("by_s", DELAY_S)
-            self._late_until = max(self._late_until, time + late_by)
+            self._late_until = max(self._late_until + _GAP_S, time + late_by)
             return Utterance(data, delay_s=self._late_until - time)
         if fault == "reorder":
             self._held += data

@@ -318,6 +318,23 @@ def test_no_answer_overtakes_a_delayed_one(play: Play, make: type[Wire]) -> None
     play(on_wire(make(), scenario))
 
 
+@every_stream
+def test_answers_that_wait_for_a_late_one_keep_their_order(
+    play: Play, make: type[Wire]
+) -> None:
+    """However many were due at the same moment."""
+    words = [f"word {n}\n".encode() for n in range(30)]
+
+    async def scenario(wire: Wire, good: bytes) -> None:
+        wire.inject("delay", by_s=7.3)
+        for word in words:
+            wire.say(word)
+            await asyncio.sleep(0.1 + 1e-3 / 3)
+        assert await wire.ask(b"last\n") == b"".join(words) + b"last\n"
+
+    play(on_wire(make(), scenario))
+
+
 @every_wire
 def test_duplicated_answer_comes_twice(play: Play, make: type[Wire]) -> None:
     """Both copies are whole, and the connection stays."""
