@@ -930,11 +930,12 @@ class EurothermEpc3016(Instrument, Furnace):
     async def _has_watchdog_acted(self) -> bool:
         """Look at the watchdog's flag if it may be up: after half its timeout."""
         now = running_loop().time()
-        silent_s, self._heard_at = now - self._heard_at, now
+        silent_s = now - self._heard_at
         timeout_s = self.settings.safety.watchdog_timeout_s
-        if timeout_s is None or silent_s < timeout_s / 2:
-            return False
-        return await self.watchdog_flag.get_value() is Switch.ON
+        may_be_up = timeout_s is not None and silent_s >= timeout_s / 2
+        has_acted = may_be_up and await self.watchdog_flag.get_value() is Switch.ON
+        self._heard_at = now  # only now: a flag that could not be read is read again
+        return has_acted
 
     # -- documents -----------------------------------------------------------------
 

@@ -198,6 +198,8 @@ def describe_faults(
             if error["type"] == "tuple_type":
                 wrong = "should be a list, such as [A, B]"
             sentence = f"{name}: {wrong}; given was {shown}"
+            if not place:  # a rule between several values names them itself
+                sentence = wrong
         faults.append((place, sentence))
     return faults
 

@@ -196,7 +196,8 @@ class HttpClient(Link):
                 status = response.status
         except TimeoutError as exc:
             raise ReplyTimeout(
-                f"{self.device}: no answer from {self.endpoint}{path} within {wait:g} s"
+                f"{self.device}: no answer from {self.endpoint}{path} within "
+                f"{wait:.3g} s"
             ) from exc
         except aiohttp.ClientConnectorError as exc:
             raise ConnectError(

@@ -532,7 +532,7 @@ class ByteLink(Link):
         answer.future.set_exception(
             ReplyTimeout(
                 f"{self.device}: no complete reply from {self.endpoint} within "
-                f"{wait:g} s to {_readable(request)}; received "
+                f"{wait:.3g} s to {_readable(request)}; received "
                 f"{_readable(bytes(self._last_received))}"
             )
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import bluesky.plan_stubs as bps
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -130,17 +130,32 @@ class SolidStateRecipe(BaseModel):
         Raises:
             ValueError: If nothing is known of the target and too little is asked.
         """
-        if not isinstance(asked, Mapping) or "target" not in asked:
+        if not (isinstance(asked, Mapping) and isinstance(asked.get("target"), str)):
             return asked
         if asked["target"] in TARGETS:
             return TARGETS[asked["target"]].settings() | dict(asked)
         missing = {"precursors", "candidate_phases"} - set(asked)
-        if missing and isinstance(asked["target"], str):
+        if missing:
             raise ValueError(
                 f"target: {asked['target']} is not known by name (known are "
                 f"{', '.join(TARGETS)}); say its {' and '.join(sorted(missing))}, too"
             )
         return asked
+
+    @model_validator(mode="after")
+    def _let_no_air_flow(self) -> Self:
+        """Refuse a flow that nothing would come of.
+
+        Raises:
+            ValueError: If a flow is asked, but no gas.
+        """
+        usual = type(self).model_fields["gas_flow_ml_per_min"].default
+        if self.atmosphere == "air" and self.gas_flow_ml_per_min != usual:
+            raise ValueError(
+                f"gas_flow_ml_per_min: {self.gas_flow_ml_per_min:g} ml/min of what? "
+                "Air does not flow; name the gas with atmosphere, such as O2"
+            )
+        return self
 
     def profile(self) -> FiringProfile:
         """Return the firing this recipe describes."""

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from ppu.core.labtime import Debt, LabTimeLoop, running_loop
 from ppu_simulators.faults import Faults
-from ppu_simulators.fronts.conversation import Answer, Conversation
+from ppu_simulators.fronts.conversation import Answer, Conversation, Moments
 from ppu_simulators.fronts.wire_faults import (
     Flood,
     PortWatch,
@@ -84,7 +84,9 @@ class SerialFront:
         self._loop: LabTimeLoop
         self._debt: Debt | None = None
         self._pending: deque[asyncio.TimerHandle] = deque()
+        self._heard_at = 0.0
         self._free_at = 0.0
+        self._moments = Moments()
         self._spoiled: SpoiledLine | None = None
         self._watch: PortWatch | None = None
         self._flood: Flood | None = None
@@ -168,19 +170,16 @@ class SerialFront:
             return  # framing errors only: the instrument hears noise and keeps silent
         byte_s = self.line.bits_per_byte / rate
         now = self._loop.time()
-        arrival = now + len(data) * byte_s
+        # What follows before it is through waits on the line.
+        self._heard_at = max(now, self._heard_at) + len(data) * byte_s
         if self._spoiled is None:
             answers = self._conversation.receive(data, now)
         else:
             answers = self._spoiled.hear(self._conversation, data, now)
         for answer in answers:
-            self._schedule(answer, arrival, byte_s)
-
-    def _schedule(self, answer: Answer, arrival: float, byte_s: float) -> None:
-        """Send *answer* when its last byte would be through."""
-        due = arrival + answer.delay_s
-        # What it is, and how long the line is busy, is known only when it begins.
-        self._pending.append(self._loop.call_at(due, self._begin, answer, byte_s))
+            # What it is, and how long the line is busy, is known only when it begins.
+            due = self._moments.keep_order(self._heard_at + answer.delay_s)
+            self._pending.append(self._loop.call_at(due, self._begin, answer, byte_s))
 
     def _begin(self, answer: Answer, byte_s: float) -> None:
         """Let *answer* go, after what is on the line already."""

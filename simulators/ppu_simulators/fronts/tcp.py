@@ -9,7 +9,7 @@ from typing import Any
 from ppu.core.errors import InternalError
 from ppu.core.labtime import Debt, LabTimeLoop, running_loop
 from ppu_simulators.faults import Faults
-from ppu_simulators.fronts.conversation import Answer, Conversation
+from ppu_simulators.fronts.conversation import Answer, Conversation, Moments
 from ppu_simulators.fronts.listener import LOOPBACK, Listener, reset
 from ppu_simulators.fronts.wire_faults import (
     FLOOD_BYTES_PER_S,
@@ -111,6 +111,7 @@ class _Connection(asyncio.Protocol):
         self._debt: Debt | None = None
         self._transport: asyncio.Transport | None = None
         self._n_owed = 0
+        self._moments = Moments()
         self._has_ended = False
         self._flood: Flood | None = None
         self._spoiled: SpoiledLine | None = None
@@ -147,7 +148,7 @@ class _Connection(asyncio.Protocol):
     def _later(self, wait: float, act: Callable[[Any], None], argument: Any) -> None:
         """Do something that is owed to the client after a while."""
         self._n_owed += 1
-        due = self._loop.time() + wait
+        due = self._moments.keep_order(self._loop.time() + wait)
         self._front.pending.add(self._loop.call_at(due, act, argument))
 
     def _one_less_owed(self) -> None:

@@ -1,11 +1,13 @@
 """Products by name: each can be weighed, fired and recognised."""
 
 import functools
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ppu.core.errors import ConfigurationError
+from ppu.plans.protocol import find_protocol
 from ppu_protocols.analysis.cif import load_phase, phase_library
 from ppu_protocols.analysis.quantify import quantify
 from ppu_protocols.analysis.xrdml import Scan
@@ -90,3 +92,20 @@ def test_unknown_target_is_refused_with_a_suggestion() -> None:
     assert target_named("LiCoO2") is TARGETS["LiCoO2"]
     with pytest.raises(ConfigurationError, match=r"'LiCoO3'.*did you mean 'LiCoO2'"):
         target_named("LiCoO3")
+
+
+@pytest.mark.parametrize(
+    ("asked", "complaint"),
+    [
+        ({"target": ["BaTiO3"]}, r": target: .*string; given was \['BaTiO3'\]"),
+        ({"target": "YBaCuO"}, r": target: YBaCuO is not known by name .* say its"),
+        ({"gas_flow_ml_per_min": 50}, r": gas_flow_ml_per_min: 50 ml/min of what\?"),
+    ],
+)
+def test_recipe_that_means_nothing_is_refused_with_its_parameter(
+    asked: dict[str, Any], complaint: str
+) -> None:
+    """Each complaint begins with the name of the parameter."""
+    protocol = find_protocol("solid_state_synthesis")
+    with pytest.raises(ConfigurationError, match=complaint):
+        protocol.parse(asked)

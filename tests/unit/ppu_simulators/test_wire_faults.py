@@ -335,6 +335,25 @@ def test_answers_that_wait_for_a_late_one_keep_their_order(
     play(on_wire(make(), scenario))
 
 
+@every_stream
+@pytest.mark.parametrize("pause_s", [0.0, 1e-3])
+def test_requests_before_the_last_answer_are_answered_in_order(
+    play: Play, make: type[Wire], pause_s: float
+) -> None:
+    """A short request does not overtake a longer one on the line."""
+    words = [(b"longer and longer " * (5 - n)) + b"\n" for n in range(5)] * 4
+
+    async def scenario(wire: Wire, good: bytes) -> None:
+        wire.heard.clear()
+        for word in words:
+            wire.say(word)
+            await asyncio.sleep(pause_s)
+        await asyncio.sleep(20.0)
+        assert wire.heard == b"".join(words)
+
+    play(on_wire(make(), scenario))
+
+
 @every_wire
 def test_duplicated_answer_comes_twice(play: Play, make: type[Wire]) -> None:
     """Both copies are whole, and the connection stays."""
