@@ -21,14 +21,18 @@ def attach(app: typer.Typer) -> None:
 def check(
     lab: Annotated[str, typer.Argument(help="Lab name or file.")] = "a-lab",
 ) -> None:
-    """Check a lab file against its drivers; nothing is connected."""
+    """Check a lab file against its drivers and simulators; nothing is connected."""
     from ppu.core.labfile import load_lab
     from ppu.core.registry import find_lab
     from ppu.devices.build import check_devices
+    from ppu.twin.bench import Bench
 
     path = find_lab(lab)
     file = load_lab(path)
     check_devices(file, path)
+    twins = tuple(name for name, entry in file.devices.items() if entry.simulator)
+    if twins:
+        Bench(file, path, file.seed, only=twins)
     typer.echo(
         f"{path}: lab {file.lab} is in order: {len(file.devices)} devices, "
         f"{len(file.locations)} locations, {len(file.containers)} containers, "

@@ -70,6 +70,9 @@ _SCRIPT_KEYS: Final = (
 )
 _OPTION: Final = re.compile(r"\b[a-z0-9]+(?:_[a-z0-9]+)+\b")
 _LONGEST_LOG: Final = 10_000
+_SHORTEST_S: Final = 1e-3
+_LARGEST: Final = 1e9
+"""Of any number in a script: 30 years are enough, and sums stay exact to 0.1 us."""
 
 
 @dataclass
@@ -399,8 +402,8 @@ class Faults:
         ]
         numbers = _Numbers(fault, entry, problems)
         starts = numbers.take("at_s", low=0.0)
-        period = numbers.take("every_s", above=0.0)
-        length = numbers.take("for_s", above=0.0, may_be_endless=True)
+        period = numbers.take("every_s", low=_SHORTEST_S)
+        length = numbers.take("for_s", low=_SHORTEST_S, may_be_endless=True)
         probability = numbers.take("with_probability", low=0.0, high=1.0)
         count = numbers.take("count", low=1.0)
         given = {
@@ -472,9 +475,8 @@ class _Numbers:
         self,
         key: str,
         *,
-        low: float | None = None,
-        above: float | None = None,
-        high: float | None = None,
+        low: float = -_LARGEST,
+        high: float = _LARGEST,
         may_be_endless: bool = False,
     ) -> float | None:
         """Return the number under *key*, None if there is none or it is wrong."""
@@ -484,11 +486,9 @@ class _Numbers:
         wanted = "a number of seconds" if key.endswith("_s") else "a number"
         if not _is_number(value) or (math.isinf(value) and not may_be_endless):
             self._complain(key, wanted, value)
-        elif low is not None and value < low:
+        elif value < low:
             self._complain(key, f"{wanted} of at least {low:g}", value)
-        elif above is not None and value <= above:
-            self._complain(key, f"{wanted} above {above:g}", value)
-        elif high is not None and value > high:
+        elif value > high and not math.isinf(value):
             self._complain(key, f"{wanted} of at most {high:g}", value)
         else:
             return float(value)

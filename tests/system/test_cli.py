@@ -380,6 +380,23 @@ def test_lab_check_tells_every_fault_with_its_line(
         assert any(hint in line for line in told), (wrong, ended.err)
 
 
+def test_lab_check_reads_what_is_said_of_the_twin(
+    ppu: Ppu, small_lab: Path, tmp_path: Path
+) -> None:
+    """A script of a fault that does not exist is told before the twin is made."""
+    text = small_lab.read_text()
+    right = "  furnace_1:\n"
+    assert right in text
+    wrong = f"{right}    twin: {{faults: [{{fault: dorp}}]}}\n"
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text.replace(right, wrong, 1))
+    ended = ppu("lab", "check", path)
+
+    assert ended.code == 2
+    assert "furnace_1.twin: unknown fault 'dorp'; did you mean 'drop'?" in ended.err
+    assert "line " in ended.err
+
+
 def test_lab_schema_is_a_json_schema(ppu: Ppu) -> None:
     """Editors can check lab files while they are written."""
     schema = json.loads(ppu("lab", "schema").out)
