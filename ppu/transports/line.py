@@ -167,7 +167,7 @@ class LineClient:
             is_stray = probe.is_own
 
         def decode(buffer: bytearray) -> list[str] | None:
-            return self._take_lines(buffer, is_last, is_stray)
+            return self._take_lines(buffer, is_last, is_stray, may_skip=not is_safe)
 
         if probe is not None and self.link.was_late:
             await self._get_in_step(probe, allowance)
@@ -204,6 +204,8 @@ class LineClient:
         buffer: bytearray,
         is_last: Callable[[str], bool] | None,
         is_stray: Callable[[str], bool] | None = None,
+        *,
+        may_skip: bool = True,
     ) -> list[str] | None:
         """Take an answer from *buffer*, None while it is incomplete.
 
@@ -211,6 +213,9 @@ class LineClient:
             buffer: What came.
             is_last: Tells whether a line ends the answer.
             is_stray: Tells whether a line belongs to another request.
+            may_skip: Whether such a line is harmless. Where answers change places,
+                what follows it may belong to another request, too; but a command that
+                must not be repeated is better served by any answer.
         """
         *raw, _ = bytes(buffer).split(self.terminator)
         lines = []
@@ -222,6 +227,8 @@ class LineClient:
                 raise MalformedReply(f"not text: {piece.hex(' ')}") from exc
             n_used += len(piece) + len(self.terminator)
             if is_stray is not None and is_stray(line):
+                if not may_skip:
+                    raise MalformedReply(f"{line!r} answers an earlier question")
                 continue
             lines.append(line)
             if is_last is None or is_last(line):

@@ -26,7 +26,7 @@ from ppu.core.labtime import LabTimeLoop
 from ppu.testing import TransportContract, TransportRig
 from ppu.testing.transports import on_rig
 from ppu.transports.http import HttpClient, HttpConnection
-from ppu.transports.line import LineClient
+from ppu.transports.line import LineClient, LineProbe
 from ppu.transports.modbus import ModbusMaster, Probe
 from ppu.transports.serial import SerialConnection
 from ppu.transports.tcp import TcpConnection
@@ -626,5 +626,23 @@ def test_line_client_collects_lines_until_the_last(play: Play) -> None:
         rig.spoil(b"B 1\r\nB 2\r\nA 3\r\n")
         lines = await rig.client.ask("list", is_last=lambda line: line[0] == "A")
         assert lines == ["B 1", "B 2", "A 3"]
+
+    play(on_rig(TcpLineRig, scenario))
+
+
+def test_what_follows_an_answer_to_an_earlier_probe_is_not_believed(play: Play) -> None:
+    """Where answers change places, it may be that of another request."""
+
+    async def scenario(rig: TransportRig) -> None:
+        assert isinstance(rig, TcpLineRig)
+        rig.client._probe = LineProbe("999", lambda line: line == "999")
+        rig.spoil(b"999\r\n5\r\n")
+        assert await rig.ask(6) == 6
+        assert rig.n_requests == 2
+        # What must not be repeated is better answered by anybody.
+        rig.client.link.was_late = False
+        rig.spoil(b"999\r\n7\r\n")
+        assert await rig.ask(7, is_safe=False) == 7
+        assert rig.n_requests == 3
 
     play(on_rig(TcpLineRig, scenario))
