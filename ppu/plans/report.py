@@ -12,7 +12,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from ppu.core.labtime import iso
 from ppu.plans.steps import StepRecord
@@ -68,27 +68,27 @@ class Section:
     note: str = field(default="")
 
 
+_NUMBER: Final = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?( [a-zA-Z%]+)?")
+"""A number, perhaps with its unit."""
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> str:
-    """Return an HTML table; numbers are set right-aligned."""
+    """Return an HTML table; columns of numbers are set right-aligned."""
+    texts = [["-" if value is None else str(value) for value in row] for row in rows]
+    marks = []
+    for column in range(len(head)):
+        filled = [row[column] for row in texts if row[column] not in ("", "-")]
+        is_numeric = bool(filled) and all(map(_NUMBER.fullmatch, filled))
+        marks.append(' class="number"' if is_numeric else "")
 
-    def cell(value: Any) -> str:
-        is_number = isinstance(value, int | float) or re.fullmatch(
-            r"[-+]?[\d.]+( .*)?", str(value)
+    def line(tag: str, cells: Sequence[str]) -> str:
+        return "".join(
+            f"<{tag}{mark}>{html.escape(text)}</{tag.partition(' ')[0]}>"
+            for mark, text in zip(marks, cells, strict=True)
         )
-        mark = ' class="number"' if is_number else ""
-        return f"<td{mark}>{html.escape(str(value))}</td>"
 
-    rows = list(rows)
-
-    def title(column: int, name: str) -> str:
-        cells = [cell(row[column]) for row in rows]
-        filled = [text for text in cells if text != "<td></td>"]
-        is_number = bool(filled) and all("number" in text for text in filled)
-        mark = ' class="number"' if is_number else ""
-        return f"<th scope=col{mark}>{html.escape(name)}</th>"
-
-    heads = "".join(title(column, name) for column, name in enumerate(head))
-    lines = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
+    heads = line("th scope=col", head)
+    lines = "".join(f"<tr>{line('td', row)}</tr>" for row in texts)
     told = f"<caption>{html.escape(caption)}</caption>" if caption else ""
     return (
         f'<div class="scroll"><table>{told}<thead><tr>{heads}</tr></thead>'
@@ -319,7 +319,7 @@ def _shown(value: Any) -> str:
         return ", ".join(f"{key}: {_shown(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
         return ", ".join(_shown(item) for item in value)
-    return str(value)
+    return "-" if value is None else str(value)
 
 
 def _provenance(record: RunRecord) -> Section:
@@ -331,8 +331,8 @@ def _provenance(record: RunRecord) -> Section:
         (
             name,
             f"{who['maker']} {who['model']}",
-            who.get("serial_number") or "-",
-            who.get("firmware") or "-",
+            who.get("serial_number"),
+            who.get("firmware"),
         )
         for name, who in result.get("devices", {}).items()
     ]
