@@ -643,7 +643,7 @@ no call over twice its deadline, right again within two calls after a fault has 
 
 {table(tallies)}
 What "wrong" can mean on a wire without a checksum is in
-[decision 8](decisions/0008-wires-without-a-checksum.md).
+[decision 7](decisions/0007-wires-without-a-checksum.md).
 """
 
 
