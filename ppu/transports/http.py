@@ -17,7 +17,7 @@ from typing_extensions import override
 from ppu.core.errors import ConnectError, LinkBroken, MalformedReply, ReplyTimeout
 from ppu.core.labtime import running_loop
 from ppu.transports.confirm import confirm
-from ppu.transports.link import Allowance, Exchange, Link, wire_log
+from ppu.transports.link import Allowance, Exchange, Link, rounded, wire_log
 
 __all__ = ["HttpClient", "HttpConnection", "http_request_text"]
 
@@ -197,7 +197,7 @@ class HttpClient(Link):
         except TimeoutError as exc:
             raise ReplyTimeout(
                 f"{self.device}: no answer from {self.endpoint}{path} within "
-                f"{wait:.3g} s"
+                f"{rounded(wait):g} s"
             ) from exc
         except aiohttp.ClientConnectorError as exc:
             raise ConnectError(

@@ -32,6 +32,7 @@ __all__ = [
     "Exchange",
     "Link",
     "LinkStatistics",
+    "rounded",
 ]
 
 T = TypeVar("T")
@@ -99,6 +100,16 @@ class Allowance:
 
     def __init__(self, left_s: float) -> None:
         self.left_s = left_s
+
+
+def rounded(wait: float) -> float:
+    """Return a time to three digits, as people are told it [s].
+
+    Example:
+        >>> rounded(0.7488393), rounded(1100.0), rounded(28804.2)
+        (0.749, 1100.0, 28800.0)
+    """
+    return float(f"{wait:.3g}")
 
 
 def _readable(data: bytes) -> str:
@@ -537,7 +548,7 @@ class ByteLink(Link):
         answer.future.set_exception(
             ReplyTimeout(
                 f"{self.device}: no complete reply from {self.endpoint} within "
-                f"{wait:.3g} s to {_readable(request)}; received "
+                f"{rounded(wait):g} s to {_readable(request)}; received "
                 f"{_readable(bytes(self._last_received))}"
             )
         )
