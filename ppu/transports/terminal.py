@@ -66,6 +66,12 @@ class TerminalLink(ByteLink):
         except (OSError, ValueError) as exc:  # closed by others, or by ourselves
             raise LinkBroken(f"{self.device}: nobody can be asked: {exc}") from exc
 
+    @override
+    def _wait_s(self, deadline_lab_s: float | None) -> float:
+        if deadline_lab_s is not None:
+            return deadline_lab_s  # a person is asked on no wire
+        return super()._wait_s(None)
+
     def _readable(self) -> None:
         data = os.read(sys.stdin.fileno(), 4096)
         if data:
