@@ -14,6 +14,11 @@
     ├── InstrumentError         the instrument answered, and refused or failed
     ├── LimitError              a limit or a stock forbids it; an operator must act
     ├── InterlockError          a rule about the present state forbids it
+    ├── StoreError              the store did not keep it; what to do is in the text
+    │   ├── StoreBusyError          somebody else writes, or too much waits; try again
+    │   ├── StoreDiskError          the disk is full or fails; free or replace it
+    │   └── StoreDamagedError       the file is torn or no store; restore a backup
+    ├── StaleTokenError         a newer cell owns the lab; this one must stop
     ├── AbortedError            somebody asked to stop
     └── InternalError           a mistake of PPU's own
 """
@@ -28,6 +33,7 @@ __all__ = [
     "CodecError",
     "ConfigurationError",
     "ConnectError",
+    "DivergedError",
     "InstrumentError",
     "InterlockError",
     "InternalError",
@@ -36,6 +42,11 @@ __all__ = [
     "MalformedReply",
     "PPUError",
     "ReplyTimeout",
+    "StaleTokenError",
+    "StoreBusyError",
+    "StoreDamagedError",
+    "StoreDiskError",
+    "StoreError",
     "TransportError",
     "UnencodableRequest",
     "nearest",
@@ -97,6 +108,30 @@ class LimitError(PPUError):
 
 class InterlockError(PPUError):
     """A rule about the present state of the lab forbids it."""
+
+
+class StoreError(PPUError):
+    """The store did not do what was asked; nothing of it was acknowledged."""
+
+
+class StoreBusyError(StoreError):
+    """Another process holds the store, or too much waits; try again later."""
+
+
+class StoreDiskError(StoreError):
+    """The disk of the store is full or fails; free space or replace it."""
+
+
+class StoreDamagedError(StoreError):
+    """The file is torn, or is no store; restore a backup."""
+
+
+class StaleTokenError(PPUError):
+    """A newer cell has taken over; whoever holds the older token must stop."""
+
+
+class DivergedError(PPUError):
+    """A plan that is run again comes to other steps than its journal has."""
 
 
 class AbortedError(PPUError):

@@ -1,0 +1,263 @@
+"""The store: one SQL database that keeps what must not be lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from ppu.core.errors import (
+    ConfigurationError,
+    StoreBusyError,
+    StoreDamagedError,
+    StoreDiskError,
+)
+from ppu.core.labtime import LabTimeLoop
+from ppu.store.check import find_faults
+from ppu.store.database import BUSY_WALL_S, Database, explain, explained
+from ppu.store.schema import SCHEMA_VERSION, prepare, version_of
+from ppu.store.writer import Writer
+
+__all__ = ["Store"]
+
+T = TypeVar("T")
+
+_N_FAULTS = 10
+
+
+class Store:
+    """A store in an SQLite file or in PostgreSQL.
+
+    Whatever :meth:`write` has returned from is on the disk. All that one process
+    writes goes through one thread; several processes take turns.
+
+    Args:
+        where: The path of an SQLite file, which is made if it is not there, or
+            ``sqlite:///path``, or ``postgresql://user@host/database``.
+        is_verified: Whether an SQLite file is read through for damage first.
+        busy_wall_s: How long a change waits for other processes before it is refused.
+            SQLite does not queue them, so a person's command should have patience
+            while a cell writes without pause.
+
+    Raises:
+        ConfigurationError: If *where* is no store, or one of a newer PPU.
+        StoreDamagedError: If the file is torn.
+        StoreBusyError: If it must be made or upgraded and another process writes.
+    """
+
+    def __init__(
+        self,
+        where: str | Path,
+        *,
+        is_verified: bool = True,
+        busy_wall_s: float = BUSY_WALL_S,
+    ) -> None:
+        self._database = Database(where, busy_wall_s)
+        try:
+            with explained(self.name):
+                if is_verified:
+                    self._verify()
+                self._prepare()
+        except BaseException:
+            self._database.close()
+            raise
+        self._writer = Writer(self._database)
+
+    @property
+    def name(self) -> str:
+        """The path, or the URL without its password."""
+        return self._database.name
+
+    def _prepare(self) -> None:
+        """Make or upgrade the tables; one that is up to date is only looked at."""
+        with self._database.reading.begin() as connection:
+            is_current = version_of(connection) == SCHEMA_VERSION
+        if not is_current:
+            with self._database.writing.begin() as connection:
+                prepare(connection)
+
+    def _verify(self) -> None:
+        faults = self._faults_of_the_file()
+        if faults:
+            raise StoreDamagedError(
+                f"store {self.name}: it is damaged; restore a backup: "
+                + "; ".join(faults)
+            )
+
+    def _faults_of_the_file(self) -> list[str]:
+        if self._database.path is None:
+            return []  # a server sees to its own pages
+        with self._database.reading.begin() as connection:
+            integrity = connection.execute(text(f"PRAGMA integrity_check({_N_FAULTS})"))
+            faults = [str(row[0]).replace("\n", " ") for row in integrity]
+            if faults != ["ok"]:
+                return faults
+            links = connection.execute(text("PRAGMA foreign_key_check")).all()
+            return [
+                f"row {row[1]} of {row[0]} needs a row of {row[2]} that is not there"
+                for row in links[:_N_FAULTS]
+            ]
+
+    # -- writing -------------------------------------------------------------------
+
+    def submit(self, work: Callable[[Connection], T]) -> Future[T]:
+        """Have *work* done by the writer; the future ends after the commit.
+
+        Works are done in the order in which they were submitted, each in a savepoint:
+        one that raises fails alone. If the commit fails, so do all that were to
+        share it.
+
+        Raises:
+            StoreBusyError: If too much waits already; this work does not.
+            StoreError: If the store is closed.
+        """
+        return self._writer.submit(work)
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Do *work* in a transaction; return its result once it is on the disk.
+
+        It blocks: on a loop, use :meth:`awrite`.
+
+        Raises:
+            StoreError: If nothing was kept; the text says what to do.
+        """
+        return self.submit(work).result()
+
+    async def awrite(self, work: Callable[[Connection], T]) -> T:
+        """Do *work* in a transaction; return its result once it is on the disk.
+
+        Lab time does not jump meanwhile. A caller that is cancelled takes nothing
+        back: the work is done all the same.
+
+        Raises:
+            StoreError: If nothing was kept; the text says what to do.
+        """
+        loop = asyncio.get_running_loop()
+        future = self.submit(work)
+        answer = asyncio.wrap_future(future)
+        if isinstance(loop, LabTimeLoop):
+            release = loop.take_hold("the store commits")
+            # Comes after the answer's own callback: time starts with it on the loop.
+            future.add_done_callback(lambda _: release())
+        return await asyncio.shield(answer)
+
+    # -- reading -------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Give a transaction that sees the store as it is at its first question.
+
+        Raises:
+            StoreError: If the database cannot be read.
+        """
+        with explained(self.name), self._database.reading.begin() as connection:
+            yield connection
+
+    def check(self) -> list[str]:
+        """Return what is wrong in the store, a sentence each; empty if nothing is."""
+        try:
+            faults = self._faults_of_the_file()
+            with self._database.reading.begin() as connection:
+                return faults + find_faults(connection)
+        except SQLAlchemyError as exc:
+            return [str(explain(exc, self.name))]
+
+    def backup(self, path: Path) -> None:
+        """Copy the store as it is now to a new file, while others read and write.
+
+        Raises:
+            ConfigurationError: If *path* is there already or cannot be written, or if
+                the store is in PostgreSQL.
+            StoreError: If the copy failed; nothing is left at *path*.
+        """
+        if self._database.path is None:
+            raise ConfigurationError(
+                f"store {self.name}: copy it with pg_dump, which PostgreSQL brings"
+            )
+        if path.exists():
+            raise ConfigurationError(f"{path} is there already; name another file")
+        part = path.with_name(path.name + ".part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with self._database.reading.connect() as connection:
+                source = connection.connection.driver_connection
+                with contextlib.closing(sqlite3.connect(part)) as target:
+                    source.backup(target)  # type: ignore[union-attr]  # it is sqlite3's
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
+            part.replace(path)
+        except sqlite3.Error as exc:
+            raise StoreDiskError(f"cannot copy to {path}: {exc}") from exc
+        except OSError as exc:
+            raise ConfigurationError(f"cannot write {path}: {exc.strerror}") from exc
+        finally:
+            part.unlink(missing_ok=True)
+
+    # -- owning --------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def own(self) -> Iterator[None]:
+        """Be the only cell of this store while the block runs.
+
+        The operating system, or the server, ends this with the process, however it
+        dies. Others may go on reading and writing rows.
+
+        Raises:
+            StoreBusyError: If another cell owns the store.
+        """
+        with contextlib.ExitStack() as ends:
+            if self._database.path is not None:
+                is_owner = self._lock_file(self._database.path, ends)
+            else:
+                with explained(self.name):
+                    is_owner = self._lock_on_server(ends)
+            if not is_owner:
+                raise StoreBusyError(
+                    f"store {self.name}: another cell owns it; stop that one first"
+                )
+            yield
+
+    @staticmethod
+    def _lock_file(path: Path, ends: contextlib.ExitStack) -> bool:
+        try:
+            file = ends.enter_context(path.with_name(path.name + "-cell").open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as exc:
+            raise ConfigurationError(f"cannot write {path}: {exc.strerror}") from exc
+        return True
+
+    def _lock_on_server(self, ends: contextlib.ExitStack) -> bool:
+        connection = ends.enter_context(self._database.locking.connect())
+        return bool(connection.execute(text(_OWN)).scalar())
+
+    def close(self) -> None:
+        """Do what waits to be written, then close the database."""
+        self._writer.close()
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+# Beside the lock of writers, which has the number before.
+_OWN = "SELECT pg_try_advisory_lock(5263446, hashtext(current_schema()))"

@@ -1,0 +1,21 @@
+"""What must not become slow with a long history."""
+
+from pathlib import Path
+
+from sqlalchemy import text
+
+from ppu.store.queue import _HEADS
+from ppu.store.store import Store
+
+
+def test_claim_looks_only_at_jobs_that_wait(tmp_path: Path) -> None:
+    """However many jobs have ended, an index leads past them."""
+    with Store(tmp_path / "store.sqlite") as store, store.read() as connection:
+        query = str(_HEADS.compile(connection, compile_kwargs={"literal_binds": True}))
+        plan = [
+            row.detail
+            for row in connection.execute(text(f"EXPLAIN QUERY PLAN {query}"))
+        ]
+
+    assert any("USING COVERING INDEX jobs_claimable (state=?" in step for step in plan)
+    assert not [step for step in plan if step.startswith("SCAN")]
