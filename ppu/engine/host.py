@@ -21,11 +21,13 @@ from bluesky.utils import (
     RunEngineInterrupted,
 )
 
+from ppu.core.custody import Change
 from ppu.core.errors import AbortedError, InternalError, PPUError
 from ppu.core.labtime import LabTimeLoop
 from ppu.core.notices import NoticeStream
-from ppu.plans.steps import StepRecord
-from ppu.store.journal import Journal
+from ppu.engine.recorder import JobRecorder
+from ppu.plans.lab import Lab
+from ppu.plans.steps import Begun, Evidence, StepRecord
 
 __all__ = ["Host", "Timing"]
 
@@ -85,6 +87,15 @@ class Timing:
         return self.last_wall_s - self.first_wall_s
 
 
+@dataclass(frozen=True)
+class _OpenStep:
+    """A step that has begun and not ended."""
+
+    path: str
+    step: StepRecord
+    lab: Any
+
+
 class Host:
     """Owns a lab-time loop, its thread, and the RunEngine that runs on it.
 
@@ -97,7 +108,9 @@ class Host:
         self.timing = Timing()
         self.steps: list[StepRecord] = []
         self.on_step: Callable[[StepRecord], None] | None = None
-        self._journal: Journal | None = None
+        self._recorder: JobRecorder | None = None
+        self._open: list[_OpenStep] = []
+        self._n_steps: dict[str, int] = {}
         self._abort_reason: str | None = None
         self._is_running = False
         # The first RunEngine starts the loop's thread: it looks the thread up in a
@@ -108,8 +121,10 @@ class Host:
         self._thread = self.engine._th
         self.engine.register_command("step_begin", self._begin_step)
         self.engine.register_command("step_end", self._end_step)
+        self.engine.register_command("step_failed", self._fail_step)
+        self.engine.register_command("settle", self._settle_step)
         self.engine.register_command("compute", self._compute)
-        self.engine.subscribe(self._journal_document)
+        self.engine.subscribe(self._record_document)
 
     # -- the loop --------------------------------------------------------------------
 
@@ -163,22 +178,24 @@ class Host:
 
     # -- running ---------------------------------------------------------------------
 
-    def run(self, plan: Iterable[Msg], journal: Journal | None = None) -> Any:
+    def run(self, plan: Iterable[Msg], recorder: JobRecorder | None = None) -> Any:
         """Run *plan* and return what it returns.
 
         Args:
             plan: Any Bluesky plan.
-            journal: Where documents and steps are recorded.
+            recorder: Keeps documents and steps, and knows them from before.
 
         Raises:
             AbortedError: If :meth:`abort` was called.
             PPUError: What made the plan fail, if it was an error of PPU's tree.
         """
         loop = self.loop
-        self._journal = journal
+        self._recorder = recorder
         self._abort_reason = None
         self._is_running = True
         self.steps = []
+        self._open = []
+        self._n_steps = {}
         self.timing = Timing()
         # Thread start and thread end would race with the jump: time is held until
         # the first message, and again from idle until the call is back.
@@ -214,7 +231,7 @@ class Host:
             self._is_running = False
             for release in releases:
                 release()
-            self._journal = None
+            self._recorder = None
         if loop.faults:
             raise loop.faults[0]
         return result.plan_result
@@ -270,8 +287,13 @@ class Host:
 
     # -- messages of PPU's own -------------------------------------------------------
 
-    async def _begin_step(self, msg: Msg) -> int:
-        """Journal that a step begins; return its number within the job."""
+    async def _begin_step(self, msg: Msg) -> Begun:
+        """Keep that a step begins; answer what is known of it from before.
+
+        Raises:
+            InternalError: If the plan changed the lab outside of a step: when it is
+                run again, that would be done again.
+        """
         step = StepRecord(
             msg.kwargs["name"],
             msg.kwargs["kind"],
@@ -279,23 +301,57 @@ class Host:
             msg.kwargs["expected_s"],
             msg.kwargs["arguments"],
         )
+        lab = msg.kwargs["lab"]
+        is_kept = self._recorder is not None and not self._open
+        if is_kept and isinstance(lab, Lab) and lab.changes:
+            raise InternalError(
+                f"before step {step.label}: the plan changed the lab outside of a step "
+                f"({lab.changes[0]}); make it a step"
+            )
+        above = self._open[-1].path + "." if self._open else ""
+        number = self._n_steps.get(above, 0)
+        self._n_steps[above] = number + 1
+        begun = Begun(f"{above}{number}")
+        if self._recorder is not None:
+            begun = await self._recorder.begin(begun.key, step, msg.kwargs["digest"])
         self.steps.append(step)
-        number = len(self.steps) - 1
-        if self._journal is not None:
-            content = {"step": number, **msg.kwargs}
-            self._journal.add(self.loop.time(), "step_begin", content)
-        if self.on_step is not None:
-            self.on_step(step)
-        return number
+        if not begun.is_done:
+            self._open.append(_OpenStep(begun.key, step, lab))
+        self._tell_step(step)
+        return begun
 
     async def _end_step(self, msg: Msg) -> None:
-        """Journal a step's result before the plan goes on."""
-        number = msg.kwargs["key"]
-        step = self.steps[number]
-        step.ended_s = self.loop.time()
-        if self._journal is not None:
-            content = {"step": number, "result": msg.kwargs["result"]}
-            self._journal.add(self.loop.time(), "step_end", content)
+        """Keep a step's result before the plan goes on."""
+        ended = self._close_step(msg.kwargs["key"])
+        changes, time = _changes_of(ended.lab), self.loop.time()
+        if self._recorder is not None:
+            await self._recorder.end(ended.path, msg.kwargs["result"], changes, time)
+        self._tell_step(ended.step)
+
+    async def _fail_step(self, msg: Msg) -> None:
+        """Keep why a step failed."""
+        failed = self._close_step(msg.kwargs["key"])
+        changes, time = _changes_of(failed.lab), self.loop.time()
+        if self._recorder is not None:
+            reason = str(_cause_of(msg.kwargs["error"]))
+            await self._recorder.fail(failed.path, reason, changes, time)
+
+    async def _settle_step(self, msg: Msg) -> Evidence:
+        """Keep what shows whether a step happened, or find out."""
+        found: Evidence = msg.kwargs["found"]
+        if self._recorder is None:
+            raise InternalError("only what is recorded can have been under way")
+        return await self._recorder.settle(msg.kwargs["key"], found, self.loop.time())
+
+    def _close_step(self, path: str) -> _OpenStep:
+        """Return the step at *path*, which ends; what failed within it has ended."""
+        while self._open[-1].path != path:
+            self._open.pop()
+        step = self._open.pop()
+        step.step.ended_s = self.loop.time()
+        return step
+
+    def _tell_step(self, step: StepRecord) -> None:
         if self.on_step is not None:
             self.on_step(step)
 
@@ -305,10 +361,17 @@ class Host:
         with self.loop.hold(f"computing {function}"):
             return await self.loop.run_in_executor(None, function)
 
-    def _journal_document(self, name: str, document: dict[str, Any]) -> None:
-        if self._journal is not None:
-            content = {"name": name, "document": document}
-            self._journal.add(self.loop.time(), "document", content)
+    def _record_document(self, name: str, document: dict[str, Any]) -> None:
+        if self._recorder is not None:
+            self._recorder.document(name, document, self.loop.time())
+
+
+def _changes_of(lab: Any) -> list[Change]:
+    """Return what a step changed in *lab*, once."""
+    if not isinstance(lab, Lab):
+        return []
+    changes, lab.changes = lab.changes, []
+    return changes
 
 
 def _cause_of(exc: BaseException) -> BaseException:

@@ -13,6 +13,7 @@ from ppu.core.capabilities import (
     Gripper,
     Transporter,
 )
+from ppu.core.custody import Books, Change, Claimed, Left, Moved, StockUsed
 from ppu.core.errors import ConfigurationError, InterlockError, LimitError, nearest
 from ppu.core.labfile import ContainerEntry, LabFile
 
@@ -29,6 +30,8 @@ class Lab:
         devices: Connected devices by name.
         flush_period_s: Lab time between collections of what a long step sampled [s]:
             what is not collected dies with the process.
+        books: What is believed of containers and stock, shared by all jobs; by
+            default what the lab file says.
     """
 
     def __init__(
@@ -36,16 +39,16 @@ class Lab:
         file: LabFile,
         devices: Mapping[str, Any],
         flush_period_s: float = 600.0,
+        books: Books | None = None,
     ) -> None:
         self.file = file
         self.flush_period_s = flush_period_s
         self.devices = dict(devices)
         self.sample_id = ""
         """Identity of the sample that the present job makes."""
-        self._location_of = {name: c.at for name, c in file.containers.items()}
-        self._under_way: dict[str, str] = {}
-        self._is_used: set[str] = set()
-        self._stock_g = {name: stock.mass_g for name, stock in file.stock.items()}
+        self.changes: list[Change] = []
+        """What was changed since the engine last kept it, with a step's end."""
+        self._books = Books.of(file) if books is None else books
 
     @property
     def name(self) -> str:
@@ -167,18 +170,18 @@ class Lab:
             LimitError: If there is none left.
         """
         for name, entry in self.file.containers.items():
-            is_free = name not in self._is_used and not entry.contents
+            is_free = name not in self._books.used and not entry.contents
             if entry.kind == kind and is_free:
                 return name
         raise LimitError(f"lab {self.name} has no empty {kind} left; clean some")
 
     def claim_container(self, name: str) -> None:
         """Remember that *name* is used by a sample."""
-        self._is_used.add(name)
+        self._enter(Claimed(name))
 
     def is_used(self, name: str) -> bool:
         """Return whether a sample uses *name*."""
-        return name in self._is_used
+        return name in self._books.used
 
     def location_of(self, container: str) -> str:
         """Return where PPU believes a container to be.
@@ -186,36 +189,42 @@ class Lab:
         Raises:
             InterlockError: If it never arrived where it was carried.
         """
-        if container in self._under_way:
+        books = self._books
+        if container in books.under_way:
             raise InterlockError(
                 f"nobody knows where {container} is: it was taken from "
-                f"{self._location_of[container]} and did not arrive at "
-                f"{self._under_way[container]}; look for it"
+                f"{books.places[container]} and did not arrive at "
+                f"{books.under_way[container]}; look for it"
             )
-        return self._location_of[container]
+        return books.places[container]
 
     def container_at(self, location: str) -> str | None:
         """Return the container that PPU believes to be at *location*."""
-        for container, place in self._location_of.items():
-            if place == location or self._under_way.get(container) == location:
+        books = self._books
+        for container, place in books.places.items():
+            if location in (place, books.under_way.get(container)):
                 return container
         return None
 
     def beliefs(self) -> dict[str, str | None]:
         """Return where PPU believes each container to be, None while on its way."""
+        books = self._books
         return {
-            container: None if container in self._under_way else place
-            for container, place in self._location_of.items()
+            container: None if container in books.under_way else place
+            for container, place in books.places.items()
         }
 
     def moving(self, container: str, destination: str) -> None:
         """Believe that *container* is on its way to *destination*."""
-        self._under_way[container] = destination
+        self._enter(Left(container, self._books.places[container], destination))
 
     def moved(self, container: str, destination: str) -> None:
         """Believe that *container* is at *destination* now."""
-        self._under_way.pop(container, None)
-        self._location_of[container] = destination
+        self._enter(Moved(container, self._books.places[container], destination))
+
+    def _enter(self, change: Change) -> None:
+        self._books.enter(change)
+        self.changes.append(change)
 
     def home_of(self, container: str) -> str:
         """Return the location that a container always may go back to."""
@@ -229,14 +238,14 @@ class Lab:
         Raises:
             LimitError: If it is not in stock at all.
         """
-        if powder not in self._stock_g:
+        if powder not in self._books.stock_g:
             raise LimitError(
                 # No nearest name: another powder is another substance.
                 f"there is no {powder} in stock; in stock are "
-                f"{', '.join(sorted(self._stock_g)) or 'none'}"
+                f"{', '.join(sorted(self._books.stock_g)) or 'none'}"
             )
-        return self._stock_g[powder]
+        return self._books.stock_g[powder]
 
     def use_stock(self, powder: str, mass_g: float) -> None:
         """Deduct what was used."""
-        self._stock_g[powder] = self._stock_g[powder] - mass_g
+        self._enter(StockUsed(powder, mass_g))

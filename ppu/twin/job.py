@@ -8,22 +8,26 @@ import traceback
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-
-from sqlalchemy.exc import SQLAlchemyError
+from typing import Any, Final
 
 from ppu._version import __version__
 from ppu.core.errors import ConfigurationError, InternalError, PPUError
 from ppu.core.notices import tell
+from ppu.engine.ownership import Ownership
+from ppu.engine.recorder import JobRecorder
 from ppu.plans.protocol import ProtocolResult, RegisteredProtocol
 from ppu.plans.report import RunRecord, build_report
 from ppu.plans.steps import digest
-from ppu.store.journal import Journal
+from ppu.store.documents import documents_of
+from ppu.store.jobs import JobRequest
+from ppu.store.store import Store
 from ppu.twin.open_lab import OpenLab
 
 __all__ = ["Job"]
 
 RESULT_SCHEMA_VERSION = 1
+_FOR_GOOD_S: Final = 1e9
+"""The store of a single run has no other owner to give way to."""
 
 
 class Job:
@@ -88,20 +92,39 @@ class Job:
             ConfigurationError: If the results cannot be kept; nothing moved.
             PPUError: What went wrong; the devices are in their abort states.
         """
-        path = self.out / "journal.sqlite"
+        path = self.out / "store.sqlite"
         if path.exists():
             raise ConfigurationError(
                 f"{self.out} holds a run already; name another directory"
             )
-        journal = Journal(path)
+        make_directory(self.out)
+        with Store(path) as store:
+            return self._run_kept(store, elapsed)
+
+    def _run_kept(self, store: Store, elapsed: Callable[[], float]) -> dict[str, Any]:
+        """Run the protocol, with everything kept in *store*."""
         host = self.lab.host
+        owner = Ownership(store, self.lab.file, host.loop, lease_s=_FOR_GOOD_S)
+        owner.submit(
+            JobRequest(
+                self.protocol.name,
+                self.protocol.version,
+                self.parameters.model_dump(mode="json"),
+            )
+        )
+        job = owner.claim()
+        assert job is not None  # noqa: S101 - it is the only one
+        owner.begin(job)
+        recorder = owner.recorder(job)
         token = host.subscribe(self._collect)
         try:
-            typed = self._run_plan(journal)
+            typed = self._run_plan(recorder)
             result = self._assemble(typed)
-            self._write(result, typed, journal, elapsed)
+            self._write(result, typed, recorder, elapsed)
+            owner.succeed(job, result)
         except Exception as exc:
-            self._keep_documents(journal)
+            self._keep_documents(recorder)
+            owner.fail(job, exc)
             if isinstance(exc, PPUError):
                 raise
             # Whatever a protocol's author did wrong, the furnace must not stay on.
@@ -112,20 +135,43 @@ class Job:
             ) from exc
         finally:
             host.unsubscribe(token)
-            journal.close()
+            owner.end("the run has ended")
         return result
 
-    def _keep_documents(self, journal: Journal) -> None:
+    def _keep_documents(self, recorder: JobRecorder) -> None:
         """Write what there is of a failed run, if it can be written.
 
         The error that ended the run matters more than a full disk.
         """
         try:
-            journal.export_documents(self.out / "documents.jsonl")
-        except (PPUError, SQLAlchemyError) as exc:
+            self._export_documents(recorder)
+        except PPUError as exc:
             tell(f"the documents of this run could not be written: {exc}")
 
-    def _run_plan(self, journal: Journal) -> ProtocolResult:
+    def _export_documents(self, recorder: JobRecorder) -> None:
+        """Write all documents, one ``{"name", "doc"}`` object a line.
+
+        Raises:
+            ConfigurationError: If they cannot be written.
+        """
+        recorder.flush()
+        path = self.out / "documents.jsonl"
+        temporary = path.with_suffix(".part")
+        try:
+            with (
+                temporary.open("w", encoding="utf-8") as file,
+                recorder.store.read() as connection,
+            ):
+                for name, document in documents_of(connection, recorder.job_id):
+                    entry = {"name": name, "doc": document}
+                    file.write(json.dumps(entry, separators=(",", ":")) + "\n")
+            temporary.replace(path)
+        except OSError as exc:
+            raise ConfigurationError(
+                f"cannot write {exc.filename or path}: {exc.strerror}"
+            ) from exc
+
+    def _run_plan(self, recorder: JobRecorder) -> ProtocolResult:
         metadata = {
             "plan_name": self.protocol.name,
             "protocol": self.protocol.name,
@@ -141,7 +187,7 @@ class Job:
         self.view.sample_id = self.sample_id
         self.has_started = True
         plan = self.lab.host.in_run(self.protocol(self.view, self.parameters), metadata)
-        typed = self.lab.run(plan, journal)
+        typed = self.lab.run(plan, recorder)
         if not isinstance(typed, self.protocol.result):
             raise ConfigurationError(
                 f"protocol {self.protocol.name} returned a {type(typed).__name__}, "
@@ -213,10 +259,10 @@ class Job:
         self,
         result: dict[str, Any],
         typed: ProtocolResult,
-        journal: Journal,
+        recorder: JobRecorder,
         elapsed: Callable[[], float],
     ) -> None:
-        journal.export_documents(self.out / "documents.jsonl")
+        self._export_documents(recorder)
         for path in typed.attachments.values():
             shutil.copyfile(path, self.out / path.name)
         record = self.record(result, typed)
@@ -254,6 +300,18 @@ class Job:
             hint = f"; carry it to {home} before the next run" if place != home else ""
             told.append(f"{container} is at {place}{hint}")
         return [*told, f"what there is of this run: {self.out}"]
+
+
+def make_directory(path: Path) -> None:
+    """Make *path* and what is above it.
+
+    Raises:
+        ConfigurationError: If that is not possible.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise ConfigurationError(f"cannot write to {path}: {exc.strerror}") from exc
 
 
 def write_whole(path: Path, text: str) -> None:

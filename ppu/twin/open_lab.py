@@ -21,8 +21,8 @@ from ppu.core.stopping import on_stop_signal
 from ppu.devices.build import build_devices, driver_class
 from ppu.devices.instrument import LabDevice
 from ppu.engine.host import Host
+from ppu.engine.recorder import JobRecorder
 from ppu.plans.lab import Lab
-from ppu.store.journal import Journal
 from ppu.twin.bench import Bench
 
 __all__ = ["OpenLab", "Target", "open_lab"]
@@ -186,7 +186,7 @@ class OpenLab(Mapping[str, Any]):
             self._view = Lab(self.file, devices, flush_s)
         return self._view
 
-    def run(self, plan: Any, journal: Journal | None = None) -> Any:
+    def run(self, plan: Any, recorder: JobRecorder | None = None) -> Any:
         """Run any Bluesky plan on this lab and return what it returns.
 
         SIGINT (Ctrl-C), SIGTERM and SIGHUP abort the plan. Whenever it does not end
@@ -195,7 +195,7 @@ class OpenLab(Mapping[str, Any]):
 
         Args:
             plan: A generator of messages, your own or a protocol's.
-            journal: Where documents and steps are recorded, if anywhere.
+            recorder: Keeps documents and steps, if anything does.
 
         Raises:
             ConfigurationError: If something could heat and nobody attends it.
@@ -221,7 +221,7 @@ class OpenLab(Mapping[str, Any]):
             try:
                 guarded: Any = unless_stopped()
                 guarded.__name__ = getattr(plan, "__name__", guarded.__name__)
-                return self.host.run(guarded, journal)
+                return self.host.run(guarded, recorder)
             except BaseException:
                 for line in self.make_safe():
                     tell(line)

@@ -16,6 +16,7 @@ from ppu_protocols.steps import (
     fire,
     free_slot,
     move_container,
+    take_container,
     tare_balance,
     weigh_container,
 )
@@ -87,8 +88,7 @@ def fire_sample(
     lab: Lab, parameters: FireSampleParameters
 ) -> MsgGenerator[FireSampleResult]:
     """Tare, weigh, fire, cool and weigh one sample."""
-    container = parameters.container
-    lab.claim_container(container)
+    container = yield from take_container(lab, "crucible", parameters.container)
     balance, furnace = lab.the(Balance), choose_furnace(lab, "air")
     yield from tare_balance(lab, balance)
     yield from move_container(lab, container, balance.pan)

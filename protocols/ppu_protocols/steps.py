@@ -47,9 +47,21 @@ __all__ = [
     "grind_powder",
     "mount_powder",
     "move_container",
+    "take_container",
     "tare_balance",
     "weigh_container",
 ]
+
+
+@step(kind="repeatable")
+def take_container(
+    lab: Lab, kind: str, container: str | None = None
+) -> MsgGenerator[str]:
+    """Take a container for the sample, by default an empty one; return its name."""
+    yield from bps.null()
+    taken = lab.free_container(kind) if container is None else container
+    lab.claim_container(taken)
+    return taken
 
 
 @step(kind="irreversible")

@@ -42,6 +42,7 @@ from ppu_protocols.steps import (
     grind_powder,
     mount_powder,
     move_container,
+    take_container,
     tare_balance,
     weigh_container,
 )
@@ -371,9 +372,8 @@ def solid_state_synthesis(
     doser, station = lab.the(PowderDoser), lab.the(PowderStation)
     furnace = choose_furnace(lab, recipe.atmosphere, recipe.furnace)
     balance, diffractometer = lab.the(Balance), lab.the(Diffractometer)
-    crucible, holder = lab.free_container("crucible"), lab.free_container("holder")
-    lab.claim_container(crucible)
-    lab.claim_container(holder)
+    crucible = yield from take_container(lab, "crucible")
+    holder = yield from take_container(lab, "holder")
     request = DoseRequest(crucible, recipe.doses(), recipe.milling_s)
 
     yield from tare_balance(lab, balance)

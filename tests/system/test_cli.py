@@ -132,14 +132,14 @@ def test_run_leaves_whole_files_only(done: Done) -> None:
     files = kept(done.out)
 
     assert set(done.ended.json["files"].values()) <= files
-    assert {"result.json", "journal.sqlite"} <= files
+    assert {"result.json", "store.sqlite"} <= files
     assert not [name for name in files if name.endswith((".part", "-wal", "-shm"))]
 
 
 def test_run_refuses_a_directory_that_holds_another_run(
     ppu: Ppu, small_lab: Path, done: Done
 ) -> None:
-    """Two runs are never mixed in one journal."""
+    """Two runs are never mixed in one store."""
     before = (done.out / "documents.jsonl").read_bytes()
     again = ppu(
         "run", "fire_sample", "--lab", small_lab, "--out", done.out, "--json", *SHORT

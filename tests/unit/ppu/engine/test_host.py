@@ -13,10 +13,16 @@ from bluesky.utils import Msg, MsgGenerator
 from ophyd_async.core import AsyncStatus
 
 from ppu.core.errors import AbortedError, InstrumentError, InternalError
+from ppu.core.labfile import LabFile
 from ppu.core.labtime import TWIN_EPOCH, LabTimeLoop
 from ppu.engine.host import Host
+from ppu.engine.ownership import Ownership
 from ppu.plans import compute, step
-from ppu.store.journal import Journal
+from ppu.store.jobs import JobRequest
+from ppu.store.steps import steps_of
+from ppu.store.store import Store
+
+NOTHING = LabFile.model_validate({"lab": "empty", "schema_version": 1, "devices": {}})
 
 
 class Door:
@@ -263,11 +269,10 @@ def wait_minutes(number: int) -> MsgGenerator[dict[str, int]]:
     return {"minutes": number}
 
 
-def test_steps_are_told_and_journalled_when_they_begin_and_end(
+def test_steps_are_told_and_kept_when_they_begin_and_end(
     host: Host, tmp_path: Path
 ) -> None:
     """Begin and end are on record, in lab time, before the plan goes on."""
-    journal = Journal(tmp_path / "journal.sqlite")
     told: list[tuple[str, float | None]] = []
     host.on_step = lambda record: told.append((record.name, record.ended_s))
 
@@ -275,18 +280,20 @@ def test_steps_are_told_and_journalled_when_they_begin_and_end(
         yield from wait_minutes(2)
         yield from wait_minutes(3)
 
-    host.run(plan(), journal)
-    entries = list(journal.entries("step_begin", "step_end"))
-    journal.close()
+    with Store(tmp_path / "store.sqlite") as store:
+        owner = Ownership(store, NOTHING, host.loop, lease_s=1e6)
+        owner.submit(JobRequest("wait", "1"))
+        job = owner.claim()
+        assert job is not None
+        host.run(plan(), owner.recorder(job))
+        with store.read() as connection:
+            kept = steps_of(connection, job.id)
 
-    assert [(time, kind) for _, time, kind, _ in entries] == [
-        (0.0, "step_begin"),
-        (120.0, "step_end"),
-        (120.0, "step_begin"),
-        (300.0, "step_end"),
-    ]
-    assert entries[1][3] == {"step": 0, "result": {"minutes": 2}}
-    assert entries[2][3]["expected_s"] == 180.0
+    assert [
+        (step.path, step.begun - TWIN_EPOCH, (step.ended or 0.0) - TWIN_EPOCH)
+        for step in kept
+    ] == [("0", 0.0, 120.0), ("1", 120.0, 300.0)]
+    assert kept[0].result == {"minutes": 2}
     assert told == [
         ("wait_minutes", None),
         ("wait_minutes", 120.0),

@@ -14,7 +14,7 @@ from ppu.core.errors import ConfigurationError, InternalError, LimitError
 from ppu.core.labfile import LabFile
 from ppu.plans import Lab, ProtocolResult, protocol, step
 from ppu.plans.protocol import find_protocol, known_protocols
-from ppu.plans.steps import digest, plain
+from ppu.plans.steps import Begun, digest, plain
 
 
 class Amount(BaseModel):
@@ -149,7 +149,7 @@ def test_step_yields_begin_acts_and_end() -> None:
 
     plan = act(Lab(LAB, {}), 7)
     begin = next(plan)
-    acting = plan.send(4)
+    acting = plan.send(Begun("4"))
     end = plan.send(None)
 
     assert (begin.command, acting.command, end.command) == (
@@ -161,7 +161,7 @@ def test_step_yields_begin_acts_and_end() -> None:
     assert begin.kwargs["kind"] == "irreversible"
     assert begin.kwargs["expected_s"] == 35.0
     assert begin.kwargs["arguments"] == [["lab bench", 7], {}]
-    assert end.kwargs == {"key": 4, "result": [7]}
+    assert end.kwargs == {"key": "4", "result": [7]}
 
 
 LAB = LabFile.model_validate(

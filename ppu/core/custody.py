@@ -1,0 +1,90 @@
+"""What plans change in the lab's books: where containers are, and what is used up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ppu.core.labfile import LabFile
+
+__all__ = ["Books", "Change", "Claimed", "Left", "Moved", "StockUsed"]
+
+
+@dataclass(frozen=True)
+class Left:
+    """A container is taken from where it was; until it arrives nobody knows."""
+
+    container: str
+    origin: str
+    destination: str
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A container has arrived.
+
+    Attributes:
+        container: Its name.
+        origin: Where it was.
+        destination: Where it is now.
+        evidence: What showed it, if somebody looked.
+    """
+
+    container: str
+    origin: str
+    destination: str
+    evidence: str = ""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A container is used by a sample from now on."""
+
+    container: str
+
+
+@dataclass(frozen=True)
+class StockUsed:
+    """Powder was taken from stock."""
+
+    powder: str
+    mass_g: float
+
+
+Change = Left | Moved | Claimed | StockUsed
+
+
+@dataclass
+class Books:
+    """What PPU believes of the lab; all jobs of a lab share one.
+
+    Attributes:
+        places: Where each container is, or was before it left.
+        under_way: Where those that left were to arrive.
+        used: Containers that a sample uses.
+        stock_g: How much of each powder there should be [g].
+    """
+
+    places: dict[str, str]
+    under_way: dict[str, str] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+    stock_g: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, file: LabFile) -> Books:
+        """Return the books as the lab file opens them."""
+        return cls(
+            places={name: entry.at for name, entry in file.containers.items()},
+            stock_g={name: entry.mass_g for name, entry in file.stock.items()},
+        )
+
+    def enter(self, change: Change) -> None:
+        """Take note of a change."""
+        if isinstance(change, Left):
+            self.under_way[change.container] = change.destination
+        elif isinstance(change, Moved):
+            self.under_way.pop(change.container, None)
+            self.places[change.container] = change.destination
+        elif isinstance(change, Claimed):
+            self.used.add(change.container)
+        else:
+            self.stock_g[change.powder] -= change.mass_g
