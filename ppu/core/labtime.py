@@ -34,6 +34,7 @@ __all__ = [
     "now",
     "running_loop",
     "stopwatch",
+    "wall_stamp",
 ]
 
 TWIN_EPOCH = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC).timestamp()
@@ -318,10 +319,14 @@ class LabTimeLoop(asyncio.SelectorEventLoop):
             if not events:
                 self._report_stuck_debts()
             return events
+        # Asked before looking for events: whoever ends a hold in another thread has
+        # sent its news before, so that it is among them. The other way round both
+        # would be missed, and time jump past the news.
+        is_still = bool(self._holds) or self._n_active == 0 or timeout is None
         events = inner.select(0)
         if events:
             return events
-        if self._holds or self._n_active == 0 or timeout is None:
+        if is_still:
             return inner.select(None)
         # The timer's own time, not now + timeout: lab times stay round numbers.
         self._jumped_to = max(self._jumped_to, self._scheduled[0].when())  # type: ignore[attr-defined]  # asyncio's timer heap
@@ -370,6 +375,11 @@ def stopwatch() -> Callable[[], float]:
 def calendar_date() -> str:
     """Return today's UTC date of the wall clock, to name things that people keep."""
     return datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+
+
+def wall_stamp() -> float:
+    """Return the wall clock's UTC stamp, for what people ask from outside of a lab."""
+    return time.time()
 
 
 def running_loop() -> LabTimeLoop:

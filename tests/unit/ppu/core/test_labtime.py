@@ -195,6 +195,39 @@ def test_time_stands_still_when_nothing_is_active() -> None:
     assert fired == [1000.0]
 
 
+def test_time_does_not_jump_past_the_news_with_which_a_hold_ended(
+    jumping: LabTimeLoop, play: Play
+) -> None:
+    """A thread that is done just after the loop looked is still heard first."""
+    inner: Any = jumping._selector.inner  # type: ignore[attr-defined]  # asyncio's own
+    look = inner.select
+    heard: list[float] = []
+
+    async def wait_for_a_thread() -> None:
+        release = [jumping.take_hold("a thread works")]
+        done = asyncio.Event()
+
+        def tell() -> None:
+            heard.append(jumping.time())
+            done.set()
+
+        def look_and_be_late(timeout: float | None = None) -> Any:
+            found = look(timeout)
+            if timeout == 0 and not found and release:
+                # What another thread does in this very moment.
+                jumping.call_soon_threadsafe(tell)
+                release.pop()()
+            return found
+
+        inner.select = look_and_be_late
+        async with asyncio.timeout(DAY_S):
+            await done.wait()
+
+    play(wait_for_a_thread())
+
+    assert heard == [0.0]
+
+
 def test_hold_keeps_time_until_it_is_released_by_another_thread(
     jumping: LabTimeLoop, play: Play
 ) -> None:
