@@ -7,9 +7,17 @@ the power off when something is wrong. Each part is handed what it needs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import fmean
 from typing import Any, Final
@@ -18,12 +26,19 @@ from event_model import DataKey, PartialEventPage
 from ophyd_async.core import SignalR, SignalRW, StrictEnum
 from pydantic import BaseModel, ConfigDict, Field
 
-from ppu.core.capabilities import FiringProfile, FiringRecord, Segment
+from ppu.core.capabilities import (
+    FiringProfile,
+    FiringRecord,
+    FiringUnderWay,
+    Segment,
+)
 from ppu.core.errors import (
     ConfigurationError,
     InstrumentError,
     InterlockError,
+    InternalError,
     MalformedReply,
+    NothingToJoinError,
     PPUError,
     TransportError,
 )
@@ -40,10 +55,15 @@ __all__ = [
     "FurnaceLimits",
     "HeaterSwitch",
     "LoopMode",
+    "ProgramSettings",
     "Sample",
+    "apply_settings",
     "compare_settings",
+    "earlier_samples",
     "expected_duration_s",
+    "find_changed",
     "insist",
+    "is_over",
     "limit_contradictions",
     "segment_faults",
     "set_if_different",
@@ -146,11 +166,12 @@ class Samples:
     process_value: list[float]
     working_setpoint: list[float]
     working_output: list[float]
+    is_program_running: list[bool]
 
     @classmethod
     def none(cls) -> Samples:
         """Return no samples."""
-        return cls([], [], [], [])
+        return cls([], [], [], [], [])
 
     def take(self, sample: Sample, stamp: float) -> None:
         """Append one sample, taken at the UTC stamp *stamp* [s since 1970]."""
@@ -158,6 +179,44 @@ class Samples:
         self.process_value.append(sample.temperature)
         self.working_setpoint.append(sample.setpoint)
         self.working_output.append(sample.output)
+        self.is_program_running.append(sample.is_running)
+
+
+def earlier_samples(
+    columns: Mapping[str, Sequence[float]], keys: Mapping[str, str]
+) -> list[tuple[float, Sample]]:
+    """Return samples of before with their UTC stamps, from the columns of documents.
+
+    Args:
+        columns: Columns by data key.
+        keys: Data key of each column of :class:`Samples`.
+
+    Raises:
+        InternalError: If they are not the columns of this furnace.
+    """
+    stamps = columns.get("time", ())
+    if not stamps:
+        return []
+    needed = {column: columns.get(key, ()) for column, key in keys.items()}
+    if any(len(values) != len(stamps) for values in needed.values()):
+        counts = {keys[column]: len(values) for column, values in needed.items()}
+        raise InternalError(
+            f"earlier samples of a firing: {len(stamps)} times, but values are {counts}"
+        )
+    found = []
+    for index, stamp in enumerate(stamps):
+        is_running = bool(needed["is_program_running"][index])
+        sample = Sample(
+            temperature=needed["process_value"][index],
+            setpoint=needed["working_setpoint"][index],
+            output=needed["working_output"][index],
+            status="run" if is_running else "reset",
+            is_running=is_running,
+            is_held=False,
+            is_reset=not is_running,
+        )
+        found.append((stamp, sample))
+    return found
 
 
 # -- judging ---------------------------------------------------------------------------
@@ -169,26 +228,53 @@ class DwellWatch:
     A dwell lasts from the sample at which the working setpoint reached the segment's
     target until the one at which it left it or the program ended. One of up to two
     sample periods may pass unseen; it counts as measured to be 0 s then. What
-    happened while the controller could not be heard is not held against it.
+    happened while the controller could not be heard is not held against it, as far as
+    there was time for it; a dwell that began or ended then counts as asked, as far as
+    what was heard allows.
+
+    Args:
+        segments: What was asked.
+        period_s: Time between two samples [s].
+        is_from_start: Whether the first sample is taken when the program starts;
+            otherwise anything may have happened before.
     """
 
-    def __init__(self, segments: tuple[Segment, ...], period_s: float) -> None:
+    def __init__(
+        self,
+        segments: tuple[Segment, ...],
+        period_s: float,
+        *,
+        is_from_start: bool = True,
+    ) -> None:
         self._segments = segments
         self._period = period_s
         self._index = 0
         self._since: float | None = None
         self._nearest_k = math.inf
+        self._last_setpoint = math.nan
         self._heard_at: float | None = None
-        self._unheard_s = 0.0
-        self._just_unheard_s = 0.0
+        self._is_lost = not is_from_start
+        """Whether nobody knows how far the program had come when it was first seen."""
+        self._unheard_s = 0.0 if is_from_start else math.inf
+        self._just_unheard_s = self._unheard_s
+        self._is_coming = False
+        """Whether the setpoint was seen on its way to the present target."""
+        self._unheard_at_begin_s = 0.0
+        """How long nobody had heard when the dwell was first seen."""
+        self._spent_s = 0.0
+        """How much of the last silence what must have happened in it takes."""
         self.measured_s: list[float] = []
 
     def see(self, lab_time: float, setpoint: float, is_running: bool) -> str | None:
         """Take one sample; return what is wrong, if anything is."""
         if self._heard_at is not None:
-            self._just_unheard_s = max(lab_time - self._heard_at - self._period, 0.0)
+            missed_s = lab_time - self._heard_at - self._period
+            # A sample that only comes late hides nothing.
+            self._just_unheard_s = missed_s if missed_s > self._period / 2 else 0.0
             self._unheard_s += self._just_unheard_s
         self._heard_at = lab_time
+        if self._just_unheard_s > 0 or self._unheard_s == 0:
+            self._spent_s = 0.0
         seen = -1
         while seen < self._index < len(self._segments):
             # A sample that ends one segment may belong to the next.
@@ -198,33 +284,42 @@ class DwellWatch:
                 return fault
         while not is_running and self._index < len(self._segments):
             segment = self._segments[self._index]
-            if not self._may_have_passed(segment):
+            if not self._has_passed(segment):
                 return f"the program ended before {segment.target_degc:g} degC"
-            self._go_on(0.0)
         return None
 
-    def _may_have_passed(self, segment: Segment) -> bool:
-        """Return whether it may have begun and ended since the last sample."""
-        reach_s = 2 * self._period + self._unheard_s
-        reach_k = segment.ramp_degc_per_min / 60 * reach_s + 0.1
-        return segment.dwell_s <= reach_s and self._nearest_k <= reach_k
+    def _has_passed(self, segment: Segment) -> bool:
+        """Return whether it can have begun and ended unseen, and go on if so."""
+        ramp_s = max(self._nearest_k - 0.1, 0.0) / segment.ramp_degc_per_min * 60
+        needs_s = 0.98 * (ramp_s + segment.dwell_s)  # no two clocks are the same
+        if not self._is_lost:
+            # One silence has room for all that must have happened in it, not for each.
+            if self._spent_s + needs_s > 2 * self._period + self._unheard_s:
+                return False
+            self._spent_s += needs_s
+        unheard_s = self._unheard_s
+        self._go_on(segment.dwell_s if unheard_s > 0 else 0.0)
+        # Perhaps it shows only now what happened in a silence before.
+        self._unheard_s = max(self._unheard_s, unheard_s)
+        return True
 
     def _go_on(self, lasted: float) -> None:
         self.measured_s.append(lasted)
         left_degc = self._segments[self._index].target_degc
         self._index += 1
         self._since = None
+        self._is_coming = False
         if self._index < len(self._segments):
             self._nearest_k = abs(self._segments[self._index].target_degc - left_degc)
         # The next segment began while nobody heard, if anything did.
-        self._unheard_s = self._just_unheard_s
+        self._unheard_s = math.inf if self._is_lost else self._just_unheard_s
 
     def _slack_s(self, segment: Segment) -> float:
         """Return how far a right dwell may be from what was asked [s]."""
         # A slow setpoint reads as its target before it is there and after it left.
         ramps = [s.ramp_degc_per_min for s in self._segments[self._index :][:2]]
         blur_s = sum(_NEAR_K / rate * 60 for rate in ramps)
-        return 2 * self._period + blur_s + 0.02 * segment.dwell_s + self._unheard_s
+        return 2 * self._period + blur_s + 0.02 * segment.dwell_s
 
     def _follow(self, lab_time: float, setpoint: float, is_running: bool) -> str | None:
         segment = self._segments[self._index]
@@ -232,19 +327,30 @@ class DwellWatch:
         if self._since is None:
             if is_there:
                 self._since = lab_time
+                self._unheard_at_begin_s = self._just_unheard_s
+                if not self._is_coming:
+                    self._unheard_at_begin_s = self._unheard_s
             elif is_running:
                 return self._approach(segment, setpoint)
             return None
-        lasted = lab_time - self._since
-        slack = self._slack_s(segment)
-        if is_there and lasted <= segment.dwell_s + slack:
+        asked, slack = segment.dwell_s, self._slack_s(segment)
+        most = lab_time - self._since + self._unheard_at_begin_s
+        least = lab_time - self._since
+        if not is_there:
+            least -= self._just_unheard_s
+        is_too_long = least > asked + slack
+        if is_there and not is_too_long:
             return None
+        lasted = min(max(asked, least), most)
+        self._spent_s += max(asked - least - slack, 0.0)
+        if self._unheard_at_begin_s <= 2 * self._period:
+            self._is_lost = False  # it was seen from its begin to its end
         self._go_on(lasted)
-        if abs(lasted - segment.dwell_s) > slack:
+        if is_too_long or most < asked - slack:
             manner = "still dwells after" if is_there else "dwelt for"
             return (
                 f"the controller {manner} {lasted:.0f} s at {segment.target_degc:g} "
-                f"degC, asked were {segment.dwell_s:.0f} s; is dwell_unit right?"
+                f"degC, asked were {asked:.0f} s; is dwell_unit right?"
             )
         return None
 
@@ -253,15 +359,24 @@ class DwellWatch:
         gap_k = abs(setpoint - segment.target_degc)
         has_turned = gap_k > self._nearest_k + _NEAR_K
         stands_still = abs(gap_k - self._nearest_k) < _NEAR_K
-        following = self._segments[self._index + 1 : self._index + 2]
+        # A silence may hide several segments.
+        n_ahead = len(self._segments) if self._unheard_s > 0 else 1
+        following = self._segments[self._index + 1 :][:n_ahead]
         dwells_at_next = stands_still and any(
             abs(setpoint - after.target_degc) < _NEAR_K for after in following
         )
-        if (has_turned or dwells_at_next) and self._may_have_passed(segment):
-            self._go_on(0.0)
+        if (has_turned or dwells_at_next) and self._has_passed(segment):
             return None
         if has_turned:
-            return f"the setpoint turned round before {segment.target_degc:g} degC"
+            target = segment.target_degc
+            if (setpoint - target) * (self._last_setpoint - target) < 0:
+                return (
+                    f"the setpoint went past {target:g} degC; somebody changed the "
+                    "program"
+                )
+            return f"the setpoint turned round before {target:g} degC"
+        self._last_setpoint = setpoint
+        self._is_coming = gap_k < self._nearest_k < math.inf
         self._nearest_k = min(self._nearest_k, gap_k)
         return None
 
@@ -273,20 +388,32 @@ class FiringWatch:
         profile: What was asked.
         settings: What is known of the furnace.
         high_degc: The highest temperature that the lab allows.
+        is_from_start: Whether the first sample is taken when the program starts.
     """
 
     def __init__(
-        self, profile: FiringProfile, settings: FiringSettings, high_degc: float
+        self,
+        profile: FiringProfile,
+        settings: FiringSettings,
+        high_degc: float,
+        *,
+        is_from_start: bool = True,
     ) -> None:
         self._settings = settings
         self._high = high_degc
         self._highest_setpoint = max(s.target_degc for s in profile.segments)
         self._has_begun = False
-        self._dwells = DwellWatch(profile.segments, settings.sample_period_s)
+        self._dwells = DwellWatch(
+            profile.segments, settings.sample_period_s, is_from_start=is_from_start
+        )
         self._heating = HeatingWatch(
             settings.sample_period_s, settings.full_power_degc_per_min
         )
         self._ended_at: float | None = None
+
+    def forget_heat(self) -> None:
+        """Judge heat and power anew: there was a time without samples."""
+        self._heating.forget()
 
     @property
     def has_ended(self) -> bool:
@@ -306,7 +433,7 @@ class FiringWatch:
         """Take one sample; return why the firing must not go on, if it must not."""
         if sample.complaint:
             return sample.complaint
-        if sample.temperature > self._high + 0.02 * self._high:
+        if is_over(sample.temperature, self._high):
             return f"{sample.temperature:.1f} degC is over the limit of {self._high:g}"
         if sample.is_held:
             return "the program is on hold; somebody held it at the controller"
@@ -357,6 +484,11 @@ class FiringWatch:
         if cooled_s > self._settings.max_cooling_s:
             return f"still {sample.temperature:.0f} degC after {cooled_s:.0f} s"
         return None
+
+
+def is_over(temperature: float, high_degc: float) -> bool:
+    """Return whether *temperature* is over a limit by more than overshoot [degC]."""
+    return temperature > 1.02 * high_degc
 
 
 def limit_contradictions(
@@ -490,6 +622,30 @@ async def set_if_different(name: str, signal: SignalRW[Any], value: Any) -> None
         raise InstrumentError(
             f"{name}: {signal.name} was set to {value} but reads {actual}"
         )
+
+
+ProgramSettings = Sequence[tuple[SignalRW[Any], Any]]
+"""What a controller is set to for a firing, beside the program itself."""
+
+
+async def apply_settings(name: str, wanted: ProgramSettings) -> None:
+    """Write what is not there yet, and read it back.
+
+    Raises:
+        InstrumentError: If something reads back as something else.
+    """
+    for signal, value in wanted:
+        await set_if_different(name, signal, value)
+
+
+async def find_changed(wanted: ProgramSettings) -> list[str]:
+    """Return what was set to something else since it was set for a firing."""
+    found = []
+    for signal, value in wanted:
+        actual = await signal.get_value()
+        if actual != value:
+            found.append(f"{signal.name} is {actual}, the firing had set it to {value}")
+    return found
 
 
 # -- stopping --------------------------------------------------------------------------
@@ -643,6 +799,65 @@ class HeaterSwitch:
 # -- the firing ------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What the next kickoff is for."""
+
+    profile: FiringProfile
+    earlier: list[tuple[float, Sample]] | None = None
+    """Samples of before, with their UTC stamps, of a program that is under way; None
+    if it shall be started."""
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether nothing must be started any more."""
+        return self.earlier is not None
+
+
+@dataclass
+class Course:
+    """How a firing went so far.
+
+    Args:
+        watch: Judges the samples.
+        cool_to_degc: When it is complete.
+        started: Lab time of the start [s].
+    """
+
+    watch: FiringWatch
+    cool_to_degc: float
+    started: float
+    _last: float = 0.0
+    _hottest: float = -math.inf
+    _at_top: list[float] = field(default_factory=list)
+    _n_samples: int = 0
+    is_complete: bool = False
+    """Whether it has ended and cooled."""
+
+    def see(self, lab_time: float, sample: Sample) -> str | None:
+        """Take one sample; return why the firing must not go on, if it must not."""
+        self._last = lab_time
+        self._n_samples += 1
+        self._hottest = max(self._hottest, sample.temperature)
+        if sample.is_running and self.watch.is_at_top(sample):
+            self._at_top.append(sample.temperature)
+        fault = self.watch.see(lab_time, sample)
+        has_cooled = sample.temperature <= self.cool_to_degc
+        self.is_complete = fault is None and self.watch.has_ended and has_cooled
+        return fault
+
+    def record(self, epoch: float) -> FiringRecord:
+        """Return what was measured; *epoch* is the stamp of lab time 0."""
+        return FiringRecord(
+            started_s=epoch + self.started,
+            duration_s=self._last - self.started,
+            max_temperature_degc=self._hottest,
+            dwell_temperature_degc=fmean(self._at_top) if self._at_top else None,
+            dwell_s=tuple(self.watch.measured_s),
+            n_samples=self._n_samples,
+        )
+
+
 class Firing:
     """The firings of one furnace, one after the other: sampled, judged, recorded.
 
@@ -670,9 +885,11 @@ class Firing:
         self._read = read
         self._heater = heater
         self._columns = columns
-        self._prepared: FiringProfile | None = None
+        self._prepared: Prepared | None = None
+        self._profile: FiringProfile | None = None
         self._is_ours = False
-        """Whether this driver started what the controller does."""
+        """Whether this driver started or joined what the controller does."""
+        self._stopped_because = ""
         self.must_be_off = False
         """Whether a fault was found that does not allow any more heating."""
         self.samples = Samples.none()
@@ -694,20 +911,83 @@ class Firing:
         if self.task is not None and not self.task.done():
             raise InterlockError(f"{self._name}: the last firing is not complete yet")
 
+    def is_going_on(self, profile: FiringProfile) -> bool:
+        """Return whether this driver samples a firing along *profile* already.
+
+        Then the next kickoff joins that: whoever waited for it before has left.
+
+        Raises:
+            InterlockError: If it samples another one.
+        """
+        if self.task is None or self.task.done():
+            return False
+        if profile != self._profile:
+            self.check_complete()
+        self._prepared = Prepared(profile, [])
+        return True
+
     def set_prepared(self, profile: FiringProfile) -> None:
         """Take note that *profile* is loaded."""
-        self._prepared = profile
+        self._prepared = Prepared(profile)
 
-    def take_prepared(self) -> FiringProfile:
+    async def look_for(self, under_way: FiringUnderWay, changed: list[str]) -> Sample:
+        """See that *under_way* goes on or has ended; nothing is written.
+
+        From then on it counts as what this driver started.
+
+        Args:
+            under_way: What a process that died had begun.
+            changed: What the controller is set to that the firing had set otherwise.
+
+        Returns:
+            How it is now.
+
+        Raises:
+            NothingToJoinError: If it is not there, or must not be gone on with.
+        """
+        loop = running_loop()
+        earlier = earlier_samples(under_way.samples, self._keys())
+        sample = await self._read()
+        seen = [self._unfit(sample)]
+        if sample.is_held:
+            seen.append("its program is on hold")
+        elif sample.is_reset and not any(before.is_running for _, before in earlier):
+            seen.append("no program runs, and no sample shows that one had begun")
+        elif not (sample.is_running or sample.is_reset):
+            seen.append(f"its program is in state {sample.status}")
+        elif changed:
+            seen.append(f"it is not as the firing left it: {'; '.join(changed)}")
+        if earlier and earlier[-1][0] > loop.stamp() + self._settings.sample_period_s:
+            seen.append("its last sample lies in the future; was the clock set back?")
+        if any(seen):
+            raise NothingToJoinError(
+                f"{self._name}: the firing cannot be joined at "
+                f"{sample.temperature:.0f} degC: {'; '.join(filter(None, seen))}"
+            )
+        self._is_ours = True
+        self.must_be_off = False
+        self._prepared = Prepared(under_way.profile, earlier)
+        return sample
+
+    def _unfit(self, sample: Sample) -> str:
+        """Return why nothing may heat at all, nothing if it may."""
+        if not sample.complaint and is_over(sample.temperature, self._high_degc):
+            return (
+                f"{sample.temperature:.1f} degC is over the limit of "
+                f"{self._high_degc:g}"
+            )
+        return sample.complaint
+
+    def take_prepared(self) -> Prepared:
         """Return what was prepared, once.
 
         Raises:
             InstrumentError: If nothing was.
         """
-        profile, self._prepared = self._prepared, None
-        if profile is None:
+        prepared, self._prepared = self._prepared, None
+        if prepared is None:
             raise InstrumentError(f"{self._name}: no program is loaded")
-        return profile
+        return prepared
 
     # -- during ----------------------------------------------------------------------
 
@@ -717,13 +997,16 @@ class Firing:
         start: Callable[[], Awaitable[Any]],
         is_running: Callable[[], Awaitable[bool]],
     ) -> None:
-        """Start the program, and the sampling.
+        """Start the program, and the sampling; the first sample is taken at once.
+
+        So there is something that shows that the program had begun.
 
         Raises:
             InstrumentError: If the program does not start.
         """
         self._is_ours = True  # also if the answer to the start is lost
         self.must_be_off = False
+        self._stopped_because = ""
         await start()
         loop = running_loop()
         deadline = loop.time() + _START_DEADLINE_S
@@ -732,7 +1015,35 @@ class Firing:
                 raise InstrumentError(f"{self._name}: the program did not start")
             await asyncio.sleep(1.0)
         self.samples = Samples.none()
-        self.task = loop.create_task(self._sample(profile))
+        first: Sample | None = None
+        with contextlib.suppress(TransportError, MalformedReply):
+            first = await self._read()
+        if first is not None:
+            self.samples.take(first, loop.stamp())
+        # The start is that of the first sample, so that whoever joins knows it, too.
+        course = self._course(profile, loop.time(), is_from_start=True)
+        self.task = loop.create_task(self._sample(course, first))
+
+    def join(self, prepared: Prepared) -> None:
+        """Begin to sample what goes on already, or go on with that."""
+        if self.task is not None and not self.task.done():
+            return
+        loop = running_loop()
+        self._stopped_because = ""
+        earlier = prepared.earlier or []
+        started = earlier[0][0] - loop.epoch if earlier else loop.time()
+        self.samples = Samples.none()
+        course = self._course(prepared.profile, started, is_from_start=bool(earlier))
+        self.task = loop.create_task(self._resume(course, earlier))
+
+    def _course(
+        self, profile: FiringProfile, started: float, *, is_from_start: bool
+    ) -> Course:
+        self._profile = profile
+        watch = FiringWatch(
+            profile, self._settings, self._high_degc, is_from_start=is_from_start
+        )
+        return Course(watch, profile.cool_to_degc, started)
 
     async def wait(self) -> None:
         """Wait until the program has ended and the chamber has cooled.
@@ -747,47 +1058,66 @@ class Firing:
         # know how hot it is.
         self.last = await asyncio.shield(self.task)
 
-    async def _sample(self, profile: FiringProfile) -> FiringRecord:
-        """Sample until the chamber has cooled."""
+    async def _resume(
+        self, course: Course, earlier: list[tuple[float, Sample]]
+    ) -> FiringRecord:
+        """Sample on from where the samples of before end."""
+        epoch = running_loop().epoch
+        for stamp, sample in earlier:
+            await self._judge(course, stamp - epoch, sample)
+            if course.is_complete:  # the process died before it could say so
+                self._is_ours = False
+                return course.record(epoch)
+        # Nobody knows what the output was since.
+        course.watch.forget_heat()
+        return await self._sample(course)
+
+    async def _sample(
+        self, course: Course, first: Sample | None = None
+    ) -> FiringRecord:
+        """Sample until the chamber has cooled.
+
+        Args:
+            course: How it went so far.
+            first: A sample that was taken just now, and kept.
+        """
         loop = running_loop()
         period = self._settings.sample_period_s
-        started = loop.time()
-        last_heard = started
-        watch = FiringWatch(profile, self._settings, self._high_degc)
-        hottest = -math.inf
-        at_top: list[float] = []
-        n_samples = 0
+        last_heard = loop.time()
+        sample = first
         while True:
-            try:
-                sample = await self._read()
-            except (TransportError, MalformedReply):
-                if loop.time() - last_heard > self._settings.max_silence_s:
-                    raise
-            else:
-                last_heard = loop.time()
-                n_samples += 1
-                self.samples.take(sample, loop.stamp())
-                hottest = max(hottest, sample.temperature)
-                if sample.is_running and watch.is_at_top(sample):
-                    at_top.append(sample.temperature)
-                fault = watch.see(last_heard, sample)
-                if fault is not None:
-                    raise InstrumentError(
-                        f"{self._name}: {fault}; {await self._switch_off_after_fault()}"
-                    )
-                if watch.has_ended and sample.temperature <= profile.cool_to_degc:
-                    self._is_ours = False
-                    return FiringRecord(
-                        started_s=loop.epoch + started,
-                        duration_s=last_heard - started,
-                        max_temperature_degc=hottest,
-                        dwell_temperature_degc=fmean(at_top) if at_top else None,
-                        dwell_s=tuple(watch.measured_s),
-                        n_samples=n_samples,
-                    )
-            elapsed = loop.time() - started
-            due = started + (math.floor(elapsed / period + 1e-9) + 1) * period
+            if sample is None:
+                try:
+                    sample = await self._read()
+                except (TransportError, MalformedReply):
+                    if loop.time() - last_heard > self._settings.max_silence_s:
+                        raise
+                else:
+                    last_heard = loop.time()
+                    self.samples.take(sample, loop.stamp())
+            if sample is not None:
+                await self._judge(course, last_heard, sample)
+                sample = None
+            if course.is_complete:
+                self._is_ours = False
+                return course.record(loop.epoch)
+            elapsed = loop.time() - course.started
+            due = course.started + (math.floor(elapsed / period + 1e-9) + 1) * period
             await asyncio.sleep(due - loop.time())
+
+    async def _judge(self, course: Course, lab_time: float, sample: Sample) -> None:
+        """Let *sample* count.
+
+        Raises:
+            InstrumentError: If the firing must not go on; the heater was switched off.
+        """
+        if self._stopped_because:
+            raise InstrumentError(f"{self._name}: {self._stopped_because}")
+        fault = course.see(lab_time, sample)
+        if fault is not None:
+            raise InstrumentError(
+                f"{self._name}: {fault}; {await self._switch_off_after_fault()}"
+            )
 
     async def _switch_off_after_fault(self) -> str:
         """Switch off; return what came of it, for the error that tells the fault."""
@@ -806,14 +1136,23 @@ class Firing:
         described: dict[str, DataKey] = {}
         for signal in self._columns.values():
             described |= await signal.describe()
+        # No register says just this, but who goes on from these samples must know.
+        described[self._keys()["is_program_running"]] = DataKey(
+            source="program status", dtype="boolean", shape=[]
+        )
         return described
+
+    def _keys(self) -> dict[str, str]:
+        """Return the data key of each column."""
+        keys = {column: signal.name for column, signal in self._columns.items()}
+        return keys | {"is_program_running": f"{self._name}_is_program_running"}
 
     async def pages(self) -> AsyncIterator[PartialEventPage]:
         """Yield what was sampled since the last collection."""
         samples, self.samples = self.samples, Samples.none()
         if not samples.stamps:
             return
-        keys = {column: signal.name for column, signal in self._columns.items()}
+        keys = self._keys()
         yield PartialEventPage(
             data={key: getattr(samples, column) for column, key in keys.items()},
             timestamps=dict.fromkeys(keys.values(), samples.stamps),
@@ -823,7 +1162,7 @@ class Firing:
     # -- after -----------------------------------------------------------------------
 
     async def go_to_abort_state(self, state: str) -> str:
-        """Go to *state*: ``ramp_down``, ``heater_off`` or ``continue``.
+        """End the sampling, and go to *state* if the controller does our program.
 
         Returns:
             What was done and seen, for a person; nothing if what the controller does
@@ -834,14 +1173,57 @@ class Firing:
             self.task = None
         if not self._is_ours:
             return ""
+        said = await self._bring_to(state)
+        self._is_ours = False
+        return said
+
+    async def go_to_hold_state(self, state: str | None) -> str:
+        """Go to *state* if there is one and the controller does our program.
+
+        A program that is not left running makes the firing fail.
+
+        Returns:
+            What was done and seen, for a person; nothing if there was nothing to do.
+        """
+        if state is None or not self._is_ours:
+            return ""
+        if state == "continue":
+            return await self._bring_to(state)
+        self._stopped_because = f"its job was put on hold, so it went to {state}"
+        said = await self._bring_to(state)
+        self._is_ours = False
+        return said
+
+    async def go_to_orphan_state(self, state: str) -> str:
+        """Go to *state* if something heats that nobody in this process began.
+
+        With a sensor that is not fine, or over the limit, the heater is switched off
+        in any case.
+
+        Returns:
+            What is done and seen, for a person; nothing if nothing heats.
+        """
+        if self.task is not None and not self.task.done():
+            return ""  # somebody sees to it
+        sample = await self._read()
+        is_by_hand = await self._heater.loop_mode.get_value() is LoopMode.MANUAL
+        unfit = self._unfit(sample)
+        if unfit:
+            if not (is_by_hand and sample.is_reset and sample.output <= 0):
+                await self._heater.switch_off()
+            return f"{self._name}: {unfit}; heater off, verified (by hand, 0 %)"
+        if sample.is_reset and not (is_by_hand and sample.output > 0):
+            return ""
+        said = await self._bring_to(state)
+        return f"{said}, at {sample.temperature:.0f} degC"
+
+    async def _bring_to(self, state: str) -> str:
+        """Go to *state*: ``ramp_down``, ``heater_off`` or ``continue``."""
         heater = self._heater
         if self.must_be_off or state == "heater_off":
             await heater.switch_off()
-            said = f"{self._name}: heater off, verified (by hand, 0 %)"
-        elif state == "continue":
+            return f"{self._name}: heater off, verified (by hand, 0 %)"
+        if state == "continue":
             status = await heater.program_status.get_value()
-            said = f"{self._name}: left alone, its program is in state {status.value}"
-        else:
-            said = await heater.ramp_down(self._settings.ramp_down_degc_per_min)
-        self._is_ours = False
-        return said
+            return f"{self._name}: left alone, its program is in state {status.value}"
+        return await heater.ramp_down(self._settings.ramp_down_degc_per_min)

@@ -131,7 +131,7 @@ class HeatingWatch:
         if times and time - times[-1] < self._spacing_s - 0.5:
             return found
         if times and time - times[-1] > 3 * self._spacing_s:
-            self._forget()
+            self.forget()
         if not times and self._began_at is None:
             self._began_at = reading if reading < _COLD_START_DEGC else math.nan
         self._keep(point)
@@ -171,7 +171,7 @@ class HeatingWatch:
             for column in (self._points, self._times, self._readings, self._powers):
                 del column[:_N_KEPT]
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Begin anew after a silence: what happened meanwhile is not known."""
         for column in (self._points, self._times, self._readings, self._powers):
             column.clear()

@@ -1169,9 +1169,29 @@ class AlicatMfc(Instrument, GasFlow):
         self._end_watch()
         if self._asked is None:
             return ""  # nothing flows, or not by this driver
-        if self.entry.on_abort == "keep":
+        said = await self._bring_to(self.entry.on_abort)
+        self._asked = None
+        return said
+
+    @override
+    async def go_to_orphan_state(self) -> str:
+        if self.entry.on_orphan is None or self._asked is not None:
+            return ""  # what flows goes on, as a program that is under way needs it
+        frame = await self._confirmed() or await self._poll()
+        if frame.setpoint_ml_per_min <= 0:
+            return ""
+        return await self._bring_to(self.entry.on_orphan)
+
+    @override
+    async def go_to_hold_state(self) -> str:
+        if self.entry.on_hold is None or self._asked is None:
+            return ""
+        return await self._bring_to(self.entry.on_hold)
+
+    async def _bring_to(self, state: str | None) -> str:
+        """Go to *state*: ``close``, which is the default, or ``keep``."""
+        if state == "keep":
             frame = await self._poll()
-            self._asked = None
             return (
                 f"{self.name}: left alone, {frame.flow_ml_per_min:.4g} mL/min of "
                 f"{frame.gas} flow"

@@ -299,8 +299,35 @@ class DhGripper(Instrument, Gripper):
 
     @property
     def last_grip(self) -> GripRecord | None:
-        """What the last completed watch saw."""
+        """What the last completed watch, or the last look, saw."""
         return self._last_grip
+
+    @AsyncStatus.wrap
+    async def trigger(self) -> None:
+        """Look at the fingers once, when they stand still; nothing is written.
+
+        Raises:
+            InstrumentError: If they do not come to a stop.
+            TransportError: If the gripper does not answer.
+            MalformedReply: If it sends nonsense.
+        """
+        self._last_grip = None
+        loop = running_loop()
+        deadline = loop.time() + _STILL_S
+        while True:
+            code, position = await self._master.read_holding(_GRIP_FROM, 2)
+            state = self._understand(code, position)
+            if state is not GripState.MOVING:
+                break
+            if loop.time() > deadline:
+                raise InstrumentError(f"{self.name}: the fingers keep moving")
+            await asyncio.sleep(_STILL_PERIOD_S)
+        self._last_grip = GripRecord(
+            has_grasped=state is GripState.GRASPED,
+            has_dropped=state is GripState.DROPPED,
+            is_holding=state is GripState.GRASPED,
+            width_mm=self._opening_mm(position),
+        )
 
     def _opening_mm(self, position: int) -> float:
         """Return the opening at a value of the position register [mm]."""

@@ -23,8 +23,15 @@ from ophyd_async.core import (
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
-from ppu.core.capabilities import FiringProfile, FiringRecord, Furnace, Segment
+from ppu.core.capabilities import (
+    FiringProfile,
+    FiringRecord,
+    FiringUnderWay,
+    Furnace,
+    Segment,
+)
 from ppu.core.errors import (
+    ConfigurationError,
     ConnectError,
     InstrumentError,
     InterlockError,
@@ -42,9 +49,12 @@ from ppu_drivers._firing import (
     FurnaceLimits,
     HeaterSwitch,
     LoopMode,
+    ProgramSettings,
     Sample,
+    apply_settings,
     compare_settings,
     expected_duration_s,
+    find_changed,
     limit_contradictions,
     segment_faults,
     set_if_different,
@@ -418,10 +428,13 @@ class Eurotherm3216(Instrument, Furnace):
         return 60.0 if self.settings.dwell_unit == "minute" else 3600.0
 
     @AsyncStatus.wrap
-    async def prepare(self, value: FiringProfile) -> None:
+    async def prepare(self, value: FiringProfile | FiringUnderWay) -> None:
         """Check *value*, compare the controller's settings, and load the program.
 
+        A firing under way is only looked for; nothing is written.
+
         Raises:
+            NothingToJoinError: If a firing under way is not there.
             LimitError: If the profile is not allowed; nothing was sent.
             ConfigurationError: If the controller is not set as the lab file says;
                 nothing was changed.
@@ -430,18 +443,45 @@ class Eurotherm3216(Instrument, Furnace):
             InstrumentError: If the controller did not take the program.
         """
         self._firing.forget_prepared()
-        self.check_profile(value)
+        if isinstance(value, FiringUnderWay):
+            if not self._firing.is_going_on(value.profile):
+                await self._look_for(value)
+            return
         self._firing.check_complete()
+        self.check_profile(value)
         await self._compare_safety()
         await self.check_idle()
         name = self.name
         await set_if_different(name, self.program_status, ProgramStatus.RESET)
-        await set_if_different(name, self.loop_mode, LoopMode.AUTO)
-        await set_if_different(name, self.ramp_units, RampUnits.MINUTE)
-        await set_if_different(name, self.end_type, EndType.RESET)
-        await set_if_different(name, self.setpoint_rate, 0.0)
+        await apply_settings(name, self._program_settings())
         await self._write_program(value.segments)
         self._firing.set_prepared(value)
+
+    def _program_settings(self) -> ProgramSettings:
+        """Return what the controller is set to for a firing."""
+        return (
+            (self.loop_mode, LoopMode.AUTO),
+            (self.ramp_units, RampUnits.MINUTE),
+            (self.end_type, EndType.RESET),
+            (self.setpoint_rate, 0.0),
+        )
+
+    async def _look_for(self, value: FiringUnderWay) -> None:
+        """See whether *value* goes on; nothing is written.
+
+        Raises:
+            NothingToJoinError: If it does not.
+        """
+        changed = await find_changed(self._program_settings())
+        try:
+            self.check_profile(value.profile)
+            await self._compare_safety()
+            await self._compare_program(value.profile.segments)
+        except (LimitError, ConfigurationError) as exc:
+            changed.append(str(exc))
+        except InstrumentError as exc:
+            changed.append(f"another program is loaded ({exc})")
+        await self._firing.look_for(value, changed)
 
     @override
     async def check_idle(self) -> None:
@@ -520,6 +560,8 @@ class Eurotherm3216(Instrument, Furnace):
     async def kickoff(self) -> None:
         """Start the loaded program and the sampling.
 
+        What was found under way is not started, only sampled.
+
         Raises:
             ConfigurationError: If the controller is no longer set as the lab file
                 says; nothing was started.
@@ -527,7 +569,11 @@ class Eurotherm3216(Instrument, Furnace):
             InstrumentError: If nothing is loaded, or not what was prepared, or it
                 does not start.
         """
-        profile = self._firing.take_prepared()
+        prepared = self._firing.take_prepared()
+        if prepared.is_under_way:
+            self._firing.join(prepared)
+            return
+        profile = prepared.profile
         # Minutes may have passed, and there is a panel.
         await self._compare_safety()
         await self.check_idle()
@@ -589,6 +635,15 @@ class Eurotherm3216(Instrument, Furnace):
     @override
     async def go_to_abort_state(self) -> str:
         return await self._firing.go_to_abort_state(self.entry.on_abort or "ramp_down")
+
+    @override
+    async def go_to_orphan_state(self) -> str:
+        state = self.entry.on_orphan or "continue"
+        return await self._firing.go_to_orphan_state(state)
+
+    @override
+    async def go_to_hold_state(self) -> str:
+        return await self._firing.go_to_hold_state(self.entry.on_hold)
 
     @override
     async def hot_parts(self) -> str:

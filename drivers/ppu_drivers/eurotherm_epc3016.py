@@ -26,8 +26,15 @@ from ophyd_async.core import (
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import override
 
-from ppu.core.capabilities import FiringProfile, FiringRecord, Furnace, Segment
+from ppu.core.capabilities import (
+    FiringProfile,
+    FiringRecord,
+    FiringUnderWay,
+    Furnace,
+    Segment,
+)
 from ppu.core.errors import (
+    ConfigurationError,
     ConnectError,
     InstrumentError,
     InterlockError,
@@ -47,9 +54,12 @@ from ppu_drivers._firing import (
     FurnaceLimits,
     HeaterSwitch,
     LoopMode,
+    ProgramSettings,
     Sample,
+    apply_settings,
     compare_settings,
     expected_duration_s,
+    find_changed,
     limit_contradictions,
     segment_faults,
     set_if_different,
@@ -704,10 +714,15 @@ class EurothermEpc3016(Instrument, Furnace):
         return _UNIT_S[self.settings.time_format]
 
     @AsyncStatus.wrap
-    async def prepare(self, value: FiringProfile) -> None:
+    async def prepare(self, value: FiringProfile | FiringUnderWay) -> None:
         """Check *value*, compare the controller's settings, and load the program.
 
+        A firing under way is only looked for; nothing is written. If the watchdog has
+        acted before the program was seen to end, the power is off and there is
+        nothing to join. From here on it is fed again.
+
         Raises:
+            NothingToJoinError: If a firing under way is not there.
             LimitError: If the profile is not allowed; nothing was sent.
             ConfigurationError: If the controller is not set as the lab file says;
                 nothing was changed.
@@ -716,29 +731,68 @@ class EurothermEpc3016(Instrument, Furnace):
             InstrumentError: If the controller did not take the program.
         """
         self._firing.forget_prepared()
-        self.check_profile(value)
+        if isinstance(value, FiringUnderWay):
+            if not self._firing.is_going_on(value.profile):
+                await self._look_for(value)
+            return
         self._firing.check_complete()
+        self.check_profile(value)
         self._let_go()
         await self._compare_safety()
         await self.check_idle()
         if await self.program_mode.get_value() is not ProgramMode.RESET:
             await self.reset_program.execute()
-        name = self.name
-        await set_if_different(name, self.loop_mode, LoopMode.AUTO)
-        await set_if_different(name, self.rate_units, TimeUnit.MINUTE)
-        await set_if_different(name, self.setpoint_rate_up, 0.0)
-        await set_if_different(name, self.setpoint_rate, 0.0)
-        await set_if_different(name, self.program_number, 1)
-        await set_if_different(name, self.servo_to, ServoTo.PV)
-        await set_if_different(name, self.holdback_type, HoldbackType.OFF)
-        await set_if_different(name, self.ramp_units, TimeUnit.MINUTE)
-        await set_if_different(
-            name, self.dwell_units, TimeUnit(self.settings.time_format)
-        )
-        await set_if_different(name, self.cycles, 1)
-        await set_if_different(name, self.end_type, EndType.RESET)
+        await apply_settings(self.name, self._program_settings())
         await self._write_program(value.segments)
         self._firing.set_prepared(value)
+
+    def _program_settings(self) -> ProgramSettings:
+        """Return what the controller is set to for a firing."""
+        return (
+            (self.loop_mode, LoopMode.AUTO),
+            (self.rate_units, TimeUnit.MINUTE),
+            (self.setpoint_rate_up, 0.0),
+            (self.setpoint_rate, 0.0),
+            (self.program_number, 1),
+            (self.servo_to, ServoTo.PV),
+            (self.holdback_type, HoldbackType.OFF),
+            (self.ramp_units, TimeUnit.MINUTE),
+            (self.dwell_units, TimeUnit(self.settings.time_format)),
+            (self.cycles, 1),
+            (self.end_type, EndType.RESET),
+        )
+
+    async def _look_for(self, value: FiringUnderWay) -> None:
+        """See whether *value* goes on, and feed the watchdog from then on.
+
+        Raises:
+            NothingToJoinError: If it does not.
+        """
+        changed = await find_changed(self._program_settings())
+        try:
+            self.check_profile(value.profile)
+            await self._compare_safety()
+            await self._compare_program(value.profile.segments)
+        except (LimitError, ConfigurationError) as exc:
+            changed.append(str(exc))
+        except InstrumentError as exc:
+            changed.append(f"another program is loaded ({exc})")
+        running = value.samples.get(f"{self.name}_is_program_running", ())
+        was_seen_to_end = bool(running) and not running[-1]
+        if not was_seen_to_end and await self._is_watchdog_flag_up():
+            changed.append(
+                "its communications watchdog has taken the power off; nobody asked it "
+                "anything for too long"
+            )
+        sample = await self._firing.look_for(value, changed)
+        if sample.is_running:
+            self._feed_on()
+
+    async def _is_watchdog_flag_up(self) -> bool:
+        """Return whether the watchdog has taken the power off."""
+        if self.settings.safety.watchdog_timeout_s is None:
+            return False
+        return await self.watchdog_flag.get_value() is Switch.ON
 
     @override
     async def check_idle(self) -> None:
@@ -840,6 +894,8 @@ class EurothermEpc3016(Instrument, Furnace):
     async def kickoff(self) -> None:
         """Start the loaded program and the sampling.
 
+        What was found under way is not started, only sampled.
+
         Raises:
             ConfigurationError: If the controller is no longer set as the lab file
                 says; nothing was started.
@@ -847,7 +903,12 @@ class EurothermEpc3016(Instrument, Furnace):
             InstrumentError: If nothing is loaded, or not what was prepared, or it
                 does not start.
         """
-        profile = self._firing.take_prepared()
+        prepared = self._firing.take_prepared()
+        if prepared.is_under_way:
+            self._firing.join(prepared)
+            self._let_go()
+            return
+        profile = prepared.profile
         # Minutes may have passed, and there is a panel.
         await self._compare_safety()
         await self.check_idle()
@@ -953,27 +1014,57 @@ class EurothermEpc3016(Instrument, Furnace):
     @override
     async def go_to_abort_state(self) -> str:
         state = self.entry.on_abort or "ramp_down"
-        said = await self._firing.go_to_abort_state(state)
+        return self._feed_unless_off(state, await self._firing.go_to_abort_state(state))
+
+    @override
+    async def go_to_orphan_state(self) -> str:
+        """Make safe what it does whose process has died.
+
+        With ``continue`` its watchdog takes the power off as soon as nobody calls this
+        any more, or joins the firing, for its timeout: it only feeds the watchdog.
+        """
+        state = self.entry.on_orphan or "continue"
+        said = await self._firing.go_to_orphan_state(state)
+        if said and await self._is_watchdog_flag_up():
+            said += "; its watchdog has taken the power off"
+        return said
+
+    @override
+    async def go_to_hold_state(self) -> str:
+        state = self.entry.on_hold
+        said = await self._firing.go_to_hold_state(state)
+        if state is None or state == "continue":
+            return said  # the sampling feeds the watchdog
+        return self._feed_unless_off(state, said)
+
+    def _feed_unless_off(self, state: str, said: str) -> str:
+        """Feed the watchdog from now on if heat is still wanted; add that to *said*."""
         timeout_s = self.settings.safety.watchdog_timeout_s
         is_off = state == "heater_off" or self._firing.must_be_off
         if not said or is_off or timeout_s is None:
             return said
-        self._let_go()
-        self._keeper = running_loop().create_task(self._keep_fed())
+        self._feed_on()
         return (
             f"{said}; when PPU ends, its watchdog takes the power off within "
             f"{timeout_s:g} s"
         )
 
+    def _feed_on(self) -> None:
+        """Feed the watchdog until somebody else does."""
+        self._let_go()
+        self._keeper = running_loop().create_task(self._keep_fed())
+
     async def _keep_fed(self) -> None:
-        """Feed the watchdog until the chamber is cold, or nobody answers any more."""
-        temperature = SAFE_TO_TOUCH_DEGC + 1.0
-        while temperature > SAFE_TO_TOUCH_DEGC:
+        """Feed the watchdog until all is over and cold, or nobody answers any more."""
+        while True:
             await asyncio.sleep(self.settings.sample_period_s)
             try:
+                mode = await self.program_mode.get_value()
                 temperature = await self.process_value.get_value()
             except (PPUError, TimeoutError):
                 return  # it is on its own, and its watchdog acts
+            if mode is ProgramMode.RESET and temperature <= SAFE_TO_TOUCH_DEGC:
+                return
 
     def _let_go(self) -> None:
         """Feed the watchdog no more."""

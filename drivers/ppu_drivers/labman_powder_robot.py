@@ -19,10 +19,17 @@ from ophyd_async.core import AsyncStatus, SignalR, StandardReadableFormat
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
-from ppu.core.capabilities import DoseRequest, PowderDoser
+from ppu.core.capabilities import (
+    DoseRequest,
+    PowderDoser,
+    Recalling,
+    Recollection,
+    TaskUnderWay,
+)
 from ppu.core.errors import (
     ConnectError,
     InstrumentError,
+    InternalError,
     LimitError,
     MalformedReply,
     TransportError,
@@ -254,7 +261,7 @@ class LabmanPowderRobotLimits(BaseModel):
     mixing_s: LimitPair = (0.0, 600.0)
 
 
-class LabmanPowderRobot(Instrument, PowderDoser):
+class LabmanPowderRobot(Instrument, PowderDoser, Recalling):
     """A Labman powder robot with dosing heads, mixer and indexing rack.
 
     Args:
@@ -326,6 +333,7 @@ class LabmanPowderRobot(Instrument, PowderDoser):
         self._client = HttpClient(name, connection)
         self._request: DoseRequest | None = None
         self._dosed_g: dict[str, float] = {}
+        self._recollection: Recollection | None = None
         super().__init__(name, entry, self._client, self._client)
 
     @override
@@ -393,15 +401,26 @@ class LabmanPowderRobot(Instrument, PowderDoser):
             raise LimitError(f"{self.name}: " + "; ".join(faults))
 
     @AsyncStatus.wrap
-    async def prepare(self, value: DoseRequest) -> None:
+    async def prepare(self, value: DoseRequest | TaskUnderWay) -> None:
         """Check *value* against the limits and the heads, and let the robot judge it.
+
+        For a task under way it waits until the robot has done it, if it does it, and
+        keeps what the robot knows of it. What is done ends as if it had been waited
+        for: the rack faces outwards and `dosed_g` tells what is in the container.
 
         Raises:
             LimitError: With every fault; nothing has moved.
-            InstrumentError: If only the robot objects; nothing has moved.
+            InstrumentError: If only the robot objects; nothing has moved. Or if too
+                much or too little of a task under way was dosed.
         """
         self._request = None
         self._dosed_g = {}
+        if isinstance(value, TaskUnderWay):
+            if not isinstance(value.task, DoseRequest):
+                raise InternalError(f"{self.name}: a powder robot only doses")
+            self._recollection = None
+            self._recollection = await self._recall(value.task)
+            return
         faults = self._find_limit_faults(value)
         is_sendable = not faults
         faults += _find_head_faults(value, await self.read_heads())
@@ -409,7 +428,9 @@ class LabmanPowderRobot(Instrument, PowderDoser):
         objections = []
         if not status.is_automated:
             objections.append("the robot is not in automated mode")
-        if status.progress.get(self.settings.quadrant) == "Processing":
+        is_working = status.progress.get(self.settings.quadrant) == "Processing"
+        # Pots that were declared, but not given back to the robot, are not worked on.
+        if is_working and not self._faces_outwards(status):
             objections.append(
                 f"quadrant {self.settings.quadrant} is processing "
                 f"{status.workflows[self.settings.quadrant]}"
@@ -511,6 +532,14 @@ class LabmanPowderRobot(Instrument, PowderDoser):
             "/ReleaseIndexingRackControl", None, lambda seen: not seen.is_user_control
         )
         await self._wait_until_complete(workflow)
+        await self._finish(workflow, request)
+
+    async def _finish(self, workflow: str, request: DoseRequest) -> None:
+        """Keep what was dosed, and have the rack face outwards.
+
+        Raises:
+            InstrumentError: If it was too much or too little.
+        """
         await self._keep_results(workflow, request)
         await self._take_rack()
         await self._unload()
@@ -532,7 +561,7 @@ class LabmanPowderRobot(Instrument, PowderDoser):
         deadline = loop.time() + self.settings.rack_deadline_s
         while True:
             status = await self.read_status()
-            if status.is_user_control and status.outward_quadrant == quadrant:
+            if self._faces_outwards(status):
                 return status
             if loop.time() >= deadline:
                 raise InstrumentError(
@@ -540,6 +569,11 @@ class LabmanPowderRobot(Instrument, PowderDoser):
                     f"{self.settings.rack_deadline_s:g} s"
                 )
             await asyncio.sleep(self.settings.poll_period_s)
+
+    def _faces_outwards(self, status: RobotStatus) -> bool:
+        """Return whether the quadrant faces outwards and stays there."""
+        quadrant = self.settings.quadrant
+        return status.is_user_control and status.outward_quadrant == quadrant
 
     async def _unload(self) -> None:
         """Tell the robot that the pots of the quadrant are ours."""
@@ -624,6 +658,61 @@ class LabmanPowderRobot(Instrument, PowderDoser):
             )
         self._dosed_g = dosed
         record(self.dosed_mass, sum(dosed.values()))
+
+    # -- remembering ---------------------------------------------------------------
+
+    @property
+    def recollection(self) -> Recollection | None:
+        """What the robot knew when it was last asked."""
+        return self._recollection
+
+    async def _recall(self, request: DoseRequest) -> Recollection:
+        """Return what the robot knows of *request*, once it does not work any more.
+
+        A workflow is named after its container and stays in its quadrant from when it
+        is declared until it is done and the driver has emptied the quadrant.
+        """
+        quadrant = self.settings.quadrant
+        status = await self.read_status()
+        progress = status.progress.get(quadrant)
+        workflow = status.workflows.get(quadrant)
+        about = f"quadrant {quadrant} holds {workflow}, {progress}"
+        if progress == "Empty" or workflow is None:
+            if not status.is_user_control:
+                text = f"quadrant {quadrant} is empty and was not declared yet"
+                return Recollection(False, True, text)
+            text = (
+                f"quadrant {quadrant} is empty: nothing was declared yet, or all done"
+            )
+            return Recollection(None, True, text)
+        if not workflow.startswith(f"{request.container}-"):
+            is_at_rest = progress != "Processing"
+            return Recollection(False if is_at_rest else None, is_at_rest, about)
+        if progress == "Processing" and self._faces_outwards(status):
+            text = f"{about}, but the rack was not given to the robot"
+            return Recollection(False, True, text)
+        try:
+            if progress == "Processing":
+                await self._wait_until_complete(workflow)
+            elif not self._is_complete(status, workflow):
+                return Recollection(None, True, about)
+        except InstrumentError as exc:
+            return Recollection(None, True, f"{exc}; {await self._what_came(workflow)}")
+        await self._finish(workflow, request)
+        return Recollection(True, True, f"{workflow} is complete")
+
+    async def _what_came(self, workflow: str) -> str:
+        """Return what was weighed in so far, in words."""
+        try:
+            dosed = await self._read(
+                "/GetResults",
+                lambda data: parse_results(data, self.settings.position),
+                {"workflowName": workflow},
+            )
+        except (InstrumentError, MalformedReply) as exc:
+            return f"what was dosed is not known ({exc})"
+        given = ", ".join(f"{mass:.4f} g of {powder}" for powder, mass in dosed.items())
+        return f"dosed so far: {given or 'nothing'}"
 
 
 def _find_head_faults(request: DoseRequest, heads: list[DosingHead]) -> list[str]:

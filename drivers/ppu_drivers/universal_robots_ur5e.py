@@ -20,16 +20,21 @@ from typing_extensions import override
 
 from ppu.core.capabilities import (
     Carry,
+    DoseRequest,
     Grind,
     PowderStation,
     PowderTask,
+    Recalling,
+    Recollection,
     Task,
+    TaskUnderWay,
     Transporter,
 )
 from ppu.core.errors import (
     ConnectError,
     InstrumentError,
     InterlockError,
+    InternalError,
     LimitError,
     MalformedReply,
     TransportError,
@@ -342,7 +347,7 @@ def _is_of(state: ProgramState, program: _Program) -> bool:
 # -- the driver ------------------------------------------------------------------------
 
 
-class UniversalRobotsUr5e(Instrument, Transporter, PowderStation):
+class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
     """A UR5e (PolyScope 5) in remote control, by its dashboard server.
 
     Args:
@@ -421,7 +426,8 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation):
             split_route(route): program for route, program in settings.programs.items()
         }
         self._is_ours = False
-        """Whether a program that this driver started may not have ended."""
+        """Whether a program that this driver started or found may not have ended."""
+        self._recollection: Recollection | None = None
         self._client = LineClient(
             name, connection, terminator=b"\n", deadline_s=2.0, probe=_PROBE
         )
@@ -555,19 +561,100 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation):
             InstrumentError: If the controller refuses, stops or pauses the program.
             TransportError: If the controller stayed unreachable; it may be moving.
         """
-        n_plays = 1
-        program: _Program
-        if isinstance(value, Carry):
-            self.check_carry(value.origin, value.destination)
-            program = self._programs[value.origin, value.destination]
-        else:
-            program, n_plays = self._plays_of(value)
+        program, n_plays = self._program_for(value)
         for _ in range(n_plays):
             await self._check_ready()
             await self._load(program)
             started = running_loop().time()
             await self._play(program)
             await self._wait_until_ended(program, started)
+
+    def _program_for(self, task: Task) -> tuple[_Program, int]:
+        """Return the program for *task* and how often it must be played."""
+        if not isinstance(task, Carry):
+            return self._plays_of(task)
+        self.check_carry(task.origin, task.destination)
+        return self._programs[task.origin, task.destination], 1
+
+    # -- remembering ---------------------------------------------------------------
+
+    @property
+    def recollection(self) -> Recollection | None:
+        """What the controller knew when it was last asked."""
+        return self._recollection
+
+    @AsyncStatus.wrap
+    async def prepare(self, value: TaskUnderWay) -> None:
+        """Wait until no program plays, and keep what that tells of a task.
+
+        A program of that task that plays counts as ours: an abort stops it.
+
+        Raises:
+            LimitError: If the lab file names no program for it any more.
+            TransportError: If the controller stayed unreachable.
+        """
+        if isinstance(value.task, DoseRequest):
+            raise InternalError(f"{self.name}: an arm doses nothing")
+        program, n_plays = self._program_for(value.task)
+        self._recollection = None
+        self._recollection = await self._recall(program, n_plays)
+
+    async def _recall(self, program: _Program, n_plays: int) -> Recollection:
+        """Return what the controller knows of *program* once nothing plays."""
+        state, played = await self._wait_until_not_playing(program)
+        self._is_ours = state.state != "STOPPED" and _is_of(state, program)
+        name = state.program or "a program"
+        if state.state != "STOPPED":
+            return Recollection(None, False, f"{name} is {state.state}")
+        mode = await self._read("robotmode", field_named("Robotmode"))
+        safety = await self._safety()
+        if mode != "RUNNING" or safety != "NORMAL":
+            text = f"it stands still, in mode {mode} with safety status {safety}"
+            return Recollection(None, True, text)
+        loaded = await self._read("get loaded program", _loaded_program)
+        if f"/{loaded}".endswith(f"/{program.program}"):
+            if played and all(name == program.program for name in played):
+                if n_plays == 1:
+                    text = f"{program.program} was seen to play to its end"
+                    return Recollection(True, True, text)
+                text = f"{program.program} has just ended, one of {n_plays} plays"
+                return Recollection(None, True, text)
+            text = f"{program.program} is loaded; whether it played is not known"
+            return Recollection(None, True, text)
+        # After its power was off it has another one loaded that none of us asked for.
+        tasks = (self.settings.tasks.grind, self.settings.tasks.mount_powder)
+        known = [*self._programs.values(), *filter(None, tasks)]
+        is_known = any(f"/{loaded}".endswith(f"/{p.program}") for p in known)
+        text = f"it has {loaded or 'no program'} loaded, not {program.program}"
+        if is_known and not played:
+            return Recollection(False, True, f"{text}, so that never began")
+        return Recollection(None, True, text)
+
+    async def _wait_until_not_playing(
+        self, program: _Program
+    ) -> tuple[ProgramState, list[str]]:
+        """Return the state once nothing plays, or for too long; and what played.
+
+        Raises:
+            TransportError: If the controller stayed unreachable.
+        """
+        loop = running_loop()
+        last_heard = loop.time()
+        until = last_heard + program.duration_s * self.settings.patience
+        played: list[str] = []
+        while True:
+            try:
+                state = await self._program()
+            except (TransportError, MalformedReply):
+                if loop.time() - last_heard > self.settings.max_silence_s:
+                    raise
+            else:
+                last_heard = loop.time()
+                if state.state != "PLAYING" or last_heard > until:
+                    return state, played
+                self._is_ours = _is_of(state, program)
+                played.append(program.program if self._is_ours else state.program)
+            await asyncio.sleep(self.settings.poll_period_s)
 
     # -- playing -------------------------------------------------------------------
 
@@ -733,6 +820,28 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation):
     async def go_to_abort_state(self) -> str:
         if not self._is_ours:
             return ""  # nothing of this plan moves
+        return await self._stop()
+
+    @override
+    async def go_to_orphan_state(self) -> str:
+        if self.entry.on_orphan is None:
+            return ""  # it plays its program to the end, which is safe
+        state = await self._program()
+        return "" if state.state == "STOPPED" else await self._stop()
+
+    @override
+    async def go_to_hold_state(self) -> str:
+        if self.entry.on_hold is None or not self._is_ours:
+            return ""
+        return await self._stop()
+
+    async def _stop(self) -> str:
+        """Stop the program; return what was done and seen.
+
+        Raises:
+            TransportError: If nobody knows whether it stopped.
+            InstrumentError: If it plays on.
+        """
         loop = running_loop()
         give_up = loop.time() + _INSISTING_S
         heard_since: float | None = None

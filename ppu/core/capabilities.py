@@ -6,7 +6,7 @@ Requests are plain frozen data in house units with the unit in the name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -31,6 +31,7 @@ __all__ = [
     "DoseRequest",
     "FiringProfile",
     "FiringRecord",
+    "FiringUnderWay",
     "Furnace",
     "GasFlow",
     "GasRequest",
@@ -42,9 +43,12 @@ __all__ = [
     "PowderDoser",
     "PowderStation",
     "PowderTask",
+    "Recalling",
+    "Recollection",
     "ScanRequest",
     "Segment",
     "Task",
+    "TaskUnderWay",
     "Transporter",
 ]
 
@@ -72,17 +76,29 @@ class FiringProfile:
 
 
 @dataclass(frozen=True)
+class FiringUnderWay:
+    """A firing that was begun by a process that died, and may go on."""
+
+    profile: FiringProfile
+    samples: Mapping[str, Sequence[float]]
+    """Columns of what was sampled of this firing before, by data key, and ``time`` with
+    their UTC stamps [s since 1970]; empty if nothing was."""
+
+
+@dataclass(frozen=True)
 class FiringRecord:
     """What a furnace did, as its driver measured it."""
 
     started_s: float
-    """UTC stamp of the start [s since 1970]."""
+    """UTC stamp of the start, or of the first sample if nobody saw the start [s since
+    1970]."""
     duration_s: float
     max_temperature_degc: float
     dwell_temperature_degc: float | None
     """Mean while the program dwelt at its highest temperature, None if it did not."""
     dwell_s: tuple[float, ...]
-    """Measured dwell of each segment."""
+    """Measured dwell of each segment. One that began or ended while nobody heard the
+    controller counts as asked, as far as what was heard allows that."""
     n_samples: int
 
 
@@ -95,6 +111,10 @@ class Furnace(
     ``prepare`` takes a :class:`FiringProfile`, checks it against the limits of the
     lab file and of the controller, and loads it; ``kickoff`` starts it; ``complete``
     is done when the chamber has cooled. Samples are collected as event pages.
+
+    With a :class:`FiringUnderWay`, ``prepare`` only looks whether it goes on, or has
+    ended, and raises a ``NothingToJoinError`` otherwise; ``kickoff`` then begins to
+    sample and starts nothing. It never heats what did not heat.
     """
 
     @property
@@ -245,6 +265,38 @@ PowderTask = Grind | MountPowder
 Task = Carry | PowderTask
 
 
+@dataclass(frozen=True)
+class TaskUnderWay:
+    """A task that was given by a process that died: nobody knows how far it came."""
+
+    task: Task | DoseRequest
+
+
+@dataclass(frozen=True)
+class Recollection:
+    """What an instrument itself still knows of a task."""
+
+    has_happened: bool | None
+    """Whether the task was done to its end, or not at all; None if it cannot tell."""
+    is_at_rest: bool
+    """Whether nothing of it goes on any more."""
+    text: str
+    """What it says, for people."""
+
+
+@runtime_checkable
+class Recalling(Preparable, HasName, Protocol):
+    """Still knows something of a task whose process died.
+
+    ``prepare`` takes a :class:`TaskUnderWay` and begins nothing: it waits until the
+    instrument is at rest and asks it what it remembers; :attr:`recollection` is that.
+    """
+
+    @property
+    def recollection(self) -> Recollection | None:
+        """What the instrument knew when it was last asked."""
+
+
 @runtime_checkable
 class Transporter(Movable[Any], HasName, Protocol):
     """Carries containers: ``set`` takes a :class:`Carry` and is done on arrival."""
@@ -298,11 +350,11 @@ class GripRecord:
 
 
 @runtime_checkable
-class Gripper(Flyable, HasName, Protocol):
+class Gripper(Triggerable, Flyable, HasName, Protocol):
     """The hand of a transporter, seen by itself.
 
     ``kickoff`` begins to watch the fingers, ``complete`` ends that; then
-    :attr:`last_grip` says what they felt.
+    :attr:`last_grip` says what they felt. ``trigger`` only looks at them, once.
     """
 
     @property
@@ -311,7 +363,7 @@ class Gripper(Flyable, HasName, Protocol):
 
     @property
     def last_grip(self) -> GripRecord | None:
-        """What the last completed watch saw."""
+        """What the last completed watch, or the last look, saw."""
 
 
 DoorState = Literal["open", "closed"]

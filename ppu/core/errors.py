@@ -14,6 +14,7 @@
     ├── InstrumentError         the instrument answered, and refused or failed
     ├── LimitError              a limit or a stock forbids it; an operator must act
     ├── InterlockError          a rule about the present state forbids it
+    ├── NothingToJoinError      what was under way is not there any more; ask a person
     ├── StoreError              the store did not keep it; what to do is in the text
     │   ├── StoreBusyError          somebody else writes, or too much waits; try again
     │   ├── StoreDiskError          the disk is full or fails; free or replace it
@@ -40,6 +41,7 @@ __all__ = [
     "LimitError",
     "LinkBroken",
     "MalformedReply",
+    "NothingToJoinError",
     "PPUError",
     "ReplyTimeout",
     "StaleTokenError",
@@ -108,6 +110,13 @@ class LimitError(PPUError):
 
 class InterlockError(PPUError):
     """A rule about the present state of the lab forbids it."""
+
+
+class NothingToJoinError(PPUError):
+    """What was under way when its process died cannot be joined; says what is seen.
+
+    Nothing was changed.
+    """
 
 
 class StoreError(PPUError):

@@ -257,15 +257,17 @@ def _check_entry(
     driver: type[LabDevice], name: str, entry: DeviceEntry, faults: list[Fault]
 ) -> None:
     """Note what the entry promises and the driver cannot keep."""
-    if entry.on_abort is not None and entry.on_abort not in driver.abort_states:
-        hint = nearest(entry.on_abort, driver.abort_states)
-        faults.append(
-            (
-                ("devices", name, "on_abort"),
-                f"devices.{name}.on_abort: '{entry.on_abort}' is no state of "
-                f"{driver.__name__}; {hint}",
+    for key in ("on_abort", "on_orphan", "on_hold"):
+        state = getattr(entry, key)
+        if state is not None and state not in driver.abort_states:
+            hint = nearest(state, driver.abort_states)
+            faults.append(
+                (
+                    ("devices", name, key),
+                    f"devices.{name}.{key}: '{state}' is no state of "
+                    f"{driver.__name__}; {hint}",
+                )
             )
-        )
     for capability in entry.provides:
         missing = driver.missing_for(capability)
         if missing:

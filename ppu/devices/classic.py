@@ -202,8 +202,27 @@ class ClassicInstrument(LabDevice):
         Raises:
             InstrumentError: If the device does not stop.
         """
+        return await self._go_to(self.entry.on_abort)
+
+    async def go_to_orphan_state(self) -> str:
+        """Halt what is in motion, if the lab file says so.
+
+        Raises:
+            InstrumentError: If the device does not stop.
+        """
+        return await self._go_to(self.entry.on_orphan)
+
+    async def go_to_hold_state(self) -> str:
+        """Halt what is in motion, if the lab file says so.
+
+        Raises:
+            InstrumentError: If the device does not stop.
+        """
+        return await self._go_to(self.entry.on_hold)
+
+    async def _go_to(self, state: str | None) -> str:
         stop = getattr(self._device, "stop", None)
-        if stop is None or self.entry.on_abort is None:
+        if stop is None or state is None:
             return ""
         try:
             await asyncio.to_thread(stop, success=False)

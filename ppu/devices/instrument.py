@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -110,7 +110,8 @@ class LabDevice(ABC):
     settings_model: ClassVar[type[BaseModel]] = NoSettings
     limits_model: ClassVar[type[BaseModel]] = NoLimits
     abort_states: ClassVar[Mapping[str, str]] = {}
-    """What ``on_abort`` may name in a lab file, and what it does."""
+    """What ``on_abort``, ``on_orphan`` and ``on_hold`` may name in a lab file, and
+    what it does."""
     heats: ClassVar[bool] = False
     """Whether it can make something dangerously hot."""
 
@@ -163,6 +164,14 @@ class LabDevice(ABC):
     async def disconnect(self) -> None:
         """Let the instrument go."""
 
+    def permit_writes(self, permit: Callable[[], None]) -> None:
+        """Have *permit* called before anything is sent to the instrument.
+
+        Args:
+            permit: Raises if this process does not own the instrument any more.
+        """
+        del permit  # a device of another kind has no path that could be kept
+
     @abstractmethod
     async def check_idle(self) -> None:
         """Refuse to begin a job while the instrument does something else.
@@ -194,6 +203,36 @@ class LabDevice(ABC):
         Returns:
             What was done and seen, for a person: the state is verified by reading
             it back.
+
+        Raises:
+            TransportError: If the instrument could not be reached.
+            InstrumentError: If it did not take the state.
+        """
+
+    @abstractmethod
+    async def go_to_orphan_state(self) -> str:
+        """Make safe what an instrument does whose process has died.
+
+        It is for a process that has just opened the instrument and knows of no plan.
+        It is called again every few seconds as long as nobody has taken over, so it
+        reads first and writes only what is not so yet.
+
+        Returns:
+            What is done and seen, for a person, verified by reading it back; nothing
+            if nothing needs to be said.
+
+        Raises:
+            TransportError: If the instrument could not be reached.
+            InstrumentError: If it did not take the state.
+        """
+
+    @abstractmethod
+    async def go_to_hold_state(self) -> str:
+        """Go to the state that the lab file declares for a job that is put on hold.
+
+        Returns:
+            What was done and seen, for a person; nothing if the lab file declares
+            nothing, or this device does nothing for a plan.
 
         Raises:
             TransportError: If the instrument could not be reached.
@@ -245,6 +284,10 @@ class Instrument(StandardReadable, LabDevice):
     @override
     def plan_device(self) -> Any:
         return self
+
+    @override
+    def permit_writes(self, permit: Callable[[], None]) -> None:
+        self.link.permit = permit
 
     # -- identity ------------------------------------------------------------------
 
@@ -350,9 +393,26 @@ class Instrument(StandardReadable, LabDevice):
 
     @override
     async def go_to_abort_state(self) -> str:
-        if self.entry.on_abort is not None:
+        return self._stay("on_abort", self.entry.on_abort)
+
+    @override
+    async def go_to_orphan_state(self) -> str:
+        return self._stay("on_orphan", self.entry.on_orphan)
+
+    @override
+    async def go_to_hold_state(self) -> str:
+        return self._stay("on_hold", self.entry.on_hold)
+
+    def _stay(self, key: str, state: str | None) -> str:
+        """Do nothing, which is right for what does nothing dangerous.
+
+        Raises:
+            InternalError: If the lab file was let ask for more.
+        """
+        if state is not None:
             raise InternalError(
-                f"{type(self).__name__} declares abort states but does not go there"
+                f"{type(self).__name__} declares abort states but does not go there "
+                f"({key}: {state})"
             )
         return ""
 

@@ -139,6 +139,9 @@ class Link(ABC):
         self.deadline_s = deadline_s
         self.identify: Callable[[], Awaitable[None]] | None = None
         """Checks who answers; called each time the path was opened."""
+        self.permit: Callable[[], None] | None = None
+        """Raises if this process must not use the path any more; called before each
+        exchange, because somebody else may own the instrument by now."""
         self.log = logging.getLogger("ppu.link")
         self._lock = asyncio.Lock()
         self._ends_s = math.inf
@@ -287,6 +290,8 @@ class Link(ABC):
                     raise ReplyTimeout(
                         f"{self.device}: no time was left to ask {self.endpoint}"
                     )
+                if self.permit is not None:
+                    self.permit()
                 answer = await once()
             except (TransportError, MalformedReply) as exc:
                 await self._note_failure(exc)

@@ -134,6 +134,9 @@ class World:
         self.lab = lab
         self.seed = seed
         self.incidents: list[Incident] = []
+        self.acts: dict[str, list[float]] = {}
+        """When something was done that cannot be undone, such as ``grind crucible_01``
+        or ``start furnace_1``: lab times [s]."""
         self.containers: dict[str, Container] = {}
         self._inside = {
             name: location.inside for name, location in lab.locations.items()
@@ -276,6 +279,10 @@ class World:
         """Record an incident."""
         self.incidents.append(Incident(time, kind, device, text))
 
+    def note_act(self, time: float, act: str) -> None:
+        """Note that something was done that cannot be undone."""
+        self.acts.setdefault(act, []).append(time)
+
     def pick_up(self, time: float, container_name: str, origin: str, who: str) -> None:
         """Take a container from where it stands.
 
@@ -336,6 +343,7 @@ class World:
         container.temperature_kelvin = container.temperature_at(time)
         container.put_at_s = time
         container.at = destination
+        self.note_act(time, f"move {container_name} to {destination}")
         process = self._process_at(destination)
         if process is not None:
             process.put_in(container, time)
@@ -451,6 +459,8 @@ class World:
         """Pour *powder* into *container*; what does not fit is spilled."""
         self.advance(time)
         self._note_residue(time, container, who)
+        for phase in powder.masses_g():
+            self.note_act(time, f"dose {phase} into {container.name}")
         filled = merge([container.matter, powder])
         if filled.volume_ml > container.capacity_ml:
             fits = container.capacity_ml / filled.volume_ml
@@ -500,6 +510,7 @@ class World:
     def grind(self, time: float, container: Container, duration_s: float) -> None:
         """Grind what is in *container* with mortar and pestle."""
         self.advance(time)
+        self.note_act(time, f"grind {container.name}")
         mill(container.matter, duration_s, HAND_GRINDING)
 
     def recover_and_mount(
@@ -510,6 +521,7 @@ class World:
         A little stays on the tool of *who* and gets into what it handles next.
         """
         self.advance(time)
+        self.note_act(time, f"mount {source.name} on {holder.name}")
         if who not in self._hands:
             self._hands[who] = self.rng(who, "hands")
         self.empty_out(holder)

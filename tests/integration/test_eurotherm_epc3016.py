@@ -326,7 +326,7 @@ def test_both_controllers_fire_alike(play: Play) -> None:
         finally:
             await driver.disconnect()
             await simulated.stop()
-        return simulated.chamber.curve
+        return list(simulated.chamber.curve)
 
     found: list[list[tuple[float, float, float, float | None]]] = []
 
@@ -336,7 +336,7 @@ def test_both_controllers_fire_alike(play: Play) -> None:
         await asyncio.sleep(60.0 - (running_loop().time() - began_s))
         await bench.driver.kickoff()
         await bench.driver.complete()
-        found.append(bench.simulated.chamber.curve)
+        found.append(list(bench.simulated.chamber.curve))
 
     play(on_bench(scenario))
     chamber_epc = [chamber for _, _, chamber, _ in found[0]]

@@ -7,6 +7,7 @@ in them advance on one grid; a controller only adds its programmer and its regis
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Literal, Protocol
 
@@ -34,6 +35,8 @@ __all__ = [
 TICK_S: Final = 1.0
 _CHEMISTRY_TICKS: Final = 10
 _TRUTH_TICKS: Final = 60
+_LONGEST_CURVE: Final = 10_000
+"""How much of the truth is kept: about a week."""
 
 OPEN: Final = "thermocouple open"
 SLIPPED: Final = "thermocouple slipped"
@@ -231,7 +234,9 @@ class Chamber:
             self._model.thermocouple_kelvin - ZERO_DEGC_KELVIN, TICK_S
         )
         """What the controller reads."""
-        self.curve: list[tuple[float, float, float, float | None]] = []
+        self.curve: deque[tuple[float, float, float, float | None]] = deque(
+            maxlen=_LONGEST_CURVE
+        )
         """Truth every minute: lab time, program, chamber and sample [degC]."""
 
     @property

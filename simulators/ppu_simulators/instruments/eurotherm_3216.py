@@ -232,6 +232,7 @@ class SimulatedEurotherm3216:
             return
         if self._registers[1282] == 0:
             return  # an empty program ends at once
+        self._world.note_act(self.chamber.time, f"start {self.name}")
         self._programmer = _Programmer(status=_RUN)
         self.setpoint_degc = self.chamber.pv_degc  # servo to PV
         self.chamber.go_on_from(self.chamber.output)

@@ -355,6 +355,7 @@ class SimulatedEurothermEpc3016:
         if self._registers[22] != 1 or self._kind_of(0) == _END:
             return  # only program 1 is kept, and an empty one ends at once
         cycles = max(self._signed(_HEADER + 4), 1)
+        self._world.note_act(self.chamber.time, f"start {self.name}")
         self._programmer = _Programmer(status=_RUN, cycles_left=cycles)
         if self._registers[520] == 0:
             self.setpoint_degc = self.chamber.pv_degc

@@ -5,7 +5,7 @@ import math
 from itertools import pairwise
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from ppu.core.capabilities import Segment
@@ -219,3 +219,90 @@ def test_dwell_watch_finds_no_fault_when_a_ramp_is_the_slowest_there_is() -> Non
 
     assert fault is None
     assert len(measured) == 2
+
+
+def whole_duration_s(program: list[Segment]) -> float:
+    """Return how long an ideal programmer takes [s]."""
+    ends = pairwise([START_DEGC, *(s.target_degc for s in program)])
+    return sum(
+        abs(end - begin) / segment.ramp_degc_per_min * 60 + segment.dwell_s
+        for (begin, end), segment in zip(ends, program, strict=True)
+    )
+
+
+@given(
+    program=segments,
+    begin=st.floats(0.0, 1.0),
+    length=st.floats(0.0, 1.0),
+)
+@example(
+    [Segment(30.0, 0.5, 0.0), Segment(30.6, 0.5, 0.0), Segment(31.2, 0.5, 1440.0)],
+    0.0,
+    0.5,
+)
+@settings(deadline=None, max_examples=100)
+def test_dwell_watch_finds_no_fault_when_a_process_was_away_for_any_time(
+    program: list[Segment], begin: float, length: float
+) -> None:
+    """A silence of hours hides whole dwells; they count as asked."""
+    program = sorted(program, key=lambda segment: segment.target_degc)
+    assume(all(b.target_degc - a.target_degc > 0.5 for a, b in pairwise(program)))
+    whole_s = whole_duration_s(program)
+    from_s, away_s = begin * whole_s, 1.5 * length * whole_s
+    watching = DwellWatch(tuple(program), PERIOD_S)
+    for n in itertools.count():
+        time = n * PERIOD_S
+        if max(from_s, 0.1) < time < from_s + away_s:
+            continue
+        setpoint = setpoint_at(tuple(program), time)
+        shown = START_DEGC if setpoint is None else round(setpoint, 1)
+        fault = watching.see(time, shown, setpoint is not None)
+        assert fault is None
+        if setpoint is None:
+            break
+
+    assert watching.measured_s == pytest.approx(
+        [segment.dwell_s for segment in program], abs=4 * PERIOD_S + 2 * BLUR_S
+    )
+
+
+@given(program=segments, part=st.floats(0.0, 0.99))
+@settings(deadline=None, max_examples=100)
+def test_dwell_watch_finds_no_fault_when_the_begin_was_not_seen(
+    program: list[Segment], part: float
+) -> None:
+    """Wherever the program is when it is first seen, it may have come there rightly."""
+    program = sorted(program, key=lambda segment: segment.target_degc)
+    assume(all(b.target_degc - a.target_degc > 0.5 for a, b in pairwise(program)))
+    begun_s = part * whole_duration_s(program)
+    watching = DwellWatch(tuple(program), PERIOD_S, is_from_start=False)
+    for n in itertools.count():
+        setpoint = setpoint_at(tuple(program), begun_s + n * PERIOD_S)
+        shown = START_DEGC if setpoint is None else round(setpoint, 1)
+        fault = watching.see(n * PERIOD_S, shown, setpoint is not None)
+        assert fault is None
+        if setpoint is None:
+            break
+
+    assert len(watching.measured_s) == len(program)
+
+
+@given(program=segments, begin=st.floats(0.0, 1.0), part=st.floats(0.0, 0.9))
+@settings(deadline=None, max_examples=80)
+def test_dwell_watch_finds_the_fault_when_a_silence_had_no_room_for_the_rest(
+    program: list[Segment], begin: float, part: float
+) -> None:
+    """Ramps and dwells take their time together, not each for itself."""
+    whole_s = whole_duration_s(program)
+    from_s = math.floor(begin * whole_s / PERIOD_S) * PERIOD_S
+    slack_s = 0.1 * (whole_s - from_s) + 5 * PERIOD_S + BLUR_S * len(program) * 4
+    assume(whole_s - from_s > 2 * slack_s)
+    away_s = part * (whole_s - from_s - slack_s)
+    watching = DwellWatch(tuple(program), PERIOD_S)
+    for n in range(round(from_s / PERIOD_S) + 1):
+        setpoint = setpoint_at(tuple(program), n * PERIOD_S)
+        assert setpoint is not None
+        assert watching.see(n * PERIOD_S, round(setpoint, 1), is_running=True) is None
+    fault = watching.see(from_s + away_s + PERIOD_S, START_DEGC, is_running=False)
+
+    assert fault is not None

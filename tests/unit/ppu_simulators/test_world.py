@@ -164,3 +164,21 @@ def test_gas_is_air_until_something_flows(world: World) -> None:
     assert world.gas_into("oven") == ("air", 0.0)
     world.supply_gas(5.0, "oven", "O2", 100.0)
     assert world.gas_into("oven") == ("O2", 100.0)
+
+
+def test_world_counts_what_cannot_be_undone(world: World) -> None:
+    """Whoever looks for what was done twice finds each act, and when."""
+    cup, holder = world.containers["cup"], world.containers["holder"]
+    world.pick_up(1.0, "cup", "rack.1", "arm")
+    world.put_down(2.0, "cup", "rack.1", "arm")
+    world.pour(3.0, cup, world.containers["pot"].matter, "doser")
+    world.grind(4.0, cup, 60.0)
+    world.grind(5.0, cup, 60.0)
+    world.recover_and_mount(6.0, cup, holder, "arm")
+
+    assert world.acts == {
+        "move cup to rack.1": [2.0],
+        "dose BaCO3 into cup": [3.0],
+        "grind cup": [4.0, 5.0],
+        "mount cup on holder": [6.0],
+    }

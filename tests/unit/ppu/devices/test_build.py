@@ -208,3 +208,36 @@ def test_references_are_not_followed_when_the_lab_is_an_excerpt(
     devices = build_devices(load_lab(path), path, is_excerpt=True)
 
     assert devices.keys() == {"gripper"}
+
+
+@pytest.mark.parametrize("key", ["on_abort", "on_orphan", "on_hold"])
+def test_state_is_refused_when_the_driver_does_not_know_it(
+    cell: Content, tmp_path: Path, key: str
+) -> None:
+    """The error names key, line and the nearest state there is."""
+    content = copy.deepcopy(cell)
+    content["devices"]["furnace_1"][key] = "ramp_dwn"
+    path = tmp_path / "lab.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigurationError) as caught:
+        check_devices(load_lab(path), path)
+    line = 1 + path.read_text().splitlines().index(f"    {key}: ramp_dwn")
+
+    assert f"lab.yaml line {line}: " in str(caught.value)
+    assert (
+        f"devices.furnace_1.{key}: 'ramp_dwn' is no state of Eurotherm3216; "
+        "did you mean 'ramp_down'?"
+    ) in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["on_abort", "on_orphan", "on_hold"])
+def test_state_is_refused_when_the_device_goes_to_none(
+    cell: Content, tmp_path: Path, key: str
+) -> None:
+    """A device without states has none that a lab file could name."""
+    content = copy.deepcopy(cell)
+    content["devices"]["balance"][key] = "off"
+    path = tmp_path / "lab.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigurationError, match=f"{key}: 'off' is no state of Mettl"):
+        build_devices(load_lab(path), path)
