@@ -37,9 +37,15 @@ class Moved:
 
 @dataclass(frozen=True)
 class Claimed:
-    """A container is used by a sample from now on."""
+    """A container is used by a sample from now on.
+
+    Attributes:
+        container: Its name.
+        sample: Identity of the sample; empty if nobody keeps books of samples.
+    """
 
     container: str
+    sample: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,11 @@ class Books:
             stock_g={name: entry.mass_g for name, entry in file.stock.items()},
         )
 
+    def become(self, other: Books) -> None:
+        """Believe what *other* says, and nothing else."""
+        self.places, self.under_way = other.places, other.under_way
+        self.used, self.stock_g = other.used, other.stock_g
+
     def enter(self, change: Change) -> None:
         """Take note of a change."""
         if isinstance(change, Left):
@@ -88,3 +99,12 @@ class Books:
             self.used.add(change.container)
         else:
             self.stock_g[change.powder] -= change.mass_g
+
+    def release(self, container: str) -> None:
+        """Take note that a person says: *container* is empty and clean again."""
+        self.used.discard(container)
+
+    def correct(self, container: str, location: str) -> None:
+        """Take note that a person found *container* at *location*."""
+        self.under_way.pop(container, None)
+        self.places[container] = location

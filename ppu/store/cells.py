@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, func, select
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Row, func, select
 
 from ppu.core.errors import StaleTokenError
 from ppu.store.events import announce
-from ppu.store.schema import cells
+from ppu.store.schema import cells, meta
 
-__all__ = ["beat", "end", "require_token", "start"]
+__all__ = ["beat", "boot_id", "end", "is_owned", "lab_of", "require_token", "start"]
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+_NO_HEAT = "no heat"
+
+
+def boot_id() -> str:
+    """Return what tells this boot of the computer from others, where it says so."""
+    return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else "unknown"
 
 
 def start(
@@ -75,17 +88,55 @@ def end(connection: Connection, token: int, how: str, now: float) -> None:
     announce(connection, "cell", {"token": token, "how": how}, now)
 
 
+def is_owned(connection: Connection) -> bool:
+    """Whether there is a cell that has not ended, which acts for the lab alone.
+
+    One whose process died counts until the next one starts: what people ask waits.
+    """
+    living = select(cells.c.token).where(cells.c.ended.is_(None)).limit(1)
+    return connection.execute(living).first() is not None
+
+
+def lab_of(connection: Connection) -> str | None:
+    """Return the name of the lab that the store is of, None before its first cell."""
+    query = select(cells.c.name).order_by(cells.c.token.desc()).limit(1)
+    return connection.execute(query).scalar()
+
+
+def newest(connection: Connection) -> Row[Any] | None:
+    """Return the row of the cell with the newest token, None before the first one."""
+    query = select(cells).order_by(cells.c.token.desc()).limit(1)
+    return connection.execute(query).first()
+
+
+def forbid_heat(connection: Connection) -> None:
+    """Keep that a person must agree before anything is heated again."""
+    if may_heat(connection):
+        connection.execute(meta.insert(), {"key": _NO_HEAT, "content": "crashed"})
+
+
+def allow_heat(connection: Connection) -> None:
+    """Keep that a person has agreed."""
+    connection.execute(meta.delete().where(meta.c.key == _NO_HEAT))
+
+
+def may_heat(connection: Connection) -> bool:
+    """Return whether nobody has to agree before anything is heated."""
+    query = select(meta.c.key).where(meta.c.key == _NO_HEAT)
+    return connection.execute(query).first() is None
+
+
 def require_token(connection: Connection, token: int) -> None:
     """Refuse what a cell wants that is no longer the newest.
 
     Raises:
         StaleTokenError: If it is not, or has ended.
     """
-    newest = connection.execute(_NEWEST_CELL).first()
-    if newest is None or newest.token != token or newest.ended is not None:
+    last = connection.execute(_NEWEST_CELL).first()
+    if last is None or last.token != token or last.ended is not None:
         raise StaleTokenError(
             f"token {token} is stale, the newest is "
-            f"{None if newest is None else newest.token}: this cell no longer owns "
+            f"{None if last is None else last.token}: this cell no longer owns "
             "the lab and must stop"
         )
 

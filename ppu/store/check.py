@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, func, or_, select
+from sqlalchemy import Connection, Select, and_, false, func, or_, select
 
 from ppu.store.jobs import ACTIVE, ENDED, Effect, JobState
 from ppu.store.schema import (
@@ -18,6 +18,7 @@ from ppu.store.schema import (
     job_needs,
     jobs,
     reservations,
+    sample_containers,
     samples,
     steps,
     stock,
@@ -26,8 +27,8 @@ from ppu.store.schema import (
 __all__ = ["CUSTODY_KINDS", "SAMPLE_STATES", "STEP_STATES", "find_faults"]
 
 STEP_STATES = ("intent", "done", "unsettled", "failed")
-SAMPLE_STATES = ("active", "parked", "quarantined", "released")
-CUSTODY_KINDS = ("moved", "settled", "declared", "left", "found")
+SAMPLE_STATES = ("active", "quarantined", "released")
+CUSTODY_KINDS = ("declared", "claimed", "left", "moved", "found", "released")
 
 _N_SHOWN = 5
 _ROUNDING_G = 1e-9
@@ -51,6 +52,10 @@ _LAST_MOVE = (
     .where(custody.c.container == containers.c.name)
     .correlate(containers)
     .scalar_subquery()
+)
+
+_is_somewhere = (
+    select(sample_containers).where(sample_containers.c.sample == samples.c.id).exists()
 )
 
 _OF_JOBS: tuple[tuple[str, Select[Any]], ...] = (
@@ -185,16 +190,29 @@ _OF_MATTER: tuple[tuple[str, Select[Any]], ...] = (
     ),
     (
         "samples are in no container and not released",
+        select(samples.c.id).where(samples.c.state != "released", ~_is_somewhere),
+    ),
+    (
+        "samples are released and still in a container",
+        select(samples.c.id).where(samples.c.state == "released", _is_somewhere),
+    ),
+    (
+        "samples are quarantined and do not say why",
         select(samples.c.id).where(
-            samples.c.container.is_(None), samples.c.state != "released"
+            samples.c.state == "quarantined", samples.c.reason.is_(None)
         ),
     ),
     (
-        "containers hold several samples",
-        select(samples.c.container)
-        .where(samples.c.container.is_not(None), samples.c.state != "released")
-        .group_by(samples.c.container)
-        .having(func.count() > 1),
+        "samples are active and nobody knows what became of them",
+        select(samples.c.id)
+        .join(steps, steps.c.job_id == samples.c.job_id)
+        .where(samples.c.state == "active", steps.c.state == "unsettled"),
+    ),
+    (
+        "containers hold a sample and are not used",
+        select(containers.c.name)
+        .join(sample_containers, sample_containers.c.container == containers.c.name)
+        .where(containers.c.is_used == false()),
     ),
     (
         "several containers are at one location",

@@ -1,25 +1,125 @@
-"""Custody: where containers are, who moved them, and what stock is left."""
+"""Custody: where containers are, which samples are in them, and who changed that.
+
+A job's sample comes into being with the first container that the job claims. It is
+*active* until a person says that its containers are empty and clean, which *releases*
+it. While nobody knows what became of it, it is *quarantined*: one of the job's steps is
+unsettled, or the job failed after it had touched something.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, select
 
 from ppu.core.custody import Books, Change, Claimed, Left, Moved
-from ppu.core.errors import InternalError
+from ppu.core.errors import (
+    ConfigurationError,
+    InterlockError,
+    InternalError,
+    nearest,
+)
 from ppu.core.labfile import LabFile
+from ppu.store import cells, commands
 from ppu.store.events import announce
-from ppu.store.schema import containers, custody, stock
+from ppu.store.jobs import Effect
+from ppu.store.schema import (
+    containers,
+    custody,
+    events,
+    jobs,
+    locations,
+    sample_containers,
+    samples,
+    steps,
+    stock,
+)
+from ppu.store.stock import declare_stock, use_stock
 
-__all__ = ["books", "declare", "enter"]
+__all__ = [
+    "ACTIVE",
+    "QUARANTINED",
+    "RELEASED",
+    "Entry",
+    "Sample",
+    "ask_move",
+    "ask_release",
+    "books",
+    "containers_of_job",
+    "correct_location",
+    "declare",
+    "enter",
+    "find_samples",
+    "give_up_samples",
+    "history",
+    "quarantine_samples",
+    "release_sample",
+    "review_samples",
+]
+
+ACTIVE = "active"
+QUARANTINED = "quarantined"
+RELEASED = "released"
+
+_MOVES_ALONE = ("staging", "running", "recovering", "finishing")
+"""States in which a job changes the lab by itself."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sample, as it was when it was read.
+
+    Attributes:
+        job_id: The job that made it.
+        state: ``active``, ``quarantined`` or ``released``.
+        reason: Why it is quarantined.
+        places: Where each of its containers is, None if one did not arrive.
+    """
+
+    id: str
+    job_id: int
+    state: str
+    reason: str | None
+    places: dict[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line in the history of a sample.
+
+    Attributes:
+        kind: What happened: ``claimed``, ``left``, ``moved``, ``found``, ... or the
+            state that the sample is in from then on.
+        by: Who did it: a job, a person, or empty.
+        text: What showed it, or why.
+    """
+
+    sequence: int
+    stamp: float
+    kind: str
+    container: str | None
+    origin: str | None
+    destination: str | None
+    by: str
+    text: str
+
+
+# -- what a cell declares and enters -----------------------------------------------
 
 
 def declare(connection: Connection, file: LabFile, now: float) -> None:
     """Open the books with what a lab file says of things that are not in them yet.
 
     What is in them stays: the store knows better than the file where things went.
+    Places, which no job changes, are those of the file.
     """
+    connection.execute(locations.delete())
+    places = [{"name": n, "holds": entry.holds} for n, entry in file.locations.items()]
+    if places:
+        connection.execute(locations.insert(), places)
     known = set(connection.execute(select(containers.c.name)).scalars())
     for name, entry in file.containers.items():
         if name in known:
@@ -28,11 +128,7 @@ def declare(connection: Connection, file: LabFile, now: float) -> None:
         kept = row | {"location": entry.at, "is_used": False}
         connection.execute(containers.insert(), kept)
         _tell(connection, "declared", name, None, entry.at, "lab file", now)
-    powders = set(connection.execute(select(stock.c.powder)).scalars())
-    for name, powder in file.stock.items():
-        if name not in powders:
-            left = {"powder": name, "mass_g": powder.mass_g}
-            connection.execute(stock.insert(), left)
+    declare_stock(connection, file)
 
 
 def enter(
@@ -41,7 +137,9 @@ def enter(
     """Keep what a job changed in the lab.
 
     Raises:
-        InternalError: If the books do not agree with where a container was.
+        InternalError: If the books do not agree with where a container was, or a
+            sample is that of another job.
+        InterlockError: If a claimed container holds a sample that is quarantined.
     """
     for change in changes:
         if isinstance(change, Left):
@@ -49,59 +147,85 @@ def enter(
         elif isinstance(change, Moved):
             _arrive(connection, change, job_id, now)
         elif isinstance(change, Claimed):
-            connection.execute(
-                containers.update()
-                .where(containers.c.name == change.container)
-                .values(is_used=True)
-            )
+            _claim(connection, change, job_id, now)
         else:
-            connection.execute(
-                stock.update()
-                .where(stock.c.powder == change.powder)
-                .values(mass_g=stock.c.mass_g - change.mass_g)
-            )
+            use_stock(connection, change.powder, change.mass_g, job_id)
+
+
+def _claim(connection: Connection, change: Claimed, job_id: int, now: float) -> None:
+    connection.execute(
+        containers.update()
+        .where(containers.c.name == change.container)
+        .values(is_used=True)
+    )
+    if not change.sample:
+        return
+    is_it = samples.c.id == change.sample
+    known = connection.execute(select(samples).where(is_it)).first()
+    if known is None:
+        row = {"id": change.sample, "job_id": job_id, "state": ACTIVE}
+        connection.execute(samples.insert(), row)
+        review_samples(connection, job_id, now)  # another step may be unsettled
+    elif known.job_id != job_id:
+        raise InternalError(
+            f"job {job_id} calls its sample {change.sample}, which is that of job "
+            f"{known.job_id}"
+        )
+    held = _sample_in(connection, change.container)
+    if held == change.sample:
+        return
+    if held is not None:
+        _take_over(connection, change, held, now)
+    row = {"container": change.container, "sample": change.sample}
+    connection.execute(sample_containers.insert(), row)
+    place = _place_of(connection, change.container)
+    by = f"job {job_id}"
+    _tell(connection, "claimed", change.container, place, place, by, now, job_id)
+
+
+def _take_over(connection: Connection, change: Claimed, held: str, now: float) -> None:
+    """Let a job go on with what another one made, which gets a new identity."""
+    row = connection.execute(select(samples).where(samples.c.id == held)).one()
+    if row.state == QUARANTINED:
+        raise InterlockError(
+            f"{change.container} holds sample {held}, which is quarantined: "
+            f"{row.reason}; look at it, then release it"
+        )
+    is_its = sample_containers.c.container == change.container
+    connection.execute(sample_containers.delete().where(is_its))
+    rest = select(sample_containers).where(sample_containers.c.sample == held)
+    if connection.execute(rest).first() is None:
+        reason = f"it is sample {change.sample} now"
+        _set_state(connection, held, row.job_id, RELEASED, reason, now)
 
 
 def _leave(connection: Connection, change: Left, job_id: int, now: float) -> None:
-    where = containers.c.name == change.container
-    found = connection.execute(select(containers.c.location).where(where)).scalar()
+    found = _place_of(connection, change.container)
     if found != change.origin:
         raise InternalError(
             f"{change.container} leaves {change.origin}, but the books have it at "
             f"{found}"
         )
-    values = {"location": None, "under_way_to": change.destination}
-    connection.execute(containers.update().where(where).values(values))
-    by = f"job {job_id}"
-    _tell(
-        connection,
-        "left",
-        change.container,
-        change.origin,
-        change.destination,
-        by,
-        now,
-        job_id,
-    )
-
-
-def _arrive(connection: Connection, change: Moved, job_id: int, now: float) -> None:
     connection.execute(
         containers.update()
         .where(containers.c.name == change.container)
-        .values(location=change.destination, under_way_to=None)
+        .values(location=None, under_way_to=change.destination)
     )
-    by = f"job {job_id}"
-    _tell(
-        connection,
-        "moved",
-        change.container,
-        change.origin,
-        change.destination,
-        by,
-        now,
-        job_id,
-        change.evidence,
+    way = (change.container, change.origin, change.destination)
+    _tell(connection, "left", *way, f"job {job_id}", now, job_id)
+
+
+def _arrive(connection: Connection, change: Moved, job_id: int, now: float) -> None:
+    _put(connection, change.container, change.destination)
+    way = (change.container, change.origin, change.destination)
+    _tell(connection, "moved", *way, f"job {job_id}", now, job_id, change.evidence)
+
+
+def _put(connection: Connection, container: str, location: str) -> None:
+    connection.execute(
+        containers.update()
+        .where(containers.c.name == container)
+        .values(location=location, under_way_to=None)
     )
 
 
@@ -110,16 +234,20 @@ def _tell(
     kind: str,
     container: str,
     origin: str | None,
-    destination: str,
+    destination: str | None,
     by: str,
     now: float,
     job_id: int | None = None,
     evidence: str = "",
 ) -> None:
+    sample = _sample_in(connection, container)
     content = {"kind": kind, "container": container, "destination": destination}
+    if sample is not None:
+        content["sample"] = sample
     row = {
         "sequence": announce(connection, "custody", content, now, job_id),
         "container": container,
+        "sample": sample,
         "origin": origin,
         "destination": destination,
         "by": by,
@@ -127,6 +255,16 @@ def _tell(
         "evidence": evidence or None,
     }
     connection.execute(custody.insert(), row)
+
+
+def _place_of(connection: Connection, container: str) -> str | None:
+    where = containers.c.name == container
+    return connection.execute(select(containers.c.location).where(where)).scalar()
+
+
+def _sample_in(connection: Connection, container: str) -> str | None:
+    where = sample_containers.c.container == container
+    return connection.execute(select(sample_containers.c.sample).where(where)).scalar()
 
 
 def books(connection: Connection) -> Books:
@@ -149,8 +287,317 @@ def _left_from(connection: Connection, container: str) -> str:
     """Return where a container was before it left."""
     query = (
         select(custody.c.origin)
-        .where(custody.c.container == container)
+        .where(custody.c.container == container, custody.c.kind == "left")
         .order_by(custody.c.sequence.desc())
         .limit(1)
     )
     return str(connection.execute(query).scalar())
+
+
+# -- what is known of a job's sample -----------------------------------------------
+
+
+def quarantine_samples(
+    connection: Connection, job_id: int, reason: str, now: float
+) -> None:
+    """Note that nobody knows what became of a job's sample, and why."""
+    for row in _kept_of(connection, job_id):
+        if (row.state, row.reason) != (QUARANTINED, reason):
+            _set_state(connection, row.id, job_id, QUARANTINED, reason, now)
+
+
+def review_samples(connection: Connection, job_id: int, now: float) -> None:
+    """Quarantine the sample of a job that runs while one of its steps is unsettled."""
+    query = (
+        select(steps.c.path, steps.c.name, steps.c.evidence)
+        .where(steps.c.job_id == job_id, steps.c.state == "unsettled")
+        .order_by(steps.c.path)
+    )
+    open_ = connection.execute(query).first()
+    if open_ is not None:
+        seen = json.loads(open_.evidence or "{}").get("text", "nothing tells")
+        why = f"step {open_.path} ({open_.name}) is unsettled: {seen}"
+        quarantine_samples(connection, job_id, why, now)
+        return
+    for row in _kept_of(connection, job_id):
+        if row.state == QUARANTINED:
+            _set_state(connection, row.id, job_id, ACTIVE, None, now)
+
+
+def give_up_samples(
+    connection: Connection, job_id: int, effect: Effect, reason: str, now: float
+) -> None:
+    """Note that a job has ended without success.
+
+    One that touched nothing leaves its containers as clean as they were; what others
+    made is quarantined until a person has looked at it.
+    """
+    if effect is not Effect.NONE:
+        quarantine_samples(connection, job_id, reason, now)
+        return
+    for row in _kept_of(connection, job_id):
+        _let_go(connection, row.id, job_id, f"job {job_id}", reason, now)
+
+
+def _kept_of(connection: Connection, job_id: int) -> Sequence[Any]:
+    where = (samples.c.job_id == job_id) & (samples.c.state != RELEASED)
+    return connection.execute(select(samples).where(where)).all()
+
+
+def _set_state(
+    connection: Connection,
+    sample: str,
+    job_id: int,
+    state: str,
+    reason: str | None,
+    now: float,
+    by: str = "",
+) -> None:
+    connection.execute(
+        samples.update()
+        .where(samples.c.id == sample)
+        .values(state=state, reason=reason)
+    )
+    content = {"sample": sample, "state": state, "reason": reason, "by": by}
+    announce(connection, "sample", content, now, job_id)
+
+
+def _let_go(
+    connection: Connection, sample: str, job_id: int, by: str, reason: str, now: float
+) -> list[str]:
+    """Release a sample: its containers are no longer used; return them."""
+    is_its = sample_containers.c.sample == sample
+    held = select(sample_containers.c.container).where(is_its).order_by("container")
+    freed = list(connection.execute(held).scalars())
+    for container in freed:
+        place = _place_of(connection, container)
+        way = (container, place, place)
+        _tell(connection, "released", *way, by, now, job_id, reason)
+    connection.execute(sample_containers.delete().where(is_its))
+    connection.execute(
+        containers.update().where(containers.c.name.in_(freed)).values(is_used=False)
+    )
+    _set_state(connection, sample, job_id, RELEASED, reason or None, now, by)
+    return freed
+
+
+# -- what people do ----------------------------------------------------------------
+
+
+def ask_release(connection: Connection, sample: str, by: str, now: float) -> bool:
+    """Release a sample, or have the cell do it if one lives.
+
+    Args:
+        connection: A writing transaction of the store.
+        sample: The sample, whose containers are empty and clean again.
+        by: Who says so.
+        now: Stamp of the request.
+
+    Returns:
+        Whether it is done; otherwise the request waits for the cell.
+
+    Raises:
+        ConfigurationError: As :func:`release_sample`.
+    """
+    job_id = _releasable(connection, sample)
+    if cells.is_owned(connection):
+        said = {"sample": sample}
+        commands.request(
+            connection, "release sample", by, now, job_id=job_id, content=said
+        )
+        return False
+    release_sample(connection, sample, by, now)
+    return True
+
+
+def release_sample(
+    connection: Connection, sample: str, by: str, now: float
+) -> list[str]:
+    """Keep that a sample is gone and its containers are empty and clean again.
+
+    Returns:
+        The containers, which jobs may claim from now on.
+
+    Raises:
+        ConfigurationError: If there is no such sample, or its job is not done with it.
+    """
+    job_id = _releasable(connection, sample)
+    return _let_go(connection, sample, job_id, by, "", now)
+
+
+def _releasable(connection: Connection, sample: str) -> int:
+    """Return the job of a sample that a person may release."""
+    found = _known(connection, sample)
+    if found.state == RELEASED:
+        raise ConfigurationError(f"sample {sample} is released already")
+    job = _job_of(connection, found.job_id)
+    if job.ended is None:
+        raise ConfigurationError(
+            f"sample {sample} is that of job {job.id}, which is {job.state}; let it "
+            "end, or abort it"
+        )
+    for container, place in found.places.items():
+        if place is None:
+            raise ConfigurationError(
+                f"{container} did not arrive where it was carried; look for it and say "
+                f"where it is (ppu samples --move {container}=LOCATION)"
+            )
+    return found.job_id
+
+
+def ask_move(
+    connection: Connection, container: str, location: str, by: str, now: float
+) -> bool:
+    """Correct where a container is, or have the cell do it if one lives.
+
+    Returns:
+        Whether it is done; otherwise the request waits for the cell.
+
+    Raises:
+        ConfigurationError: As :func:`correct_location`.
+    """
+    _check_move(connection, container, location)
+    if cells.is_owned(connection):
+        said = {"container": container, "location": location}
+        commands.request(connection, "move", by, now, content=said)
+        return False
+    correct_location(connection, container, location, by, now)
+    return True
+
+
+def correct_location(
+    connection: Connection, container: str, location: str, by: str, now: float
+) -> None:
+    """Keep that a person found a container at a location, or put it there.
+
+    Raises:
+        ConfigurationError: If there is no such container or location, they do not
+            fit, something else is there, or a job is at work with it.
+    """
+    _check_move(connection, container, location)
+    origin = _place_of(connection, container) or _left_from(connection, container)
+    _put(connection, container, location)
+    _tell(connection, "found", container, origin, location, by, now)
+
+
+def _check_move(connection: Connection, container: str, location: str) -> None:
+    rows = {row.name: row for row in connection.execute(select(containers))}
+    if container not in rows:
+        raise ConfigurationError(
+            f"there is no container '{container}'; {nearest(container, rows)}"
+        )
+    holds = {row.name: row.holds for row in connection.execute(select(locations))}
+    if location not in holds:
+        raise ConfigurationError(
+            f"there is no location '{location}'; {nearest(location, holds)}"
+        )
+    kind = rows[container].kind
+    if holds[location] != kind:
+        raise ConfigurationError(
+            f"{container} is a {kind}, and {location} holds a {holds[location]}"
+        )
+    for row in rows.values():
+        if row.name != container and location in (row.location, row.under_way_to):
+            raise ConfigurationError(
+                f"{row.name} is believed to be at {location}; say where that is first"
+            )
+    sample = _sample_in(connection, container)
+    if sample is not None:
+        job = _job_of(connection, _known(connection, sample).job_id)
+        if job.state in _MOVES_ALONE:
+            raise ConfigurationError(
+                f"job {job.id} is {job.state} with {container}; let it end, or abort it"
+            )
+
+
+def _job_of(connection: Connection, job_id: int) -> Any:
+    query = select(jobs.c.id, jobs.c.state, jobs.c.ended).where(jobs.c.id == job_id)
+    return connection.execute(query).one()
+
+
+# -- looking -----------------------------------------------------------------------
+
+
+def find_samples(
+    connection: Connection,
+    *,
+    states: Sequence[str] = (ACTIVE, QUARANTINED),
+    limit: int = 1000,
+) -> list[Sample]:
+    """Return up to *limit* samples that are in one of *states*, the newest first."""
+    query = (
+        select(samples)
+        .where(samples.c.state.in_(states))
+        .order_by(samples.c.job_id.desc(), samples.c.id)
+        .limit(limit)
+    )
+    return [_sample_of(connection, row) for row in connection.execute(query)]
+
+
+def history(connection: Connection, sample: str) -> tuple[Sample, list[Entry]]:
+    """Return a sample and all that happened to it, oldest first.
+
+    Raises:
+        ConfigurationError: If there is no such sample.
+    """
+    found = _known(connection, sample)
+    moves = (
+        select(custody, events.c.stamp)
+        .join(events, events.c.sequence == custody.c.sequence)
+        .where(custody.c.sample == sample)
+    )
+    lines = [
+        Entry(
+            row.sequence,
+            row.stamp,
+            row.kind,
+            row.container,
+            row.origin,
+            row.destination,
+            row.by,
+            row.evidence or "",
+        )
+        for row in connection.execute(moves)
+    ]
+    changes = select(events).where(
+        events.c.job_id == found.job_id, events.c.kind == "sample"
+    )
+    for row in connection.execute(changes):
+        said = json.loads(row.content)
+        if said["sample"] == sample:
+            by, why = said.get("by") or "", said.get("reason") or ""
+            way = (None, None, None)
+            lines.append(Entry(row.sequence, row.stamp, said["state"], *way, by, why))
+    return found, sorted(lines, key=lambda line: line.sequence)
+
+
+def containers_of_job(connection: Connection, job_id: int) -> set[str]:
+    """Return the containers that a job's sample is in."""
+    query = (
+        select(sample_containers.c.container)
+        .join(samples, samples.c.id == sample_containers.c.sample)
+        .where(samples.c.job_id == job_id)
+    )
+    return set(connection.execute(query).scalars())
+
+
+def _known(connection: Connection, sample: str) -> Sample:
+    row = connection.execute(select(samples).where(samples.c.id == sample)).first()
+    if row is None:
+        known = connection.execute(
+            select(samples.c.id).where(samples.c.state != RELEASED)
+        )
+        hint = nearest(sample, known.scalars())
+        raise ConfigurationError(f"there is no sample '{sample}'; {hint}")
+    return _sample_of(connection, row)
+
+
+def _sample_of(connection: Connection, row: Row[Any]) -> Sample:
+    query = (
+        select(containers.c.name, containers.c.location)
+        .join(sample_containers, sample_containers.c.container == containers.c.name)
+        .where(sample_containers.c.sample == row.id)
+        .order_by(containers.c.name)
+    )
+    places = {row.name: row.location for row in connection.execute(query)}
+    return Sample(row.id, row.job_id, row.state, row.reason, places)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import uuid
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
@@ -12,7 +14,17 @@ from ppu.store.cells import require_token
 from ppu.store.events import announce, encode
 from ppu.store.schema import documents
 
-__all__ = ["add_document", "documents_of", "open_runs"]
+__all__ = [
+    "add_document",
+    "close_open_runs",
+    "documents_of",
+    "open_runs",
+    "samples_of",
+    "streams_of",
+]
+
+_STOPS: Final = uuid.UUID("c6a3f5c2-2b0f-4a57-9a45-8d0d6f7f5a11")
+"""Namespace of the stop documents that are written for runs that nobody ended."""
 
 
 def add_document(
@@ -92,3 +104,90 @@ def open_runs(connection: Connection, job_id: int) -> list[str]:
         .order_by(documents.c.sequence)
     )
     return [str(uid) for uid in connection.execute(query).scalars()]
+
+
+def close_open_runs(
+    connection: Connection, job_id: int, token: int, now: float, reason: str
+) -> list[str]:
+    """Write the stop documents of runs whose process died; return the runs' uids.
+
+    Args:
+        connection: A writing transaction of the store.
+        job_id: The job whose runs they are.
+        token: Fencing token of the cell.
+        now: Stamp of their end [s since 1970].
+        reason: Why they ended, for people.
+
+    Raises:
+        StaleTokenError: If a newer cell has taken over; nothing is kept.
+    """
+    closed = open_runs(connection, job_id)
+    for run_uid in closed:
+        stop = {
+            # The same for the same run, whoever closes it.
+            "uid": str(uuid.uuid5(_STOPS, run_uid)),
+            "time": now,
+            "run_start": run_uid,
+            "exit_status": "abort",
+            "reason": reason,
+            "num_events": _count_events(connection, run_uid),
+        }
+        add_document(connection, job_id, "stop", stop, token, now)
+    return closed
+
+
+def _count_events(connection: Connection, run_uid: str) -> dict[str, int]:
+    """Return how many events each stream of a run has."""
+    query = (
+        select(documents.c.name, documents.c.content)
+        .where(documents.c.run_uid == run_uid)
+        .where(documents.c.name.in_(["descriptor", "event", "event_page"]))
+        .order_by(documents.c.sequence)
+    )
+    streams: dict[str, str] = {}
+    n_events: dict[str, int] = {}
+    for name, content in connection.execute(query):
+        document = json.loads(content)
+        if name == "descriptor":
+            streams[document["uid"]] = document["name"]
+            n_events.setdefault(document["name"], 0)
+        else:
+            stream = streams[document["descriptor"]]
+            n_events[stream] += 1 if name == "event" else len(document["seq_num"])
+    return n_events
+
+
+def samples_of(
+    connection: Connection, job_id: int, stream: str, since: float
+) -> dict[str, list[float]]:
+    """Return a job's samples in *stream* from a stamp on, as :func:`streams_of`."""
+    columns = streams_of(connection, job_id).get(stream, {})
+    first = bisect_left(columns.get("time", []), since)
+    return {key: values[first:] for key, values in columns.items()}
+
+
+def streams_of(
+    connection: Connection, job_id: int
+) -> dict[str, dict[str, list[float]]]:
+    """Return all samples of a job that came in pages, in their order.
+
+    Args:
+        connection: A transaction of the store.
+        job_id: The job.
+
+    Returns:
+        By stream, whichever of the job's runs it is in, a column for each data key,
+        and ``time``, the stamps [s since 1970].
+    """
+    streams: dict[str, dict[str, list[float]]] = {}
+    names: dict[str, str] = {}
+    for name, document in documents_of(connection, job_id):
+        if name == "descriptor":
+            names[document["uid"]] = document["name"]
+        elif name == "event_page":
+            stream = names[document["descriptor"]]
+            columns = streams.setdefault(stream, {"time": []})
+            columns["time"] += document["time"]
+            for key, values in document["data"].items():
+                columns.setdefault(key, []).extend(values)
+    return streams

@@ -16,7 +16,15 @@ from sqlalchemy import Connection, func, select
 from ppu.core.errors import ConfigurationError
 from ppu.store.schema import events
 
-__all__ = ["Event", "announce", "announce_all", "encode", "events_after", "last_event"]
+__all__ = [
+    "Event",
+    "announce",
+    "announce_all",
+    "encode",
+    "events_after",
+    "last_event",
+    "last_stamp",
+]
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,13 @@ def last_event(connection: Connection) -> int:
     return connection.execute(_LAST).scalar() or 0
 
 
+def last_stamp(connection: Connection) -> float | None:
+    """Return the stamp of the newest event, None if there is none."""
+    return connection.execute(_LAST_STAMP).scalar()
+
+
 _LAST = select(func.max(events.c.sequence))
+_LAST_STAMP = select(events.c.stamp).order_by(events.c.sequence.desc()).limit(1)
 _before = events.alias("before")
 _NEXT = select(func.coalesce(func.max(_before.c.sequence), 0) + 1).scalar_subquery()
 _APPEND = events.insert().values(sequence=_NEXT).returning(events.c.sequence)

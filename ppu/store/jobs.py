@@ -107,6 +107,8 @@ class JobRequest:
         needs: Jobs that must have succeeded before.
         parent_id: The job that this one retries.
         is_held: Whether it waits until it is released.
+        stock: Powders that it will use, which are reserved for it [g]. They follow
+            from the parameters, so they do not tell experiments apart.
     """
 
     protocol: str
@@ -120,6 +122,7 @@ class JobRequest:
     needs: tuple[int, ...] = ()
     parent_id: int | None = None
     is_held: bool = False
+    stock: Mapping[str, float] = field(default_factory=dict)
 
     def digest(self) -> str:
         """Return what tells this experiment from others, as 64 hexadecimal digits.

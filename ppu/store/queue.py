@@ -8,7 +8,7 @@ reads a clock.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -27,8 +27,9 @@ from sqlalchemy import (
 )
 
 from ppu.core.errors import ConfigurationError, StaleTokenError
-from ppu.store.cells import require_token
+from ppu.store.cells import is_owned, require_token
 from ppu.store.commands import request
+from ppu.store.custody import give_up_samples
 from ppu.store.events import announce, announce_all, encode, last_event
 from ppu.store.jobs import ACTIVE, ALLOWED, ENDED, Effect, Job, JobRequest, JobState
 from ppu.store.order import LEAST_USE_S, Candidate, decayed, order
@@ -39,8 +40,10 @@ from ppu.store.schema import (
     jobs,
     reservations,
 )
+from ppu.store.stock import reserve
 
 __all__ = [
+    "abort",
     "adopt",
     "cancel",
     "claim",
@@ -50,6 +53,7 @@ __all__ = [
     "hold",
     "lose",
     "lose_expired",
+    "lose_leased",
     "lose_vanished",
     "prioritize",
     "release",
@@ -84,6 +88,7 @@ def submit(
     Raises:
         ConfigurationError: If the key names another experiment, or a job that it
             needs or retries is not there or can no longer succeed.
+        LimitError: If there is not enough of a powder that nobody has reserved.
     """
     return submit_many(connection, [wanted], now, state)[0]
 
@@ -104,6 +109,7 @@ def submit_many(
 
     Raises:
         ConfigurationError: As :func:`submit`.
+        LimitError: As :func:`submit`, for all of them together.
     """
     if state not in _BEFORE_START:
         raise ConfigurationError(f"a job cannot be submitted as {state}")
@@ -117,6 +123,7 @@ def submit_many(
     ids: list[int] = []
     rows: list[dict[str, Any]] = []
     needs: list[dict[str, int]] = []
+    powders: list[tuple[int, Mapping[str, float]]] = []
     for one, digest in zip(wanted, digests, strict=True):
         if one.key is not None and one.key in known:
             job_id, digest_before = known[one.key]
@@ -133,6 +140,7 @@ def submit_many(
             n_unmet += _is_unmet(need, needed.get(need))
             needs.append({"job_id": job_id, "needed_id": need})
         rows.append(_row_of(one, digest, job_id, n_unmet, state, now))
+        powders.append((job_id, one.stock))
         ids.append(job_id)
         if one.key is not None:
             known[one.key] = (job_id, digest)
@@ -143,6 +151,7 @@ def submit_many(
         connection.execute(jobs.insert(), rows)
     if needs:
         connection.execute(job_needs.insert(), needs)
+    reserve(connection, powders)
     return ids
 
 
@@ -375,6 +384,29 @@ def cancel(connection: Connection, job_id: int, by: str, now: float) -> Job:
     return get(connection, job_id)
 
 
+def abort(connection: Connection, job_id: int, by: str, reason: str, now: float) -> Job:
+    """Give a job up: its cell aborts it; one that no cell has ends now.
+
+    Args:
+        connection: A writing transaction of the store.
+        job_id: The job; one that has ended stays as it is.
+        by: Who asks.
+        reason: Why, for people; may be empty.
+        now: Stamp of the request.
+    """
+    row = _row(connection, job_id)
+    if row.state in _BEFORE_START:
+        return cancel(connection, job_id, by, now)
+    if row.state == JobState.LOST and not is_owned(connection):
+        text = f"given up by {by}" + (f": {reason}" if reason else "")
+        why = ("aborted", text)
+        return transition(connection, job_id, JobState.ABORTED, now, reason=why)
+    if row.state not in ENDED:
+        content = {"reason": reason}
+        request(connection, "abort", by, now, job_id=job_id, content=content)
+    return get(connection, job_id)
+
+
 # -- a cell's work -----------------------------------------------------------------
 
 
@@ -478,6 +510,14 @@ def lose(
     return list(ids)
 
 
+def lose_leased(
+    connection: Connection, token: int, reason: tuple[str, str], now: float
+) -> list[int]:
+    """Take all its jobs from a cell that ends, for the next one to go on."""
+    query = select(jobs.c.id).where(jobs.c.lease_token == token)
+    return lose(connection, connection.execute(query).scalars().all(), reason, now)
+
+
 def lose_vanished(connection: Connection, now: float) -> list[int]:
     """Declare the jobs of cells that have ended lost; return their ids."""
     query = (
@@ -569,6 +609,10 @@ def _change_state(
 ) -> Job:
     """Change a job's state and, if it ends, that of the jobs that wait for it."""
     _write_state(connection, row, state, now, **more)
+    if state in (JobState.FAILED, JobState.ABORTED):
+        job = get(connection, row.id)
+        why = f"job {job.id} {state}: {job.reason_text or 'nobody said why'}"
+        give_up_samples(connection, job.id, job.physical_effect, why, now)
     ended = [(row.id, state)] if state in ENDED else []
     while ended:
         job_id, how = ended.pop()

@@ -41,10 +41,12 @@ __all__ = [
     "events",
     "job_needs",
     "jobs",
+    "locations",
     "meta",
     "metadata",
     "prepare",
     "reservations",
+    "sample_containers",
     "samples",
     "steps",
     "stock",
@@ -190,6 +192,14 @@ documents = Table(
     Index("documents_of_job", "job_id", "sequence"),
 )
 
+locations = Table(
+    "locations",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("holds", String, nullable=False),
+)
+"""Places of the lab, as the lab file of the last cell has them."""
+
 containers = Table(
     "containers",
     metadata,
@@ -207,19 +217,20 @@ samples = Table(
     "samples",
     metadata,
     Column("id", String, primary_key=True),
-    Column("job_id", BIG, ForeignKey("jobs.id")),
-    Column("container", String, ForeignKey("containers.name")),
+    Column("job_id", BIG, ForeignKey("jobs.id"), nullable=False),
     Column("state", String, nullable=False),
     Column("reason", Text),
     Index("samples_of_job", "job_id"),
-    Index(
-        "samples_one_in_a_container",
-        "container",
-        unique=True,
-        sqlite_where=text("state <> 'released'"),
-        postgresql_where=text("state <> 'released'"),
-    ),
 )
+
+sample_containers = Table(
+    "sample_containers",
+    metadata,
+    Column("container", String, ForeignKey("containers.name"), primary_key=True),
+    Column("sample", String, ForeignKey("samples.id"), nullable=False),
+    Index("containers_of_sample", "sample"),
+)
+"""What samples are in now: one may be in several, a container holds one at most."""
 
 custody = Table(
     "custody",
@@ -247,10 +258,11 @@ reservations = Table(
     "reservations",
     metadata,
     Column("job_id", BIG, ForeignKey("jobs.id"), primary_key=True),
-    Column("powder", String, ForeignKey("stock.powder"), primary_key=True),
+    Column("powder", String, primary_key=True),
     Column("mass_g", Double, CheckConstraint("mass_g >= 0"), nullable=False),
     Index("reservations_of_powder", "powder"),
 )
+"""What jobs will use; also of a powder that no cell has declared yet."""
 
 calibrations = Table(
     "calibrations",

@@ -7,25 +7,32 @@ Every function works in a transaction of the caller, as those of
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, or_, select
 
-from ppu.core.errors import DivergedError
+from ppu.core.errors import ConfigurationError, DivergedError
 from ppu.store.cells import require_token
+from ppu.store.commands import request
+from ppu.store.custody import review_samples
 from ppu.store.events import announce, encode
-from ppu.store.jobs import Effect
-from ppu.store.schema import jobs, steps
+from ppu.store.jobs import ENDED, Effect
+from ppu.store.schema import commands, jobs, steps
 
 __all__ = [
+    "SETTLING_ANSWERS",
+    "Question",
     "Step",
     "StepState",
+    "answer",
+    "ask_step",
     "begin_step",
     "end_step",
     "fail_step",
+    "questions",
     "settle_step",
     "steps_of",
 ]
@@ -51,7 +58,7 @@ class Step:
         attempt: How often it was begun.
         result: What it returned, as plain data, once it is done.
         evidence: What showed whether it happened, if that was asked.
-        begun: Stamp of the last begin [s since 1970].
+        begun: Stamp of its begin, or of its last one if it failed [s since 1970].
     """
 
     job_id: int
@@ -67,6 +74,11 @@ class Step:
     begun: float
     ended: float | None
 
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether nobody knows if it happened."""
+        return self.state is StepState.UNSETTLED
+
     @classmethod
     def from_row(cls, row: Row[Any]) -> Step:
         """Return the step that a whole row of the table describes."""
@@ -80,6 +92,27 @@ class Step:
             values[name] = None if text is None else json.loads(text)
         values["state"] = StepState(row.state)
         return cls(**values)
+
+
+SETTLING_ANSWERS = ("happened", "not-happened", "abort")
+"""What a person may say of a step of which nobody knows whether it happened."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a person must say before a job goes on.
+
+    Attributes:
+        step: The step that it is about.
+        text: What is asked, with what is known.
+        answers: What may be said.
+        answered: What was said and waits for the cell, if something was.
+    """
+
+    step: Step
+    text: str
+    answers: tuple[str, ...]
+    answered: str | None
 
 
 def begin_step(
@@ -114,11 +147,14 @@ def begin_step(
         )
     if known is not None and known.state is StepState.DONE:
         return known
+    goes_on = known is not None and known.state is not StepState.FAILED
     values = {
         "attempt": 1 if known is None else known.attempt + 1,
         "state": str(StepState.INTENT),
+        "policy": None,
         "token": token,
-        "begun": now,
+        # What goes on began when it first did.
+        "begun": known.begun if known is not None and goes_on else now,
         "ended": None,
     }
     if known is None:
@@ -157,6 +193,7 @@ def end_step(
         StaleTokenError: If a newer cell has taken over; nothing is kept.
     """
     content = {"state": str(StepState.DONE), "result": encode(result), "ended": now}
+    content["policy"] = None
     _write(connection, job_id, path, content, token)
     _announce(connection, job_id, path, StepState.DONE, now)
 
@@ -184,6 +221,8 @@ def settle_step(
 ) -> None:
     """Keep what shows whether a step happened that was under way.
 
+    If nothing does, the job's sample is quarantined until something does.
+
     Raises:
         StaleTokenError: If a newer cell has taken over; nothing is kept.
     """
@@ -192,13 +231,145 @@ def settle_step(
     content = {"state": str(state), "evidence": encode(evidence)}
     _write(connection, job_id, path, content, token)
     _announce(connection, job_id, path, state, now, evidence=evidence)
+    review_samples(connection, job_id, now)
+
+
+def ask_step(
+    connection: Connection,
+    job_id: int,
+    path: str,
+    question: str,
+    answers: Sequence[str],
+    token: int,
+    now: float,
+) -> None:
+    """Keep that a person must say how a job goes on after a step that failed.
+
+    The question stands until the step begins again or is done.
+
+    Raises:
+        ConfigurationError: If there is no such step, or it is not the step that waits.
+        StaleTokenError: If a newer cell has taken over; nothing is kept.
+    """
+    row = _row(connection, job_id, path)
+    if row.state != StepState.FAILED:
+        raise ConfigurationError(
+            f"job {job_id}, step {path} is {row.state}; only one that failed is asked "
+            "about"
+        )
+    policy = {"question": question, "answers": list(answers)}
+    _write(connection, job_id, path, {"policy": encode(policy)}, token)
+    _announce(connection, job_id, path, StepState.FAILED, now, **policy)
+
+
+def questions(connection: Connection, job_id: int | None = None) -> list[Question]:
+    """Return what people must say, of one job or of all that have not ended."""
+    is_open = or_(
+        steps.c.state == str(StepState.UNSETTLED),
+        (steps.c.state == str(StepState.FAILED)) & steps.c.policy.is_not(None),
+    )
+    query = (
+        select(steps)
+        .join(jobs, jobs.c.id == steps.c.job_id)
+        .where(is_open, jobs.c.state.not_in([str(state) for state in ENDED]))
+    )
+    if job_id is not None:
+        query = query.where(steps.c.job_id == job_id)
+    given = _answers_given(connection)
+    found = []
+    for row in connection.execute(query):
+        step = Step.from_row(row)
+        if step.is_unsettled:
+            seen = (step.evidence or {}).get("text", "nothing tells")
+            asked, answers = f"did it happen? {seen}", SETTLING_ANSWERS
+        else:
+            policy = json.loads(row.policy)
+            asked, answers = policy["question"], tuple(policy["answers"])
+        answered = given.get((step.job_id, step.path))
+        found.append(Question(step, asked, answers, answered))
+    return sorted(found, key=lambda one: (one.step.job_id, _place(one.step)))
+
+
+def answer(
+    connection: Connection,
+    job_id: int,
+    path: str | None,
+    said: str,
+    by: str,
+    now: float,
+    note: str = "",
+) -> Question:
+    """Tell the cell what a person says to a question; return the question.
+
+    Args:
+        connection: A writing transaction of the store.
+        job_id: The job that asks.
+        path: The step; None if it is the only one that asks.
+        said: One of the question's answers.
+        by: Who answers.
+        now: Stamp of the answer.
+        note: What the person saw, for the record.
+
+    Raises:
+        ConfigurationError: If nothing is asked, the answer does not fit, or the
+            question is answered already.
+    """
+    asked = [
+        one
+        for one in questions(connection, job_id)
+        if path is None or one.step.path == path
+    ]
+    if not asked:
+        where = "" if path is None else f" about step {path}"
+        raise ConfigurationError(f"job {job_id} asks nothing{where}")
+    if len(asked) > 1:
+        paths = ", ".join(one.step.path for one in asked)
+        raise ConfigurationError(f"job {job_id} asks about steps {paths}; say which")
+    (question,) = asked
+    if said not in question.answers:
+        raise ConfigurationError(
+            f"job {job_id}, step {question.step.path}: '{said}' does not answer "
+            f"'{question.text}'; allowed are {', '.join(question.answers)}"
+        )
+    if question.answered is not None:
+        raise ConfigurationError(
+            f"job {job_id}, step {question.step.path} is answered already with "
+            f"'{question.answered}', which waits for the cell"
+        )
+    content = {"path": question.step.path, "answer": said, "note": note}
+    request(connection, "answer", by, now, job_id=job_id, content=content)
+    return question
+
+
+def _answers_given(connection: Connection) -> dict[tuple[int, str], str]:
+    """Return the answers that no cell has acted on yet, by job and step."""
+    query = select(commands.c.job_id, commands.c.content).where(
+        commands.c.command == "answer", commands.c.handled.is_(None)
+    )
+    given = {}
+    for job_id, content in connection.execute(query):
+        said = json.loads(content)
+        given[job_id, said["path"]] = said["answer"]
+    return given
+
+
+def _place(step: Step) -> list[int]:
+    return [int(number) for number in step.path.split(".")]
 
 
 def steps_of(connection: Connection, job_id: int) -> list[Step]:
     """Return the steps of a job in the order in which they first began."""
     rows = connection.execute(select(steps).where(steps.c.job_id == job_id))
     found = [Step.from_row(row) for row in rows]
-    return sorted(found, key=lambda step: [int(n) for n in step.path.split(".")])
+    return sorted(found, key=_place)
+
+
+def _row(connection: Connection, job_id: int, path: str) -> Row[Any]:
+    where = (steps.c.job_id == job_id) & (steps.c.path == path)
+    row = connection.execute(select(steps).where(where)).first()
+    if row is None:
+        raise ConfigurationError(f"job {job_id} has no step {path}")
+    return row
 
 
 def _write(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -28,7 +29,10 @@ from ppu.store.database import BUSY_WALL_S, Database, explain, explained
 from ppu.store.schema import SCHEMA_VERSION, prepare, version_of
 from ppu.store.writer import Writer
 
-__all__ = ["Store"]
+__all__ = ["LEAST_FREE_BYTES", "Store"]
+
+LEAST_FREE_BYTES = 500_000_000
+"""Below this low-water mark no new work is taken."""
 
 T = TypeVar("T")
 
@@ -62,6 +66,8 @@ class Store:
         is_verified: bool = True,
         busy_wall_s: float = BUSY_WALL_S,
     ) -> None:
+        self.where = where
+        """As it was given: a path, or a URL with its password."""
         self._database = Database(where, busy_wall_s)
         try:
             with explained(self.name):
@@ -74,9 +80,20 @@ class Store:
         self._writer = Writer(self._database)
 
     @property
+    def is_file(self) -> bool:
+        """Whether it is a file, which the operating system locks for its owner."""
+        return self._database.path is not None
+
+    @property
     def name(self) -> str:
         """The path, or the URL without its password."""
         return self._database.name
+
+    @property
+    def lock_path(self) -> Path | None:
+        """The file that the cell of an SQLite file keeps locked; None on a server."""
+        path = self._database.path
+        return None if path is None else path.with_name(path.name + "-cell")
 
     def _prepare(self) -> None:
         """Make or upgrade the tables; one that is up to date is only looked at."""
@@ -163,6 +180,25 @@ class Store:
         with explained(self.name), self._database.reading.begin() as connection:
             yield connection
 
+    async def aread(self, query: Callable[[Connection], T]) -> T:
+        """Return the result of *query*, which must not write; for a loop.
+
+        Lab time does not jump meanwhile.
+
+        Raises:
+            StoreError: If the database cannot be read.
+        """
+
+        def read() -> T:
+            with self.read() as connection:
+                return query(connection)
+
+        loop = asyncio.get_running_loop()
+        if not isinstance(loop, LabTimeLoop):
+            return await loop.run_in_executor(None, read)
+        with loop.hold("the store is read"):
+            return await loop.run_in_executor(None, read)
+
     def check(self) -> list[str]:
         """Return what is wrong in the store, a sentence each; empty if nothing is."""
         try:
@@ -203,6 +239,28 @@ class Store:
         finally:
             part.unlink(missing_ok=True)
 
+    # -- room ----------------------------------------------------------------------
+
+    @property
+    def free_bytes(self) -> int | None:
+        """Room on the disk of an SQLite file; None if a server sees to its own."""
+        path = self._database.path
+        return None if path is None else shutil.disk_usage(path.parent).free
+
+    def check_room(self, least_bytes: int = LEAST_FREE_BYTES) -> None:
+        """Refuse new work while work that goes on may still need the room.
+
+        Raises:
+            StoreDiskError: If less than *least_bytes* are free.
+        """
+        free = self.free_bytes
+        if free is not None and free < least_bytes:
+            raise StoreDiskError(
+                f"store {self.name}: {free / 1e6:.0f} MB are free on its disk, new "
+                f"jobs need {least_bytes / 1e6:.0f} MB; free space, then submit again. "
+                "Jobs that wait or run go on"
+            )
+
     # -- owning --------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -216,8 +274,8 @@ class Store:
             StoreBusyError: If another cell owns the store.
         """
         with contextlib.ExitStack() as ends:
-            if self._database.path is not None:
-                is_owner = self._lock_file(self._database.path, ends)
+            if self.lock_path is not None:
+                is_owner = self._lock_file(self.lock_path, ends)
             else:
                 with explained(self.name):
                     is_owner = self._lock_on_server(ends)
@@ -230,7 +288,7 @@ class Store:
     @staticmethod
     def _lock_file(path: Path, ends: contextlib.ExitStack) -> bool:
         try:
-            file = ends.enter_context(path.with_name(path.name + "-cell").open("w"))
+            file = ends.enter_context(path.open("w"))
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False

@@ -1,9 +1,5 @@
 """A store of either kind: an SQLite file, or a schema of a PostgreSQL of our own."""
 
-import os
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,59 +7,20 @@ import pytest
 from sqlalchemy import Engine, create_engine, func, select, text
 from sqlalchemy.pool import NullPool
 
+from postgres import HOW_TO_HAVE_IT, can_be_started, postgres
 from ppu.store import cells
 from ppu.store.schema import SCHEMA_VERSION, jobs, meta, metadata
 from ppu.store.store import Store
-
-HOW_TO_HAVE_IT = (
-    "needs PostgreSQL and psycopg: apt-get install postgresql; "
-    "pip install 'ppu[postgres]'"
-)
-
-
-def _programs() -> Path | None:
-    """Return the folder of PostgreSQL's programs; Debian keeps them off the PATH."""
-    found = shutil.which("initdb")
-    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    if found is not None:
-        folders.append(Path(found).resolve().parent)
-    return next((folder for folder in folders if (folder / "initdb").exists()), None)
 
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A PostgreSQL on a Unix socket in a temporary folder, ended with the session."""
     pytest.importorskip("psycopg", reason=HOW_TO_HAVE_IT)
-    programs = _programs()
-    if programs is None:
+    if not can_be_started():
         pytest.skip(HOW_TO_HAVE_IT)
-    folder = Path(tempfile.mkdtemp(prefix="ppu-pg-"))
-    as_whom: list[str] = []
-    if os.geteuid() == 0:  # it refuses to run as root
-        if shutil.which("setpriv") is None:
-            pytest.skip("PostgreSQL refuses to run as root, and setpriv is not there")
-        shutil.chown(folder, "nobody")
-        as_whom = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
-
-    def run(program: str, *arguments: str) -> None:
-        subprocess.run(  # noqa: S603 - Debian's programs, our own arguments
-            [*as_whom, str(programs / program), "-D", str(folder / "data"), *arguments],
-            check=True,
-            stdout=subprocess.DEVNULL,  # the server would keep a pipe open
-            stderr=subprocess.DEVNULL,
-            cwd=folder,
-        )
-
-    try:
-        run("initdb", "-U", "ppu", "-A", "trust", "--no-sync", "-E", "UTF8")
-        options = f"-c listen_addresses='' -c fsync=off -k {folder}"
-        run("pg_ctl", "-w", "-l", str(folder / "log"), "-o", options, "start")
-        try:
-            yield f"postgresql://ppu@/postgres?host={folder}"
-        finally:
-            run("pg_ctl", "-w", "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with postgres(is_durable=False) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

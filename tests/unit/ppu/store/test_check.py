@@ -16,6 +16,7 @@ from ppu.store.schema import (
     documents,
     jobs,
     reservations,
+    sample_containers,
     samples,
     steps,
     stock,
@@ -47,10 +48,12 @@ def busy_store(store: Store, token: int) -> Store:
                 "kind": "crucible",
                 "home": f"rack.{number}",
             }
-            row |= {"location": at, "is_used": False}
+            row |= {"location": at, "is_used": number == 1}
             connection.execute(insert(containers), row)
-        row = {"id": "s1", "job_id": 2, "container": "c1", "state": "active"}
+        row = {"id": "s1", "job_id": 2, "state": "active"}
         connection.execute(insert(samples), row)
+        row = {"container": "c1", "sample": "s1"}
+        connection.execute(insert(sample_containers), row)
         sequence = events.announce(connection, "custody", {}, 3.0, 2)
         move: dict[str, Any] = {"sequence": sequence, "container": "c1", "sample": "s1"}
         move |= {"destination": "rack.1", "by": "arm", "kind": "moved"}
@@ -150,8 +153,16 @@ SPOILT: dict[str, Callable[[Connection], Any]] = {
         update(samples).values(state="eaten")
     ),
     "in no container and not released: s1": lambda c: c.execute(
-        update(samples).values(container=None)
+        delete(sample_containers)
     ),
+    "released and still in a container: s1": lambda c: c.execute(
+        update(samples).values(state="released")
+    ),
+    "quarantined and do not say why: s1": lambda c: c.execute(
+        update(samples).values(state="quarantined")
+    ),
+    "active and nobody knows what became of them: s1": of_step(state="unsettled"),
+    "hold a sample and are not used: c1": of_container("c1", is_used=False),
     "under way to a location that is taken: c2": of_container(
         "c2", location=None, under_way_to="rack.1"
     ),
@@ -207,7 +218,7 @@ IMPOSSIBLE: dict[str, Callable[[Connection], Any]] = {
     "two containers with one home": of_container("c2", home="rack.1"),
     "a container here and under way": of_container("c2", under_way_to="rack.3"),
     "two samples in one container": lambda c: c.execute(
-        insert(samples), {"id": "s2", "container": "c1", "state": "active"}
+        insert(sample_containers), {"container": "c1", "sample": "s1"}
     ),
     "two results of one step": lambda c: c.execute(
         insert(steps).from_select(list(steps.c.keys()), select(steps))

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, insert, text
+from sqlalchemy import Connection, Engine, insert, text
 
 from ppu.core.errors import (
     ConfigurationError,
     StoreBusyError,
     StoreDamagedError,
+    StoreDiskError,
     StoreError,
 )
 from ppu.core.labtime import LabTimeLoop
@@ -449,3 +450,26 @@ def test_locked_database_refuses_at_once_and_works_afterwards(
     assert all(isinstance(refusal, StoreBusyError) for refusal in refusals)
     assert took < 1.0
     assert number == 1
+
+
+def test_store_refuses_new_work_when_its_disk_is_nearly_full(
+    tmp_path: Path, open_store: Open
+) -> None:
+    """The error says how much is free and what to do; what runs can still write."""
+    store = open_store(tmp_path / "store.sqlite")
+    store.check_room(1)
+    assert store.free_bytes is not None
+    with pytest.raises(StoreDiskError, match=r"\d+ MB are free .* then submit again"):
+        store.check_room(store.free_bytes + 10**12)
+
+    assert store.write(note) == 1
+
+
+def test_server_sees_to_its_own_disk(
+    postgres_schema: tuple[str, Engine], open_store: Open
+) -> None:
+    """Nothing is known of it, so nothing is refused."""
+    store = open_store(postgres_schema[0])
+    store.check_room(10**18)
+
+    assert store.free_bytes is None

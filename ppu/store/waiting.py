@@ -1,0 +1,75 @@
+"""Why a job does not go on: what it waits for, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, Select, and_, false, func, or_, select
+
+from ppu.store.cells import is_owned
+from ppu.store.jobs import ENDED, Job, JobState
+from ppu.store.schema import commands, job_needs, jobs
+from ppu.store.steps import questions
+
+__all__ = ["reasons_to_wait"]
+
+
+def reasons_to_wait(connection: Connection, job: Job) -> list[str]:
+    """Return what a job waits for, a sentence each; nothing if it waits for nothing."""
+    return [] if job.state in ENDED else list(_reasons(connection, job))
+
+
+def _reasons(connection: Connection, job: Job) -> Iterator[str]:
+    if job.is_held:
+        yield f"it is held; 'ppu resume {job.id}' lets it go on"
+    if job.state is JobState.QUEUED:
+        yield from _unmet_needs(connection, job)
+        n_before = connection.execute(_n_before(job)).scalar_one()
+        if n_before:
+            are = "job is" if n_before == 1 else "jobs are"
+            yield f"{n_before} {are} before it"
+    if job.state is JobState.LOST:
+        yield "its cell vanished; the next one finds out what became of it"
+    for question in questions(connection, job.id):
+        asks = f"it asks about step {question.step.path}: {question.text}"
+        if question.answered is None:
+            yield f"{asks} (answer with 'ppu recover {job.id}')"
+    for command, by in connection.execute(_asked(job)):
+        yield f"the cell has not yet seen to '{command}', asked by {by}"
+    if not is_owned(connection):
+        yield "no cell works on this store"
+
+
+def _unmet_needs(connection: Connection, job: Job) -> Iterator[str]:
+    query = (
+        select(jobs.c.id, jobs.c.state)
+        .join(job_needs, job_needs.c.needed_id == jobs.c.id)
+        .where(job_needs.c.job_id == job.id)
+        .where(jobs.c.state != str(JobState.SUCCEEDED))
+        .order_by(jobs.c.id)
+    )
+    for needed, state in connection.execute(query):
+        yield f"it needs job {needed}, which is {state}"
+
+
+def _n_before(job: Job) -> Select[tuple[int]]:
+    """Ask how many jobs may go first; between campaigns the fair share decides."""
+    goes_first = or_(
+        jobs.c.priority > job.priority,
+        and_(jobs.c.priority == job.priority, jobs.c.rank < job.rank),
+    )
+    return (
+        select(func.count())
+        .select_from(jobs)
+        .where(jobs.c.state == str(JobState.QUEUED), jobs.c.is_held == false())
+        .where(jobs.c.n_unmet_needs == 0, goes_first)
+    )
+
+
+def _asked(job: Job) -> Select[tuple[str, str]]:
+    """Ask which requests about the job wait for the cell."""
+    return (
+        select(commands.c.command, commands.c.by)
+        .where(commands.c.job_id == job.id, commands.c.handled.is_(None))
+        .order_by(commands.c.sequence)
+    )

@@ -1,0 +1,146 @@
+"""Stock: what jobs reserve, use, and give back."""
+
+import pytest
+
+from ppu.core.custody import StockUsed
+from ppu.core.errors import ConfigurationError, LimitError
+from ppu.core.labfile import LabFile
+from ppu.store import custody, queue
+from ppu.store.jobs import JobRequest, JobState
+from ppu.store.stock import free_stock
+from ppu.store.store import Store
+
+
+def lab(**masses_g: float) -> LabFile:
+    """Return a lab that has powders."""
+    entry = {"at": "shelf.1", "purity": 0.99, "bulk_density_g_per_ml": 1.0}
+    return LabFile.model_validate(
+        {
+            "lab": "stock",
+            "schema_version": 1,
+            "devices": {},
+            "locations": {"shelf.1": {"holds": "crucible"}},
+            "containers": {},
+            "stock": {
+                name: entry | {"mass_g": mass_g} for name, mass_g in masses_g.items()
+            },
+        }
+    )
+
+
+def wanting(**masses_g: float) -> JobRequest:
+    """Return a request that reserves powders."""
+    return JobRequest("mix", "1", {"n": 1}, stock=masses_g)
+
+
+def submit(store: Store, *wanted: JobRequest) -> list[int]:
+    """Put jobs into the queue."""
+    return store.write(lambda c: queue.submit_many(c, wanted, 1.0))
+
+
+def declare(store: Store, **masses_g: float) -> None:
+    """Let a cell declare powders."""
+    store.write(lambda c: custody.declare(c, lab(**masses_g), 0.0))
+
+
+def free(store: Store) -> dict[str, float]:
+    """Return what nobody has reserved."""
+    with store.read() as connection:
+        return free_stock(connection)
+
+
+def test_submission_reserves_what_the_job_will_use(store: Store) -> None:
+    """The same again by its key reserves nothing more; the end gives it back."""
+    declare(store, BaO=2.0, TiO2=3.0)
+    wanted = JobRequest("mix", "1", key="k", stock={"BaO": 1.5})
+    (job_id,) = submit(store, wanted)
+    submit(store, wanted)
+    reserved = free(store)
+    store.write(lambda c: queue.cancel(c, job_id, "ann", 2.0))
+
+    assert reserved == {"BaO": 0.5, "TiO2": 3.0}
+    assert free(store) == {"BaO": 2.0, "TiO2": 3.0}
+
+
+def test_batch_is_refused_whole_when_stock_does_not_suffice(store: Store) -> None:
+    """The error names each powder, what was asked for, and what is free."""
+    declare(store, BaO=2.0, TiO2=3.0)
+    submit(store, wanting(BaO=0.5))
+    told = (
+        r"1\.6 g of BaO are asked for, 1\.5 g are free; "
+        r"4 g of TiO2 are asked for, 3 g are free"
+    )
+    with pytest.raises(LimitError, match=told):
+        submit(store, wanting(BaO=0.8, TiO2=2.0), wanting(BaO=0.8, TiO2=2.0))
+    with store.read() as connection:
+        n_jobs = len(queue.find(connection))
+
+    assert n_jobs == 1
+    assert free(store) == {"BaO": 1.5, "TiO2": 3.0}
+
+
+def test_stock_may_be_reserved_to_the_last_grain(store: Store) -> None:
+    """Rounding of sums refuses nobody."""
+    declare(store, BaO=0.3)
+    submit(store, wanting(BaO=0.1), wanting(BaO=0.1), wanting(BaO=0.1))
+
+    assert free(store)["BaO"] == pytest.approx(0.0)
+    assert store.check() == []
+
+
+@pytest.mark.parametrize("mass_g", [-1.0, float("nan"), float("inf")])
+def test_mass_that_is_none_is_refused(store: Store, mass_g: float) -> None:
+    """A protocol that counts wrongly reserves nothing."""
+    with pytest.raises(ConfigurationError, match="give 0 or more"):
+        submit(store, wanting(BaO=mass_g))
+
+
+def test_powder_is_reserved_before_a_cell_declares_it(store: Store) -> None:
+    """Then the oldest keep what they asked for, as far as there is something."""
+    submit(store, wanting(BaO=1.5), wanting(BaO=1.0))
+    declare(store, BaO=2.0)
+
+    assert free(store) == {"BaO": 0.0}
+    assert store.check() == []
+
+
+def test_use_is_deducted_from_stock_and_reservation(store: Store, token: int) -> None:
+    """What a job took is gone, what it still may take stays reserved."""
+    declare(store, BaO=10.0)
+    (job_id,) = submit(store, wanting(BaO=4.0))
+    use(store, job_id, 3.0)
+    during = free(store)
+    store.write(lambda c: queue.claim(c, token, 2.0, 60.0))
+    store.write(
+        lambda c: queue.transition(c, job_id, JobState.FAILED, 3.0, token=token)
+    )
+
+    assert during == {"BaO": 6.0}
+    assert free(store) == {"BaO": 7.0}
+
+
+def use(store: Store, job_id: int, mass_g: float) -> None:
+    """Let a job use powder."""
+    store.write(lambda c: custody.enter(c, [StockUsed("BaO", mass_g)], job_id, 2.0))
+
+
+def test_doser_that_gives_too_much_breaks_nothing(store: Store) -> None:
+    """Others' reservations shrink, the newest first, and nothing goes below zero."""
+    declare(store, BaO=2.0)
+    first, second = submit(store, wanting(BaO=1.0), wanting(BaO=1.0))
+    use(store, first, 1.25)
+    after_one = free(store)
+    use(store, second, 5.0)
+
+    assert after_one == {"BaO": 0.0}
+    assert free(store) == {"BaO": 0.0}
+    assert store.check() == []
+
+
+def test_use_without_a_reservation_is_kept(store: Store) -> None:
+    """A protocol need not say beforehand what it uses."""
+    declare(store, BaO=2.0)
+    (job_id,) = submit(store, JobRequest("mix", "1"))
+    use(store, job_id, 0.5)
+
+    assert free(store) == {"BaO": 1.5}
