@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from ppu.core.capabilities import CAPABILITIES
 from ppu.core.errors import ConfigurationError, nearest
+from ppu.core.failure import FailurePolicy
 from ppu.core.yaml_document import YamlDocument
 
 __all__ = [
@@ -93,6 +94,13 @@ class DeviceEntry(_Entry):
     on_abort: str | None = Field(
         default=None, description="State to go to when a plan is aborted"
     )
+    on_orphan: str | None = Field(
+        default=None,
+        description="State to go to when the process that used it has died",
+    )
+    on_hold: str | None = Field(
+        default=None, description="State to go to when a job is put on hold"
+    )
     provides: tuple[str, ...] = Field(
         default=(), description="Capabilities that plans may ask of it"
     )
@@ -144,6 +152,23 @@ class SimulationEntry(_Entry):
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
+class SchedulingEntry(_Entry):
+    """How jobs wait for what others have."""
+
+    patience_s: Positive = Field(
+        default=604800.0,
+        description="How long a step waits for what it needs before it fails [s]",
+    )
+    share_wait: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
+        default=0.1,
+        description="How long a firing waits for others that want the same, as a part "
+        "of its own duration",
+    )
+    jobs_at_once: Annotated[int, Field(ge=1, le=200)] = Field(
+        default=24, description="How many jobs run at the same time at most"
+    )
+
+
 class SimulatedBench(_Entry):
     """Says that the hardware connections lead to ``ppu sim``."""
 
@@ -168,6 +193,12 @@ class LabFile(_Entry):
     locations: dict[str, LocationEntry] = Field(default_factory=dict)
     containers: dict[str, ContainerEntry] = Field(default_factory=dict)
     stock: dict[str, StockEntry] = Field(default_factory=dict)
+    failure_policies: dict[str, FailurePolicy] = Field(
+        default_factory=dict,
+        description="What to do when a step fails, by its name, instead of what its "
+        "protocol says",
+    )
+    scheduling: SchedulingEntry = SchedulingEntry()
     simulated_bench: SimulatedBench | None = None
 
 

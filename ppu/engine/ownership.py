@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
 from ppu.core.custody import Books
-from ppu.core.errors import AbortedError, InternalError, PPUError
+from ppu.core.errors import (
+    AbortedError,
+    InternalError,
+    PPUError,
+    StaleTokenError,
+    StoreBusyError,
+    StoreDiskError,
+)
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import LabTimeLoop
-from ppu.engine.recorder import Ask, JobRecorder
+from ppu.engine.recorder import Ask, JobRecorder, Patience
 from ppu.store import cells, custody, queue
-from ppu.store.jobs import Effect, Job, JobRequest, JobState
+from ppu.store.jobs import Effect, Job, JobState
+from ppu.store.steps import StepState, questions, steps_of
 from ppu.store.store import Store
 
 __all__ = ["Ownership"]
 
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+T = TypeVar("T")
 
 
 class Ownership:
@@ -43,17 +51,26 @@ class Ownership:
         self.store = store
         self._loop = loop
         self._lease_s = lease_s
+        self._trusted_until_s = loop.time() + lease_s
+        self.was_clean = True
+        """Whether no cell has crashed since a person last agreed to heat."""
+        self.started = loop.stamp()
+        self._patience = Patience(store, "the cell")
 
         def start(connection: Connection) -> int:
+            has_crashed = cells.is_owned(connection)
             token = cells.start(
                 connection,
                 file.lab,
                 loop.stamp(),
                 pid=os.getpid(),
-                boot_id=_boot_id(),
+                boot_id=cells.boot_id(),
                 epoch=loop.epoch,
             )
-            queue.lose_vanished(connection, loop.stamp())
+            has_crashed |= bool(queue.lose_vanished(connection, loop.stamp()))
+            if has_crashed:
+                cells.forbid_heat(connection)
+            self.was_clean = cells.may_heat(connection)
             custody.declare(connection, file, loop.stamp())
             return token
 
@@ -64,14 +81,67 @@ class Ownership:
         with self.store.read() as connection:
             return custody.books(connection)
 
-    def submit(self, request: JobRequest) -> int:
-        """Put a job into the queue; return its id."""
-        work = partial(queue.submit, wanted=request, now=self._loop.stamp())
-        return self.store.write(work)
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Do *work* in the store while this owner owns it; a busy store is waited for.
 
-    def claim(self) -> Job | None:
+        Raises:
+            StaleTokenError: If somebody else owns it by now; nothing was done.
+        """
+
+        def fenced(connection: Connection) -> T:
+            cells.require_token(connection, self.token)
+            return work(connection)
+
+        return await self._patience.write(fenced)
+
+    # -- the lease -----------------------------------------------------------------
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether the lease of this owner has not run out."""
+        return self._loop.time() < self._trusted_until_s
+
+    def require_trust(self) -> None:
+        """Refuse to act once the lease has run out: somebody else may act by now.
+
+        Raises:
+            StaleTokenError: If it has.
+        """
+        if not self.is_trusted:
+            raise StaleTokenError(
+                "this cell has not renewed its lease in time, so another may own the "
+                "lab by now; it must not touch the instruments any more"
+            )
+
+    async def renew(self) -> None:
+        """Extend the lease.
+
+        A store in a file that is busy, or whose disk is full, is locked by this
+        process: nobody else can own it meanwhile, and the lease is good without it.
+
+        Raises:
+            StaleTokenError: If somebody else owns the lab.
+            StoreError: If a store of another kind could not be written.
+        """
+        until = self._loop.time() + self._lease_s
+
+        def work(connection: Connection) -> None:
+            now = self._loop.epoch + until - self._lease_s
+            cells.beat(connection, self.token, now)
+            queue.renew(connection, self.token, now, self._lease_s)
+
+        try:
+            await self.store.awrite(work)
+        except (StoreBusyError, StoreDiskError):
+            if not self.store.is_file:
+                raise
+        self._trusted_until_s = until
+
+    # -- jobs ----------------------------------------------------------------------
+
+    async def claim(self) -> Job | None:
         """Take the next job, if there is one."""
-        return self.store.write(
+        return await self.write(
             partial(
                 queue.claim,
                 token=self.token,
@@ -80,13 +150,14 @@ class Ownership:
             )
         )
 
-    def lost(self) -> list[int]:
-        """Return the jobs that were under way when their cell vanished."""
+    def lost(self) -> list[Job]:
+        """Return the jobs that were under way when their cell ended."""
         with self.store.read() as connection:
-            return [job.id for job in queue.find(connection, states=[JobState.LOST])]
+            found = queue.find(connection, states=[JobState.LOST], limit=10**6)
+        return sorted(found, key=lambda job: job.id)
 
     def adopt(self, job_id: int) -> Job:
-        """Take a job whose cell has vanished, to go on with it."""
+        """Take a job whose cell has ended, to go on with it."""
         return self.store.write(
             partial(
                 queue.adopt,
@@ -99,33 +170,23 @@ class Ownership:
 
     def recorder(self, job: Job, ask: Ask | None = None) -> JobRecorder:
         """Return what keeps the steps and documents of *job*."""
-        return JobRecorder(self.store, job.id, self.token, self._loop.epoch, ask)
+        with self.store.read() as connection:
+            known = steps_of(connection, job.id)
+            asked = questions(connection, job.id)
+        states = {step.path: step.state for step in known}
+        failed = {
+            one.step.path: one for one in asked if one.step.state is StepState.FAILED
+        }
+        epoch = self._loop.epoch
+        return JobRecorder(self.store, job.id, self.token, epoch, ask, states, failed)
 
-    def begin(self, job: Job) -> None:
-        """Note that *job* runs."""
-        self._transition(job.id, JobState.RUNNING)
+    async def change(self, job_id: int, state: JobState, **more: Any) -> None:
+        """Bring a job into another state; more as :func:`ppu.store.queue.transition`.
 
-    def succeed(self, job: Job, result: Any) -> None:
-        """Note the result of *job*."""
-        self._transition(job.id, JobState.FINISHING)
-        self._transition(job.id, JobState.SUCCEEDED, effect=Effect.FULL, result=result)
-
-    def fail(self, job: Job, error: BaseException) -> None:
-        """Note why *job* did not succeed."""
-        is_abort = isinstance(error, AbortedError)
-        state = JobState.ABORTED if is_abort else JobState.FAILED
-        known = error if isinstance(error, PPUError) else InternalError(str(error))
-        reason = (type(known).__name__, str(known))
-        self._transition(job.id, state, reason=reason)
-
-    def end(self, how: str) -> None:
-        """Give the store up."""
-        self.store.write(
-            partial(cells.end, token=self.token, how=how, now=self._loop.stamp())
-        )
-
-    def _transition(self, job_id: int, state: JobState, **more: Any) -> None:
-        self.store.write(
+        Raises:
+            StaleTokenError: If it is not this owner's.
+        """
+        await self.write(
             partial(
                 queue.transition,
                 job_id=job_id,
@@ -136,7 +197,46 @@ class Ownership:
             )
         )
 
+    async def succeed(self, job: Job, result: Any) -> None:
+        """Note the result of *job*."""
+        await self.change(job.id, JobState.SUCCEEDED, effect=Effect.FULL, result=result)
 
-def _boot_id() -> str:
-    """Return what tells this boot of the computer from others, where it says so."""
-    return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else "unknown"
+    async def fail(self, job: Job, error: BaseException) -> set[str]:
+        """Note why *job* did not succeed; return the containers that are free again."""
+        is_abort = isinstance(error, AbortedError)
+        state = JobState.ABORTED if is_abort else JobState.FAILED
+        known = error if isinstance(error, PPUError) else InternalError(str(error))
+        reason = (type(known).__name__, str(known))
+
+        def work(connection: Connection) -> set[str]:
+            had = custody.containers_of_job(connection, job.id)
+            queue.transition(
+                connection,
+                job.id,
+                state,
+                self._loop.stamp(),
+                token=self.token,
+                reason=reason,
+            )
+            return had - custody.containers_of_job(connection, job.id)
+
+        return await self.write(work)
+
+    def end(self, how: str, *, is_sound: bool = True) -> None:
+        """Give the store up; whoever owns it next goes on with the jobs.
+
+        Args:
+            how: Why, for people.
+            is_sound: Whether everything is as it should be; else a person must agree
+                before anything is heated.
+        """
+
+        def work(connection: Connection) -> None:
+            cells.require_token(connection, self.token)
+            now = self._loop.stamp()
+            queue.lose_leased(connection, self.token, ("cell", how), now)
+            if not is_sound:
+                cells.forbid_heat(connection)
+            cells.end(connection, token=self.token, how=how, now=now)
+
+        self.store.write(work)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection
 
 from ppu.core.custody import Change
-from ppu.core.errors import InternalError
+from ppu.core.errors import InternalError, StoreBusyError, StoreDiskError
+from ppu.core.labtime import running_loop
+from ppu.core.notices import tell
 from ppu.plans.steps import Begun, Evidence, StepRecord
 from ppu.store.custody import enter
-from ppu.store.documents import add_document
+from ppu.store.documents import add_document, samples_of
 from ppu.store.steps import (
+    Question,
     StepState,
     begin_step,
     end_step,
@@ -25,17 +29,70 @@ from ppu.store.steps import (
 )
 from ppu.store.store import Store
 
-__all__ = ["JobRecorder"]
+__all__ = ["JobRecorder", "Patience"]
+
+T = TypeVar("T")
 
 Ask = Callable[[str, Evidence], Awaitable[Evidence]]
 """Asks a person whether a step happened, given its path and what is known."""
+
+
+class Patience:
+    """Writes to a store that may be busy for a while, or whose disk may be full.
+
+    Args:
+        store: Where to write.
+        who: Who waits, in words.
+    """
+
+    def __init__(self, store: Store, who: str) -> None:
+        self._store = store
+        self._who = who
+        self._trouble_s: float | None = None
+        self._tried_s = 0.0
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Do *work* in the store, as soon as that takes it.
+
+        Raises:
+            StoreError: If it has not for an hour, or never will.
+        """
+        while True:
+            try:
+                return await self._store.awrite(work)
+            except _PASSING as exc:
+                await self.wait(exc)
+
+    async def wait(self, error: BaseException | None) -> None:
+        """Wait before the store is tried again; tell people the first time.
+
+        Raises:
+            StoreError: *error*, if it has lasted too long.
+        """
+        loop = running_loop()
+        if self._trouble_s is None or loop.time() - self._tried_s > 60.0:
+            self._trouble_s = loop.time()
+            tell(f"{self._who} waits for its store: {error}")
+        self._tried_s = loop.time()
+        if loop.time() - self._trouble_s > loop.wire_seconds(_PATIENCE_S):
+            raise error or InternalError("the store does not answer")
+        await asyncio.sleep(loop.wire_seconds(_RETRY_S))
+
+
+@dataclass
+class _Document:
+    number: int
+    name: str
+    content: dict[str, Any]
+    now: float
+    kept: Future[int]
 
 
 class JobRecorder:
     """Writes steps, documents and custody of one job.
 
     Documents are handed to the store in their order and not waited for; a step ends
-    after they are kept, because the store writes in order.
+    after they are kept. A store that is busy, or whose disk is full, is waited for.
 
     Args:
         store: Where to write.
@@ -43,6 +100,8 @@ class JobRecorder:
         token: Fencing token of the cell that runs it.
         epoch: Stamp of lab time 0 [s since 1970].
         ask: Asks a person; without one, what nothing shows is an error.
+        known: How far the steps had come that began before, by path.
+        asked: What failed steps asked a person, by path.
     """
 
     def __init__(
@@ -52,13 +111,46 @@ class JobRecorder:
         token: int,
         epoch: float,
         ask: Ask | None = None,
+        known: Mapping[str, StepState] | None = None,
+        asked: Mapping[str, Question] | None = None,
     ) -> None:
         self.store = store
         self.job_id = job_id
         self.token = token
         self._epoch = epoch
         self._ask = ask
-        self._documents: deque[Future[int]] = deque()
+        self._known = dict(known or {})
+        self._asked = dict(asked or {})
+        self._pending: deque[_Document] = deque()
+        self._n_documents = 0
+        self._n_kept = 0
+        self._settling: asyncio.Task[None] | None = None
+        self._settle_lock = asyncio.Lock()
+        self._patience = Patience(store, f"job {job_id}")
+
+    def is_done(self, path: str) -> bool:
+        """Return whether the step at *path* was done before the process died."""
+        return self._known.get(path) is StepState.DONE
+
+    def is_under_way(self, path: str) -> bool:
+        """Return whether the step at *path* was under way when the process died."""
+        return self._known.get(path) in (StepState.INTENT, StepState.UNSETTLED)
+
+    def question(self, path: str) -> Question | None:
+        """Return what the step at *path* had asked when the process died, once."""
+        return self._asked.pop(path, None)
+
+    async def samples(self, stream: str, since_s: float) -> dict[str, list[float]]:
+        """Return what this job sampled in *stream* from a lab time on, by column."""
+        await self.settle_documents()
+        return await self.store.aread(
+            partial(
+                samples_of,
+                job_id=self.job_id,
+                stream=stream,
+                since=self._epoch + since_s,
+            )
+        )
 
     async def begin(self, path: str, step: StepRecord, digest: str) -> Begun:
         """Keep the intent of a step; return what is known of it from before."""
@@ -73,13 +165,17 @@ class JobRecorder:
             token=self.token,
             now=self._epoch + step.begun_s,
         )
-        known = await self.store.awrite(work)
+        known = await self._write(work)
+        if known is None or known.state is not StepState.DONE:
+            self._known[path] = StepState.INTENT
         if known is None:
             return Begun(path)
         if known.state is StepState.DONE:
             step.begun_s = known.begun - self._epoch
             step.ended_s = (known.ended or known.begun) - self._epoch
             return Begun(path, is_done=True, result=known.result)
+        if known.state is not StepState.FAILED:
+            step.begun_s = known.begun - self._epoch
         return Begun(path, was_under_way=True)
 
     async def end(
@@ -92,8 +188,9 @@ class JobRecorder:
             enter(connection, changes, self.job_id, now)
             end_step(connection, self.job_id, path, result, self.token, now)
 
-        await self.store.awrite(work)
-        self._see_documents()
+        await self.settle_documents()
+        await self._write(work)
+        self._known[path] = StepState.DONE
 
     async def fail(
         self, path: str, error: str, changes: Sequence[Change], time: float
@@ -105,7 +202,9 @@ class JobRecorder:
             enter(connection, changes, self.job_id, now)
             fail_step(connection, self.job_id, path, error, self.token, now)
 
-        await self.store.awrite(work)
+        await self.settle_documents()
+        await self._write(work)
+        self._known[path] = StepState.FAILED
 
     async def settle(self, path: str, found: Evidence, time: float) -> Evidence:
         """Keep what shows whether a step happened; if nothing does, ask a person.
@@ -125,7 +224,7 @@ class JobRecorder:
         return found
 
     async def _keep_evidence(self, path: str, found: Evidence, time: float) -> None:
-        await self.store.awrite(
+        await self._write(
             partial(
                 settle_step,
                 job_id=self.job_id,
@@ -136,33 +235,89 @@ class JobRecorder:
             )
         )
 
+    # -- documents -------------------------------------------------------------------
+
     def document(self, name: str, document: dict[str, Any], time: float) -> None:
-        """Hand a Bluesky document to the store.
+        """Hand a Bluesky document to the store; on the loop.
 
         Raises:
-            StoreError: If an earlier one could not be kept, or too many wait.
+            StoreError: If an earlier one could not be kept for another reason than
+                that the store was busy or its disk full.
         """
-        self._see_documents()
-        work = partial(
-            add_document,
-            job_id=self.job_id,
-            name=name,
-            document=document,
-            token=self.token,
-            now=self._epoch + time,
+        while self._pending and _has_succeeded(self._pending[0].kept):
+            self._pending.popleft()
+        if self._pending and self._pending[0].kept.done():
+            error = self._pending[0].kept.exception()
+            if error is not None and not isinstance(error, _PASSING):
+                raise error
+        entry = _Document(
+            self._n_documents, name, document, self._epoch + time, Future()
         )
-        self._documents.append(self.store.submit(work))
+        self._n_documents += 1
+        self._pending.append(entry)
+        entry.kept = self._submit(entry)
+        if self._pending[0].kept.done() and self._settling is None:
+            self._settling = running_loop().create_task(self.settle_documents())
+            self._settling.add_done_callback(self._has_settled)
 
-    def flush(self) -> None:
-        """Wait until every document is kept; not on the loop.
+    def _has_settled(self, task: asyncio.Task[None]) -> None:
+        self._settling = None
+        if not task.cancelled():
+            task.exception()  # whoever ends a step meets it again
+
+    def _submit(self, entry: _Document) -> Future[int]:
+        def work(connection: Connection) -> int:
+            if entry.number != self._n_kept:
+                raise StoreBusyError("an earlier document waits to be kept")
+            sequence = add_document(
+                connection,
+                self.job_id,
+                entry.name,
+                entry.content,
+                self.token,
+                entry.now,
+            )
+            self._n_kept += 1
+            return sequence
+
+        return self.store.submit(work)
+
+    async def settle_documents(self) -> None:
+        """Wait until every document is kept, in their order, however long it takes.
 
         Raises:
-            StoreError: If one could not be.
+            StoreError: If one cannot be kept.
         """
-        while self._documents:
-            self._documents.popleft().result()
+        async with self._settle_lock:
+            await self._settle()
 
-    def _see_documents(self) -> None:
-        """Raise what went wrong with documents that were handed over."""
-        while self._documents and self._documents[0].done():
-            self._documents.popleft().result()
+    async def _settle(self) -> None:
+        loop = running_loop()
+        while self._pending:
+            with loop.hold("documents are kept"):
+                futures = [asyncio.wrap_future(one.kept) for one in self._pending]
+                await asyncio.gather(*futures, return_exceptions=True)
+            while self._pending and _has_succeeded(self._pending[0].kept):
+                self._pending.popleft()
+            if not self._pending:
+                return
+            error = self._pending[0].kept.exception()
+            if not isinstance(error, _PASSING) and error is not None:
+                raise error
+            await self._patience.wait(error)
+            self._n_kept = self._pending[0].number
+            for entry in self._pending:
+                entry.kept = self._submit(entry)
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        """Do *work* in the store; nothing goes on before it is kept."""
+        return await self._patience.write(work)
+
+
+_PASSING = (StoreBusyError, StoreDiskError)
+_RETRY_S: Final = 1.0
+_PATIENCE_S: Final = 3600.0
+
+
+def _has_succeeded(future: Future[int]) -> bool:
+    return future.done() and future.exception() is None

@@ -176,8 +176,8 @@ class Lab:
         raise LimitError(f"lab {self.name} has no empty {kind} left; clean some")
 
     def claim_container(self, name: str) -> None:
-        """Remember that *name* is used by a sample."""
-        self._enter(Claimed(name))
+        """Remember that *name* is used by the sample of the present job."""
+        self._enter(Claimed(name, self.sample_id))
 
     def is_used(self, name: str) -> bool:
         """Return whether a sample uses *name*."""

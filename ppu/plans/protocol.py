@@ -41,6 +41,8 @@ class ProtocolResult(BaseModel):
 
 Check = Callable[[Lab, Any], None]
 Report = Callable[[RunRecord], list[Section]]
+Stock = Callable[[Any], Mapping[str, float]]
+"""Returns how much of each powder parameters ask for [g]."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ class RegisteredProtocol:
         hazards: What can hurt people or things.
         check: Refuses what the lab does not allow, before anything moves.
         report: Makes the protocol's own part of a report of what a run left behind.
+        stock: Says what it will use, so that it can be reserved.
     """
 
     name: str
@@ -66,11 +69,16 @@ class RegisteredProtocol:
     hazards: tuple[str, ...] = ()
     check: Check | None = None
     report: Report | None = None
+    stock: Stock | None = None
     summary: str = field(default="")
 
     def __call__(self, lab: Lab, parameters: Any) -> MsgGenerator[Any]:
         """Return the plan, so that protocols can be parts of other plans."""
         return self.plan(lab, parameters)
+
+    def stock_for(self, parameters: Any) -> dict[str, float]:
+        """Return how much of each powder *parameters* ask for [g], none if unknown."""
+        return {} if self.stock is None else dict(self.stock(parameters))
 
     def parse(self, values: Mapping[str, Any]) -> BaseModel:
         """Return *values* as this protocol's parameters.
@@ -94,6 +102,7 @@ def protocol(
     hazards: tuple[str, ...] = (),
     check: Check | None = None,
     report: Report | None = None,
+    stock: Stock | None = None,
 ) -> Callable[[Callable[..., MsgGenerator[Any]]], RegisteredProtocol]:
     """Register a plan as a protocol.
 
@@ -106,6 +115,8 @@ def protocol(
         check: Raises LimitError or ConfigurationError for parameters that the lab
             does not allow; runs before anything moves.
         report: Makes the protocol's own part of the report.
+        stock: Returns how much of each powder parameters ask for [g]; that much is
+            reserved for a job when it is submitted.
     """
 
     def register(plan: Callable[..., MsgGenerator[Any]]) -> RegisteredProtocol:
@@ -123,6 +134,7 @@ def protocol(
             hazards=hazards,
             check=check,
             report=report,
+            stock=stock,
             summary=(inspect.getdoc(plan) or "").partition("\n")[0],
         )
 

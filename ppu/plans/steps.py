@@ -6,24 +6,36 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+import itertools
 import json
 import typing
-from collections.abc import Callable
-from typing import Any, Literal, ParamSpec, TypeVar, cast
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Literal, ParamSpec, TypeVar, cast
 
-from bluesky.utils import Msg, MsgGenerator
+from bluesky.utils import Msg, MsgGenerator, RunEngineControlException
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from ppu.core.errors import DivergedError, InternalError
+from ppu.core.errors import (
+    ConfigurationError,
+    DivergedError,
+    InstrumentError,
+    InternalError,
+    NothingToJoinError,
+)
+from ppu.core.failure import FailurePolicy
 from ppu.plans.lab import Lab
 
 __all__ = [
     "Begun",
     "Evidence",
+    "Failed",
+    "FailurePolicy",
+    "Needs",
     "StepKind",
     "StepRecord",
     "compute",
     "digest",
+    "earlier_samples",
     "plain",
     "restored",
     "step",
@@ -64,6 +76,42 @@ class StepRecord:
 
 
 @dataclasses.dataclass(frozen=True)
+class Needs:
+    """What a step must have to itself, all at once.
+
+    Attributes:
+        names: Devices and locations.
+        containers: Containers that it acts on: where they stand is free for it.
+    """
+
+    names: frozenset[str] = frozenset()
+    containers: frozenset[str] = frozenset()
+
+
+@dataclasses.dataclass(frozen=True)
+class Failed:
+    """What the engine needs to decide what becomes of a failed step.
+
+    Attributes:
+        error: What went wrong.
+        policy: What the protocol wants done.
+        can_skip: Whether the plan can go on without the step's result.
+        can_park: Whether the step knows how to put its sample away.
+        n_failures: How often it has failed by now.
+    """
+
+    error: Exception
+    policy: FailurePolicy
+    can_skip: bool
+    can_park: bool
+    n_failures: int
+
+
+Decision = Literal["raise", "retry", "skip", "park"]
+"""What becomes of a failed step; ``park`` puts the sample away and then raises."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Begun:
     """What the engine answers when a step begins.
 
@@ -73,12 +121,16 @@ class Begun:
         result: That result, as plain data.
         was_under_way: Whether it had begun when the process died, and nobody knows
             how far it came.
+        decision: What a person says becomes of it, if it had failed and asked.
+        question: What was asked.
     """
 
     key: str
     is_done: bool = False
     result: Any = None
     was_under_way: bool = False
+    decision: Decision = "retry"
+    question: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +140,7 @@ class Evidence:
     Attributes:
         has_happened: Whether it did, None if nothing tells.
         text: What was seen, for people and for the journal.
-        result: What the step returns if it happened.
+        result: What the step returns if it happened, also if only a person says so.
     """
 
     has_happened: bool | None
@@ -126,27 +178,50 @@ def digest(arguments: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+_CANNOT_SKIP: Final = object()
+
+
 def step(
     kind: StepKind,
     *,
     expected_s: Callable[..., float] | None = None,
+    needs: Callable[..., Iterable[str | None]] | None = None,
     rejoin: Callable[..., MsgGenerator[Any]] | None = None,
     evidence: Callable[..., MsgGenerator[Evidence]] | None = None,
+    settled: Callable[..., MsgGenerator[None]] | None = None,
+    on_failure: FailurePolicy | None = None,
+    park: Callable[..., MsgGenerator[None]] | None = None,
+    skipped: Any = _CANNOT_SKIP,
 ) -> Callable[[Callable[P, MsgGenerator[T]]], Callable[P, MsgGenerator[T]]]:
     """Make a sub-plan a step of *kind*: its begin and end are journalled.
 
     When a plan is run again after its process died, a step that was done is not: it
     returns what it returned then. One that was under way is treated by its kind.
 
+    A step begins when it has all that it needs to itself. A step within another may
+    need hands (who carry, doors) beyond what the outer one has; everything else must
+    be named by the outer one, so that no two jobs wait for each other.
+
     Args:
         kind: How it is treated if it was under way when the process died.
         expected_s: Returns how long it will take, from the plan's own arguments [s];
             told to people who wait.
+        needs: Returns the names of devices and locations that it needs to itself,
+            from the plan's own arguments; by default the devices among these.
         rejoin: Of a resumable step: the plan, with the same arguments, that joins
-            what may still go on and returns what the step returns.
+            what may still go on and returns what the step returns. If it raises a
+            NothingToJoinError, a person is asked whether the step has happened.
         evidence: Of an irreversible step: the plan, with the same arguments, that
-            looks whether the act has happened, touches nothing, and takes note of it
-            in the lab if it has. Without one, a person is asked.
+            looks whether the act has happened and touches nothing. Without one, or if
+            nothing tells, a person is asked.
+        settled: Of an irreversible step: the plan, with what shows that the act has
+            happened and the same arguments, that takes note of it in the lab and
+            leaves everything as the step does. Without one, the evidence does so.
+        on_failure: What to do if it fails; a lab file may say otherwise. By default
+            the job ends.
+        park: The plan, with the same arguments, that puts the sample where it harms
+            nobody, for the policy ``park``.
+        skipped: What it returns if it failed and is skipped; without it, it cannot be.
 
     Example:
         >>> @step(kind="repeatable")
@@ -158,10 +233,15 @@ def step(
     """
     if rejoin is not None and kind != "resumable":
         raise InternalError(f"a {kind} step has nothing to rejoin")
+    if (evidence or settled) is not None and kind != "irreversible":
+        raise InternalError(f"a {kind} step is not settled by evidence")
+    policy = FailurePolicy() if on_failure is None else on_failure
 
     def decorate(
         plan: Callable[P, MsgGenerator[T]],
     ) -> Callable[P, MsgGenerator[T]]:
+        this = _Step(kind, plan, rejoin, evidence, settled, policy, park, skipped)
+
         @functools.wraps(plan)
         def run_step(*args: P.args, **kwargs: P.kwargs) -> MsgGenerator[T]:
             arguments = plain([args, kwargs])
@@ -174,30 +254,177 @@ def step(
                 digest=digest(arguments),
                 lab=args[0] if args else None,
                 expected_s=None if expected_s is None else expected_s(*args, **kwargs),
+                needs=functools.partial(_needs_of, needs, args, kwargs),
             )
             if begun.is_done:
                 return cast(T, restored(plan, begun.result))
-            try:
-                result: T
-                if not begun.was_under_way or kind == "repeatable":
-                    result = yield from plan(*args, **kwargs)
-                elif rejoin is not None:
-                    result = yield from rejoin(*args, **kwargs)
-                else:
-                    settled = yield from _settle(begun.key, evidence, args, kwargs)
-                    if settled is None:
-                        result = yield from plan(*args, **kwargs)
-                    else:
-                        result = cast(T, settled.result)
-            except Exception as exc:
-                yield Msg("step_failed", None, key=begun.key, error=exc)
-                raise
+            result = yield from this.run(begun, args, kwargs)
             yield Msg("step_end", None, key=begun.key, result=plain(result))
-            return result
+            return cast(T, result)
 
         return run_step
 
     return decorate
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """A plan that is a step, and what its author says of it."""
+
+    kind: StepKind
+    plan: Callable[..., MsgGenerator[Any]]
+    rejoin: Callable[..., MsgGenerator[Any]] | None
+    evidence: Callable[..., MsgGenerator[Evidence]] | None
+    settled: Callable[..., MsgGenerator[None]] | None
+    policy: FailurePolicy
+    park: Callable[..., MsgGenerator[None]] | None
+    skipped: Any
+
+    def run(self, begun: Begun, args: Any, kwargs: Any) -> MsgGenerator[Any]:
+        """Run the plan, again if it fails and that is wanted; return its result."""
+        if begun.decision == "skip":
+            return self.skipped
+        if begun.decision == "park" and self.park is not None:
+            yield from self.park(*args, **kwargs)
+        if begun.decision != "retry":
+            raise InstrumentError(begun.question)
+        is_again = begun.was_under_way
+        for n_failures in itertools.count(1):
+            try:
+                return (yield from self._attempt(begun.key, args, kwargs, is_again))
+            except RunEngineControlException as exc:
+                yield Msg("step_failed", None, key=begun.key, error=exc)
+                raise
+            except Exception as exc:
+                can_skip = self.skipped is not _CANNOT_SKIP
+                failed = Failed(
+                    exc, self.policy, can_skip, self.park is not None, n_failures
+                )
+                decision: Decision = yield Msg(
+                    "step_failed", None, key=begun.key, error=exc, failed=failed
+                )
+                if decision == "skip":
+                    return self.skipped
+                if decision == "park" and self.park is not None:
+                    yield from self.park(*args, **kwargs)
+                if decision != "retry":
+                    raise
+                # What failed in the middle may have happened all the same; but
+                # nothing goes on that could be joined.
+                is_again = self.kind == "irreversible"
+
+    def _attempt(
+        self, key: str, args: Any, kwargs: Any, is_again: bool
+    ) -> MsgGenerator[Any]:
+        """Run the plan, or find out what became of it."""
+        if not is_again or self.kind == "repeatable":
+            return (yield from self.plan(*args, **kwargs))
+        if self.rejoin is not None:
+            rejoin, name = self.rejoin, self.plan.__name__
+            label = StepRecord(name, self.kind, 0.0, None, plain([args, kwargs])).label
+            return (
+                yield from _join(
+                    key,
+                    label,
+                    lambda: rejoin(*args, **kwargs),
+                    lambda: self.plan(*args, **kwargs),
+                )
+            )
+        shown = yield from _settle(key, self.evidence, args, kwargs)
+        if shown is None:
+            return (yield from self.plan(*args, **kwargs))
+        if self.settled is not None:
+            yield from self.settled(shown, *args, **kwargs)
+        return shown.result
+
+
+def _needs_of(
+    needs: Callable[..., Iterable[str | None]] | None, args: Any, kwargs: Any
+) -> Needs:
+    """Return what a step with these arguments needs.
+
+    Raises:
+        ConfigurationError: If it names what the lab does not have.
+    """
+    lab = args[0] if args else None
+    if not isinstance(lab, Lab):
+        return Needs()
+    values = [*args[1:], *kwargs.values()]
+    containers = {
+        value
+        for value in values
+        if isinstance(value, str) and value in lab.file.containers
+    }
+    if needs is None:
+        found = {getattr(value, "name", None) for value in values}
+        names = {name for name in found if name in lab.devices}
+    else:
+        names = {name for name in needs(*args, **kwargs) if name is not None}
+        known = {*lab.devices, *lab.file.locations}
+        if unknown := names - known:
+            raise ConfigurationError(
+                f"a step needs {', '.join(sorted(unknown))}, which is neither a device "
+                f"nor a location of lab {lab.name}"
+            )
+    return Needs(frozenset(names), frozenset(containers))
+
+
+def _join(
+    key: str,
+    label: str,
+    rejoin: Callable[[], MsgGenerator[T]],
+    begin: Callable[[], MsgGenerator[T]],
+) -> MsgGenerator[T]:
+    """Join what goes on; if there is nothing to join, have a person say what to do.
+
+    Args:
+        key: Names the step to the engine.
+        label: The step in words.
+        rejoin: Makes the plan that joins.
+        begin: Makes the plan that begins anew.
+
+    Raises:
+        InstrumentError: If a person says that it has happened: nobody measured it.
+    """
+    try:
+        return (yield from rejoin())
+    except Exception as exc:
+        cause = _nothing_to_join(exc)
+        if cause is None:
+            raise
+        seen = str(cause)
+    answer: Evidence = yield Msg("settle", None, key=key, found=Evidence(None, seen))
+    if answer.has_happened:
+        raise InstrumentError(
+            f"{label}: it has happened ({answer.text}), but its result is not known: "
+            f"{seen}"
+        )
+    # Never by itself: somebody has said that it did not happen.
+    return (yield from begin())
+
+
+def _nothing_to_join(exc: BaseException) -> NothingToJoinError | None:
+    """Return the error behind *exc* that says that there is nothing to join, if any."""
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, NothingToJoinError):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def earlier_samples(stream: str) -> MsgGenerator[dict[str, list[float]]]:
+    """Return what the present step sampled before its process died.
+
+    Args:
+        stream: Name of the stream of documents, such as ``firing``.
+
+    Returns:
+        Columns by data key, and ``time`` with their UTC stamps, in order: of all the
+        events and event pages of that stream that were kept since the step began.
+        Empty if there are none.
+    """
+    return cast(dict[str, list[float]], (yield Msg("earlier_samples", stream=stream)))
 
 
 def _settle(
@@ -213,8 +440,10 @@ def _settle(
     found = Evidence(None, "nothing tells whether it happened")
     if evidence is not None:
         found = yield from evidence(*args, **kwargs)
-    found = yield Msg("settle", None, key=key, found=found)
-    return found if found.has_happened else None
+    answer: Evidence = yield Msg("settle", None, key=key, found=found)
+    if answer.result is None:  # who is asked says whether, not what came of it
+        answer = dataclasses.replace(answer, result=found.result)
+    return answer if answer.has_happened else None
 
 
 def restored(plan: Callable[..., Any], result: Any) -> Any:
@@ -232,6 +461,21 @@ def restored(plan: Callable[..., Any], result: Any) -> Any:
         raise DivergedError(
             f"step {plan.__name__}: its result in the journal is not what it returns "
             f"today: {exc.errors()[0]['msg']}"
+        ) from exc
+
+
+def restored_as(kind: type[T], result: Any) -> T:
+    """Return plain data of the journal as what it was.
+
+    Raises:
+        DivergedError: If it is not of that kind.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(result)
+    except ValidationError as exc:
+        raise DivergedError(
+            f"the journal's {kind.__name__} is not what it is today: "
+            f"{exc.errors()[0]['msg']}"
         ) from exc
 
 

@@ -51,6 +51,7 @@ class Bench:
             raise ConfigurationError(f"{path}: the world: {exc}") from exc
         self.instruments: dict[str, SimulatedInstrument] = {}
         self.connections: dict[str, dict[str, Any]] = {}
+        self._is_listening = False
         self._entries = lab.devices
         for name, entry in lab.devices.items():
             if only and name not in only:
@@ -88,13 +89,17 @@ class Bench:
                 ) from exc
 
     async def start(self) -> None:
-        """Let every instrument listen."""
+        """Let every instrument listen; those that do go on."""
+        if self._is_listening:
+            return
+        self._is_listening = True
         for name, instrument in self.instruments.items():
             address = await instrument.start()
             self.connections[name] = rewired(self._entries[name].hardware, address)
 
     async def stop(self) -> None:
         """Stop every instrument."""
+        self._is_listening = False
         for instrument in self.instruments.values():
             await instrument.stop()
 

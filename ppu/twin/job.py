@@ -7,19 +7,24 @@ import shutil
 import traceback
 import uuid
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
+
+from bluesky.utils import MsgGenerator
 
 from ppu._version import __version__
 from ppu.core.errors import ConfigurationError, InternalError, PPUError
 from ppu.core.notices import tell
 from ppu.engine.ownership import Ownership
 from ppu.engine.recorder import JobRecorder
+from ppu.engine.runner import Runner
 from ppu.plans.protocol import ProtocolResult, RegisteredProtocol
 from ppu.plans.report import RunRecord, build_report
 from ppu.plans.steps import digest
-from ppu.store.documents import documents_of
-from ppu.store.jobs import JobRequest
+from ppu.store.documents import documents_of, streams_of
+from ppu.store.jobs import JobRequest, JobState
+from ppu.store.queue import submit
 from ppu.store.store import Store
 from ppu.twin.open_lab import OpenLab
 
@@ -38,6 +43,9 @@ class Job:
         protocol: What to run.
         asked: The parameters as the user gave them.
         out: Directory of its own for everything it leaves behind.
+        job_id: Its number in the store of a cell that runs several; None if it is
+            the only one of its lab, in a store of its own.
+        runner: What runs its plan; by default the lab's first one.
 
     Raises:
         ConfigurationError: If a parameter is wrong; nothing moved.
@@ -49,20 +57,24 @@ class Job:
         protocol: RegisteredProtocol,
         asked: Mapping[str, Any],
         out: Path,
+        *,
+        job_id: int | None = None,
+        runner: Runner | None = None,
     ) -> None:
         self.lab = lab
+        self.runner: Runner = lab.host if runner is None else runner
         self.protocol = protocol
         self.parameters = protocol.parse(asked)
         self.out = out
-        self.view = lab.view()
+        self.view = lab.view() if job_id is None else lab.new_view()
         self.has_started = False
-        self._samples: dict[str, dict[str, list[float]]] = {}
-        self._streams: dict[str, str] = {}
         asked_fully = self.parameters.model_dump(mode="json")
         self.sample_id = (
             f"{protocol.name}-{digest([lab.file.lab, lab.seed, asked_fully])[:8]}"
         )
-        if lab.target == "hardware":
+        if job_id is not None:
+            self.sample_id = f"{protocol.name}-{job_id}"
+        elif lab.target == "hardware":
             # Two real samples are never the same; two runs of a twin are.
             self.sample_id += f"-{uuid.uuid4().hex[:6]}"
 
@@ -74,9 +86,18 @@ class Job:
             InterlockError: If an instrument is busy with something else.
             ConfigurationError: If the lab lacks something.
         """
+        self.check_parameters()
+        self.lab.host.call(self._check_idle())
+
+    def check_parameters(self) -> None:
+        """Refuse what the lab does not allow; sends nothing.
+
+        Raises:
+            LimitError: If a limit, a capacity or the stock forbids it.
+            ConfigurationError: If the lab lacks something.
+        """
         if self.protocol.check is not None:
             self.protocol.check(self.view, self.parameters)
-        self.lab.host.call(self._check_idle())
 
     async def _check_idle(self) -> None:
         for device in self.lab.devices.values():
@@ -97,44 +118,37 @@ class Job:
             raise ConfigurationError(
                 f"{self.out} holds a run already; name another directory"
             )
-        make_directory(self.out)
+        self.make_out()
         with Store(path) as store:
             return self._run_kept(store, elapsed)
 
     def _run_kept(self, store: Store, elapsed: Callable[[], float]) -> dict[str, Any]:
         """Run the protocol, with everything kept in *store*."""
         host = self.lab.host
-        owner = Ownership(store, self.lab.file, host.loop, lease_s=_FOR_GOOD_S)
-        owner.submit(
-            JobRequest(
-                self.protocol.name,
-                self.protocol.version,
-                self.parameters.model_dump(mode="json"),
-            )
+        request = JobRequest(
+            self.protocol.name,
+            self.protocol.version,
+            self.parameters.model_dump(mode="json"),
         )
-        job = owner.claim()
+        store.write(partial(submit, wanted=request, now=host.loop.stamp()))
+        owner = Ownership(store, self.lab.file, host.loop, lease_s=_FOR_GOOD_S)
+        job = host.call(owner.claim())
         assert job is not None  # noqa: S101 - it is the only one
-        owner.begin(job)
+        host.call(owner.change(job.id, JobState.RUNNING))
         recorder = owner.recorder(job)
-        token = host.subscribe(self._collect)
         try:
-            typed = self._run_plan(recorder)
-            result = self._assemble(typed)
-            self._write(result, typed, recorder, elapsed)
-            owner.succeed(job, result)
+            typed = self.lab.run(self.plan(), recorder)
+            host.call(recorder.settle_documents())
+            host.call(owner.change(job.id, JobState.FINISHING))
+            result = self.finish(typed, recorder, elapsed)
+            host.call(owner.succeed(job, result))
         except Exception as exc:
             self._keep_documents(recorder)
-            owner.fail(job, exc)
+            host.call(owner.fail(job, exc))
             if isinstance(exc, PPUError):
                 raise
-            # Whatever a protocol's author did wrong, the furnace must not stay on.
-            place = traceback.extract_tb(exc.__traceback__)[-1]
-            raise InternalError(
-                f"protocol {self.protocol.name} failed in {place.name} "
-                f"({place.filename} line {place.lineno}): {type(exc).__name__}: {exc}"
-            ) from exc
+            raise explained(self.protocol, exc) from exc
         finally:
-            host.unsubscribe(token)
             owner.end("the run has ended")
         return result
 
@@ -144,17 +158,17 @@ class Job:
         The error that ended the run matters more than a full disk.
         """
         try:
-            self._export_documents(recorder)
+            self.lab.host.call(recorder.settle_documents())
+            self.export_documents(recorder)
         except PPUError as exc:
             tell(f"the documents of this run could not be written: {exc}")
 
-    def _export_documents(self, recorder: JobRecorder) -> None:
+    def export_documents(self, recorder: JobRecorder) -> None:
         """Write all documents, one ``{"name", "doc"}`` object a line.
 
         Raises:
             ConfigurationError: If they cannot be written.
         """
-        recorder.flush()
         path = self.out / "documents.jsonl"
         temporary = path.with_suffix(".part")
         try:
@@ -171,7 +185,8 @@ class Job:
                 f"cannot write {exc.filename or path}: {exc.strerror}"
             ) from exc
 
-    def _run_plan(self, recorder: JobRecorder) -> ProtocolResult:
+    def plan(self) -> MsgGenerator[ProtocolResult]:
+        """Return the protocol's plan inside a run, which returns its typed result."""
         metadata = {
             "plan_name": self.protocol.name,
             "protocol": self.protocol.name,
@@ -186,14 +201,33 @@ class Job:
         }
         self.view.sample_id = self.sample_id
         self.has_started = True
-        plan = self.lab.host.in_run(self.protocol(self.view, self.parameters), metadata)
-        typed = self.lab.run(plan, recorder)
+        return self.runner.in_run(self.protocol(self.view, self.parameters), metadata)
+
+    def make_out(self) -> None:
+        """Make the directory for what the run leaves behind.
+
+        Raises:
+            ConfigurationError: If that is not possible.
+        """
+        make_directory(self.out)
+
+    def finish(
+        self, typed: Any, recorder: JobRecorder, elapsed: Callable[[], float]
+    ) -> dict[str, Any]:
+        """Write the result, the report and all else; return the result.
+
+        Raises:
+            ConfigurationError: If it is not what the protocol declares, or cannot be
+                written.
+        """
         if not isinstance(typed, self.protocol.result):
             raise ConfigurationError(
                 f"protocol {self.protocol.name} returned a {type(typed).__name__}, "
                 f"not the {self.protocol.result.__name__} it declares"
             )
-        return typed
+        result = self._assemble(typed)
+        self._write(result, typed, recorder, elapsed)
+        return result
 
     def _devices(self) -> dict[str, dict[str, str | None]]:
         """Return who took part: driver, maker, model, serial number and firmware."""
@@ -207,19 +241,8 @@ class Job:
             for name, device in self.lab.devices.items()
         }
 
-    def _collect(self, name: str, document: Mapping[str, Any]) -> None:
-        """Keep the columns of event pages, for the report."""
-        if name == "descriptor":
-            self._streams[document["uid"]] = document["name"]
-        elif name == "event_page":
-            stream = self._streams[document["descriptor"]]
-            columns = self._samples.setdefault(stream, {"time": []})
-            columns["time"] += document["time"]
-            for key, values in document["data"].items():
-                columns.setdefault(key, []).extend(values)
-
     def _assemble(self, typed: ProtocolResult) -> dict[str, Any]:
-        timing = self.lab.host.timing
+        timing = self.runner.timing
         content = typed.model_dump(mode="json")
         actual = content.pop("parameters_actual")
         bench = self.lab.bench
@@ -262,26 +285,30 @@ class Job:
         recorder: JobRecorder,
         elapsed: Callable[[], float],
     ) -> None:
-        self._export_documents(recorder)
+        self.export_documents(recorder)
         for path in typed.attachments.values():
             shutil.copyfile(path, self.out / path.name)
-        record = self.record(result, typed)
+        record = self._record(result, typed, recorder)
         sections = [] if self.protocol.report is None else self.protocol.report(record)
         write_whole(self.out / "report.html", build_report(record, sections))
         result["wall_time_s"] = elapsed()
         write_whole(self.out / "result.json", json.dumps(result, indent=2) + "\n")
 
-    def record(self, result: dict[str, Any], typed: ProtocolResult) -> RunRecord:
+    def _record(
+        self, result: dict[str, Any], typed: ProtocolResult, recorder: JobRecorder
+    ) -> RunRecord:
         """Return all that the run left behind."""
         host, bench = self.lab.host, self.lab.bench
         truth = {} if bench is None else bench.world.truth(host.loop.time())
+        with recorder.store.read() as connection:
+            samples = streams_of(connection, recorder.job_id)
         return RunRecord(
             result=result,
-            steps=list(host.steps),
-            samples=self._samples,
+            steps=list(self.runner.steps),
+            samples=samples,
             truth=truth,
             protocol_result=typed,
-            started_s=host.timing.first_lab_s,
+            started_s=self.runner.timing.first_lab_s,
             epoch=host.loop.epoch,
         )
 
@@ -319,3 +346,13 @@ def write_whole(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".part")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
+
+
+def explained(protocol: RegisteredProtocol, exc: BaseException) -> InternalError:
+    """Return what to tell of an error that a protocol's author did not foresee."""
+    # Whatever went wrong, the furnace must not stay on.
+    place = traceback.extract_tb(exc.__traceback__)[-1]
+    return InternalError(
+        f"protocol {protocol.name} failed in {place.name} ({place.filename} line "
+        f"{place.lineno}): {type(exc).__name__}: {exc}"
+    )

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from bluesky.utils import Msg, MsgGenerator
 
+from ppu.core.custody import Books
 from ppu.core.errors import AbortedError, ConfigurationError, PPUError
 from ppu.core.labfile import LabFile, load_lab
-from ppu.core.labtime import LabTimeLoop, running_loop, stopwatch
+from ppu.core.labtime import running_loop, stopwatch
 from ppu.core.notices import tell
 from ppu.core.registry import find_lab
 from ppu.core.stopping import on_stop_signal
@@ -22,12 +23,12 @@ from ppu.devices.build import build_devices, driver_class
 from ppu.devices.instrument import LabDevice
 from ppu.engine.host import Host
 from ppu.engine.recorder import JobRecorder
+from ppu.engine.resources import Resources
 from ppu.plans.lab import Lab
 from ppu.twin.bench import Bench
+from ppu.twin.pace import DEFAULT_PACE, Pace, Target, make_loop
 
 __all__ = ["OpenLab", "Target", "open_lab"]
-
-Target = Literal["twin", "hardware"]
 
 # A page costs more than its samples; a twin that dies loses nothing.
 _FLUSH_TWIN_S = 600.0
@@ -47,7 +48,7 @@ class OpenLab(Mapping[str, Any]):
         file: The lab file.
         path: Where it was read from.
         target: ``twin`` or ``hardware``.
-        pace: Lab seconds per wall second, None to jump.
+        pace: Lab seconds per wall second, None to jump, or the default.
         seed: Seed of the twin's random streams.
         only: Devices to connect; by default all.
         attended: Whether somebody stays beside hardware that heats.
@@ -59,7 +60,7 @@ class OpenLab(Mapping[str, Any]):
         path: Path,
         *,
         target: Target,
-        pace: float | None,
+        pace: Pace,
         seed: int | None = None,
         only: tuple[str, ...] = (),
         attended: bool = False,
@@ -76,7 +77,11 @@ class OpenLab(Mapping[str, Any]):
         if target == "twin":
             self.bench = Bench(file, path, self.seed, only=only)
         self.is_simulated = target == "twin" or file.simulated_bench is not None
-        self.host = Host(_make_loop(file, target, pace))
+        loop = make_loop(file, target, pace)
+        self.books = Books.of(file)
+        """What is believed of the lab's containers and stock, shared by all views."""
+        self.resources = Resources(loop, file, self.books)
+        self.host = Host(loop, self.resources)
         self.devices: dict[str, LabDevice] = {}
         self._view: Lab | None = None
 
@@ -180,11 +185,15 @@ class OpenLab(Mapping[str, Any]):
         spent is so for the next one.
         """
         if self._view is None:
-            hardware = self.target == "hardware"
-            flush_s = _FLUSH_HARDWARE_S if hardware else _FLUSH_TWIN_S
-            devices = {name: item.plan_device for name, item in self.devices.items()}
-            self._view = Lab(self.file, devices, flush_s)
+            self._view = self.new_view()
         return self._view
+
+    def new_view(self) -> Lab:
+        """Return a view for one job among several; they share what they believe."""
+        hardware = self.target == "hardware"
+        flush_s = _FLUSH_HARDWARE_S if hardware else _FLUSH_TWIN_S
+        devices = {name: item.plan_device for name, item in self.devices.items()}
+        return Lab(self.file, devices, flush_s, self.books)
 
     def run(self, plan: Any, recorder: JobRecorder | None = None) -> Any:
         """Run any Bluesky plan on this lab and return what it returns.
@@ -277,8 +286,9 @@ class OpenLab(Mapping[str, Any]):
         ]
         if hot:
             raise ConfigurationError(
-                f"{', '.join(hot)} can heat and nothing supervises it yet: stay beside "
-                "it and say --attended (in Python: open_lab(..., attended=True))"
+                f"{', '.join(hot)} can heat, and nobody would see to it if this died: "
+                "stay beside it and say --attended (in Python: open_lab(..., "
+                "attended=True)), or put jobs into a queue and start `ppu guard`"
             )
 
     def make_safe(self) -> list[str]:
@@ -287,13 +297,15 @@ class OpenLab(Mapping[str, Any]):
         Every device is tried, whatever happens to the others, and again for a minute
         if it does not get there.
         """
-        return self.host.call(self._make_safe())
+        return self.host.call(self.amake_safe(self.devices))
 
-    async def _make_safe(self) -> list[str]:
+    async def amake_safe(self, names: Iterable[str]) -> list[str]:
+        """Bring the devices *names* to their abort states, as :meth:`make_safe`."""
+        devices = {name: self.devices[name] for name in names}
         told: list[str] = []
         loop = running_loop()
         until = loop.time() + loop.wire_seconds(_INSIST_S)
-        unsafe = dict(self.devices)
+        unsafe = dict(devices)
         while unsafe:
             troubles: dict[str, PPUError] = {}
             for name, device in unsafe.items():
@@ -311,7 +323,7 @@ class OpenLab(Mapping[str, Any]):
             if unsafe:
                 # A wire that is out may be back soon, and something may be hot.
                 await asyncio.sleep(loop.wire_seconds(_INSIST_PAUSE_S))
-        for name, device in self.devices.items():
+        for name, device in devices.items():
             try:
                 told.append(await device.hot_parts())
             except PPUError as exc:
@@ -330,37 +342,11 @@ class OpenLab(Mapping[str, Any]):
         return self.host.call(read_now())
 
 
-def _make_loop(file: LabFile, target: Target, pace: float | None) -> LabTimeLoop:
-    """Return the loop for *target*.
-
-    Raises:
-        ConfigurationError: If hardware is asked to run at another pace than the wall.
-    """
-    if target == "twin":
-        return LabTimeLoop(pace)
-    bench = file.simulated_bench
-    if bench is None:
-        if pace != 1.0:
-            asked = "jump" if pace is None else f"{pace:g}"
-            raise ConfigurationError(
-                f"--pace {asked} with --target hardware: real instruments run at pace "
-                "1; any other needs the lab file that `ppu sim --write-lab` writes"
-            )
-        return LabTimeLoop(1.0)
-    if pace != bench.pace:
-        asked = "jump" if pace is None else f"{pace:g}"
-        raise ConfigurationError(
-            f"--pace {asked}: the simulated bench of this lab file runs at pace "
-            f"{bench.pace:g}"
-        )
-    return LabTimeLoop.shared(bench.pace, bench.epoch)
-
-
 def open_lab(
     lab: str = "a-lab",
     target: Target = "twin",
     *,
-    pace: float | Literal["default"] | None = "default",
+    pace: Pace = DEFAULT_PACE,
     seed: int | None = None,
     only: tuple[str, ...] = (),
     attended: bool = False,
@@ -385,12 +371,6 @@ def open_lab(
     """
     path = find_lab(lab)
     file = load_lab(path)
-    if pace == "default":
-        if target == "twin":
-            pace = None
-        else:
-            bench = file.simulated_bench
-            pace = 1.0 if bench is None else bench.pace
     return OpenLab(
         file,
         path,

@@ -11,14 +11,11 @@ from ppu_protocols.steps import (
     check_handling,
     check_load,
     check_route,
-    check_zero,
-    choose_furnace,
-    fire,
-    free_slot,
-    move_container,
+    check_slot,
+    choose_furnaces,
+    fire_container,
     take_container,
-    tare_balance,
-    weigh_container,
+    weigh_sample,
 )
 
 __all__ = ["FireSampleParameters", "FireSampleResult", "fire_sample"]
@@ -67,15 +64,14 @@ class FireSampleResult(ProtocolResult):
 
 def check(lab: Lab, parameters: FireSampleParameters) -> None:
     """Refuse what the lab does not allow, or an empty container."""
-    furnace = choose_furnace(lab, "air")
-    furnace.check_profile(parameters.profile())
-    slot, home = free_slot(lab, furnace), lab.home_of(parameters.container)
+    furnace = choose_furnaces(lab, parameters.profile())[0]
+    slot, home = check_slot(lab, furnace), lab.home_of(parameters.container)
     contents = lab.container(parameters.container).contents
     if not contents:
         raise LimitError(f"{parameters.container} is empty; nothing to fire")
     check_load(lab, parameters.container, sum(contents.values()))
     pan = lab.the(Balance).pan
-    check_route(lab, home, pan, slot, home, pan, home)
+    check_route(lab, home, pan, home, slot, home, pan, home)
     check_handling(lab, slot, home, parameters.cool_to_degc)
 
 
@@ -89,19 +85,11 @@ def fire_sample(
 ) -> MsgGenerator[FireSampleResult]:
     """Tare, weigh, fire, cool and weigh one sample."""
     container = yield from take_container(lab, "crucible", parameters.container)
-    balance, furnace = lab.the(Balance), choose_furnace(lab, "air")
-    yield from tare_balance(lab, balance)
-    yield from move_container(lab, container, balance.pan)
-    before = yield from weigh_container(lab, container, balance)
-    yield from move_container(lab, container, free_slot(lab, furnace))
-    yield from check_zero(lab, balance)
-    record = yield from fire(lab, furnace, parameters.profile())
-    yield from move_container(lab, container, lab.home_of(container))
-    yield from tare_balance(lab, balance)
-    yield from move_container(lab, container, balance.pan)
-    after = yield from weigh_container(lab, container, balance)
-    yield from move_container(lab, container, lab.home_of(container))
-    yield from check_zero(lab, balance)
+    before = yield from weigh_sample(lab, container)
+    furnaces = choose_furnaces(lab, parameters.profile())
+    fired = yield from fire_container(lab, container, parameters.profile(), furnaces)
+    after = yield from weigh_sample(lab, container)
+    record = fired.record
     return FireSampleResult(
         sample=FiredSample(
             id=lab.sample_id,

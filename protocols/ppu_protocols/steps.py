@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import bluesky.plan_stubs as bps
@@ -12,6 +14,7 @@ from ppu.core.capabilities import (
     Door,
     FiringProfile,
     FiringRecord,
+    FiringUnderWay,
     Furnace,
     GasFlow,
     GasRequest,
@@ -29,27 +32,47 @@ from ppu.core.errors import (
     LimitError,
 )
 from ppu.plans import Lab, MsgGenerator, step
+from ppu.plans.seats import (
+    Role,
+    Seat,
+    await_firing,
+    begin_firing,
+    end_firing,
+    leave_seat,
+    request_seat,
+    wait_for_load,
+)
+from ppu.plans.steps import earlier_samples
+from ppu_protocols.evidence import (
+    LIGHTEST,
+    doors_between,
+    find_carried,
+    find_ground,
+    find_mounted,
+    leave_carried,
+)
 
-_LIGHTEST = 0.9
-"""Part of its tare that a container must weigh to be on a working balance at all."""
 _ZERO_WITHIN_G = 0.01
 """How far from zero an emptied pan may be; drift and noise are far less."""
 
 __all__ = [
+    "carry_home",
     "check_atmosphere",
     "check_handling",
     "check_load",
     "check_route",
+    "check_slot",
     "check_zero",
-    "choose_furnace",
+    "choose_furnaces",
     "fire",
-    "free_slot",
+    "fire_container",
     "grind_powder",
     "mount_powder",
     "move_container",
     "take_container",
     "tare_balance",
     "weigh_container",
+    "weigh_sample",
 ]
 
 
@@ -64,7 +87,30 @@ def take_container(
     return taken
 
 
-@step(kind="irreversible")
+def _needs_to_move(lab: Lab, container: str, destination: str) -> set[str]:
+    """Return who carries, what is opened, and both places.
+
+    Nobody else goes to the home of a container, so it need not be reserved.
+    """
+    origin = lab.location_of(container)
+    if origin == destination:
+        return set()
+    transporter = lab.transporter(origin, destination)
+    hand = lab.gripper_of(transporter)
+    places = {origin, destination}
+    doors = doors_between(lab, origin, destination)
+    names = {transporter.name} | {door.name for door in doors}
+    if hand is not None:
+        names.add(hand.name)
+    return names | places - {lab.home_of(container)}
+
+
+@step(
+    kind="irreversible",
+    needs=_needs_to_move,
+    evidence=find_carried,
+    settled=leave_carried,
+)
 def move_container(lab: Lab, container: str, destination: str) -> MsgGenerator[None]:
     """Have a container carried to a location, through whatever door is before it."""
     origin = lab.location_of(container)
@@ -73,7 +119,7 @@ def move_container(lab: Lab, container: str, destination: str) -> MsgGenerator[N
     transporter = lab.transporter(origin, destination)
     for place in (origin, destination):
         yield from _check_cool(lab, place, transporter)
-    doors = [door for p in (origin, destination) if (door := lab.door_before(p))]
+    doors = doors_between(lab, origin, destination)
     for door in doors:
         yield from bps.abs_set(door, "open", wait=True)
     lab.moving(container, destination)
@@ -142,7 +188,7 @@ def _carry_watched(
         )
 
 
-@step(kind="irreversible")
+@step(kind="irreversible", evidence=find_ground)
 def grind_powder(
     lab: Lab, station: PowderStation, container: str, duration_s: float
 ) -> MsgGenerator[None]:
@@ -151,7 +197,7 @@ def grind_powder(
     yield from bps.abs_set(station, Grind(container, duration_s), wait=True)
 
 
-@step(kind="irreversible")
+@step(kind="irreversible", evidence=find_mounted)
 def mount_powder(
     lab: Lab, station: PowderStation, container: str, holder: str
 ) -> MsgGenerator[None]:
@@ -186,7 +232,7 @@ def weigh_container(lab: Lab, container: str, balance: Balance) -> MsgGenerator[
     yield from bps.save()
     gross: float = reading[balance.mass_key]["value"]
     tare = lab.container(container).tare_g
-    if gross < _LIGHTEST * tare:
+    if gross < LIGHTEST * tare:
         raise InstrumentError(
             f"{balance.name} shows {gross:.4f} g with {container} on it, which weighs "
             f"{tare:g} g empty; is its reading frozen, or {container} not there?"
@@ -213,19 +259,43 @@ def check_zero(lab: Lab, balance: Balance) -> MsgGenerator[None]:
         )
 
 
-def free_slot(lab: Lab, furnace: Furnace) -> str:
-    """Return a slot of *furnace* in which nothing stands.
+def _needs_to_weigh(lab: Lab, container: str) -> tuple[str, ...]:
+    del container
+    balance = lab.the(Balance)
+    return balance.name, balance.pan
+
+
+def carry_home(lab: Lab, container: str, *rest: object) -> MsgGenerator[None]:
+    """Carry a container home, to put it where it is in nobody's way."""
+    del rest  # what else the step was given
+    yield from move_container(lab, container, lab.home_of(container))
+
+
+@step(kind="repeatable", needs=_needs_to_weigh, park=carry_home)
+def weigh_sample(lab: Lab, container: str) -> MsgGenerator[float]:
+    """Carry a container from home to the balance and back; return its content [g]."""
+    balance = lab.the(Balance)
+    yield from tare_balance(lab, balance)
+    yield from move_container(lab, container, balance.pan)
+    content = yield from weigh_container(lab, container, balance)
+    yield from move_container(lab, container, lab.home_of(container))
+    yield from check_zero(lab, balance)
+    return content
+
+
+def check_slot(lab: Lab, furnace: Furnace) -> str:
+    """Return a slot of *furnace* that is free, or will be when a job is done with it.
 
     Raises:
-        LimitError: If all are taken.
+        LimitError: If things stand in all of them that no job uses.
     """
-    taken = {slot: lab.container_at(slot) for slot in furnace.slots}
-    for slot, container in taken.items():
-        if container is None:
+    standing = {slot: lab.container_at(slot) for slot in furnace.slots}
+    for slot, container in standing.items():
+        if container is None or lab.is_used(container):
             return slot
     raise LimitError(
         f"{furnace.name}: every slot is taken ("
-        + ", ".join(f"{container} in {slot}" for slot, container in taken.items())
+        + ", ".join(f"{container} in {slot}" for slot, container in standing.items())
         + "); carry it to a place of its own and correct its `at` in the lab file"
     )
 
@@ -269,25 +339,46 @@ def check_handling(lab: Lab, slot: str, home: str, cool_to_degc: float) -> None:
             )
 
 
-def choose_furnace(lab: Lab, atmosphere: str, name: str | None = None) -> Furnace:
-    """Return the furnace to use: a certain one, or the first with that atmosphere.
+def choose_furnaces(
+    lab: Lab, profile: FiringProfile, name: str | None = None
+) -> list[Furnace]:
+    """Return the furnaces that may run *profile*, the first of the lab file first.
+
+    Args:
+        lab: The lab.
+        profile: The firing.
+        name: A certain furnace; by default all that have its atmosphere.
 
     Raises:
-        ConfigurationError: If there is none.
+        ConfigurationError: If none has the atmosphere.
+        LimitError: If none of these may go so hot; with what the first one says.
     """
+    atmosphere = profile.atmosphere
     if name is not None:
-        furnace = lab.the(Furnace, name)
-        check_atmosphere(lab, furnace, atmosphere)
-        return furnace
-    if atmosphere == "air":
-        return lab.the(Furnace)
-    for furnace in lab.every(Furnace):
-        if lab.gas_for(furnace.name, atmosphere) is not None:
-            return furnace
-    raise ConfigurationError(
-        f"atmosphere: no furnace of lab {lab.name} has {atmosphere}; "
-        f"it has {_atmospheres(lab)}"
-    )
+        candidates = [lab.the(Furnace, name)]
+        check_atmosphere(lab, candidates[0], atmosphere)
+    else:
+        lab.the(Furnace)
+        candidates = [
+            furnace
+            for furnace in lab.every(Furnace)
+            if atmosphere == "air" or lab.gas_for(furnace.name, atmosphere) is not None
+        ]
+    if not candidates:
+        raise ConfigurationError(
+            f"atmosphere: no furnace of lab {lab.name} has {atmosphere}; "
+            f"it has {_atmospheres(lab)}"
+        )
+    allowed, refusals = [], []
+    for furnace in candidates:
+        try:
+            furnace.check_profile(profile)
+            allowed.append(furnace)
+        except LimitError as exc:
+            refusals.append(exc)
+    if not allowed:
+        raise refusals[0]
+    return allowed
 
 
 def check_atmosphere(lab: Lab, furnace: Furnace, atmosphere: str) -> None:
@@ -328,23 +419,70 @@ def check_load(lab: Lab, container: str, contents_g: float) -> None:
         )
 
 
+def _needs_of_firing(lab: Lab, furnace: Furnace, profile: FiringProfile) -> list[str]:
+    """Return the furnace, and what lets gas into it."""
+    del profile
+    gases = [gas.name for gas in lab.every(GasFlow) if gas.supplies == furnace.name]
+    return [furnace.name, *gases]
+
+
 def _expected_firing_s(lab: Lab, furnace: Furnace, profile: FiringProfile) -> float:
     """Return how long a firing in *lab* will take [s]."""
     del lab  # the furnace knows
     return furnace.expected_duration_s(profile)
 
 
-@step(kind="resumable", expected_s=_expected_firing_s)
+def rejoin_firing(
+    lab: Lab, furnace: Furnace, profile: FiringProfile
+) -> MsgGenerator[FiringRecord]:
+    """Go on with a firing that the controller runs, or has run, by itself.
+
+    Raises:
+        NothingToJoinError: Behind bluesky's error, if it does not.
+    """
+    gas = _gas_of(lab, furnace, profile)
+    samples = yield from earlier_samples("firing")
+    under_way = FiringUnderWay(profile, samples)
+    yield from bps.prepare(furnace, under_way, wait=True)
+    return (yield from _see_through(lab, furnace, profile, gas))
+
+
+@step(
+    kind="resumable",
+    needs=_needs_of_firing,
+    expected_s=_expected_firing_s,
+    rejoin=rejoin_firing,
+)
 def fire(
     lab: Lab, furnace: Furnace, profile: FiringProfile
 ) -> MsgGenerator[FiringRecord]:
     """Run a firing on *furnace* and collect its samples as event pages."""
-    gas = None
-    if profile.atmosphere != "air":
-        gas = lab.gas_for(furnace.name, profile.atmosphere)
-        if gas is None:
-            raise InternalError(f"{furnace.name} has no {profile.atmosphere}")
+    return (yield from run_firing(lab, furnace, profile))
+
+
+def run_firing(
+    lab: Lab, furnace: Furnace, profile: FiringProfile
+) -> MsgGenerator[FiringRecord]:
+    """Run a firing on *furnace* and collect its samples as event pages."""
+    gas = _gas_of(lab, furnace, profile)
     yield from bps.prepare(furnace, profile, wait=True)
+    return (yield from _see_through(lab, furnace, profile, gas))
+
+
+def _gas_of(lab: Lab, furnace: Furnace, profile: FiringProfile) -> GasFlow | None:
+    """Return what lets the gas of *profile* flow, None for air."""
+    if profile.atmosphere == "air":
+        return None
+    gas = lab.gas_for(furnace.name, profile.atmosphere)
+    if gas is None:
+        raise InternalError(f"{furnace.name} has no {profile.atmosphere}")
+    return gas
+
+
+def _see_through(
+    lab: Lab, furnace: Furnace, profile: FiringProfile, gas: GasFlow | None
+) -> MsgGenerator[FiringRecord]:
+    """Do the firing that was prepared, in its gas, and collect its samples."""
     if gas is not None:
         request = GasRequest(profile.atmosphere, profile.gas_flow_ml_per_min)
         yield from bps.abs_set(gas, request, wait=True)
@@ -353,6 +491,8 @@ def fire(
         yield from bps.complete(gas, group=f"{gas.name} flows", wait=False)
     yield from bps.declare_stream(furnace, name="firing", collect=True)
     yield from bps.kickoff(furnace, wait=True)
+    # The first sample is kept at once: it shows that the program had begun.
+    yield from bps.collect(furnace, name="firing")
     yield from bps.collect_while_completing(
         [furnace], [furnace], flush_period=lab.flush_period_s, stream_name="firing"
     )
@@ -363,3 +503,98 @@ def fire(
     if record is None:
         raise InternalError(f"{furnace.name}: a completed firing left no record")
     return record
+
+
+# -- firings that jobs share -----------------------------------------------------------
+
+
+@step(kind="repeatable")
+def take_seat(
+    lab: Lab, container: str, profile: FiringProfile, furnaces: Sequence[str]
+) -> MsgGenerator[Seat]:
+    """Wait for a place in a firing along *profile*; return it."""
+    return (yield from request_seat(lab, container, profile, furnaces))
+
+
+@step(kind="repeatable")
+def load_seat(lab: Lab, seat: Seat) -> MsgGenerator[Role]:
+    """Wait until all containers of a firing are in the furnace; return one's role."""
+    del lab
+    return (yield from wait_for_load(seat))
+
+
+def _needs_to_fire(lab: Lab, seat: Seat, role: Role) -> list[str]:
+    """Return what the leader of a firing needs; the others only wait.
+
+    Its gas goes with the furnace: nobody else lets any flow into it.
+    """
+    del lab
+    return [] if role == "follow" else [seat.furnace]
+
+
+def _expected_seat_s(lab: Lab, seat: Seat, role: Role) -> float:
+    del role
+    return lab.the(Furnace, seat.furnace).expected_duration_s(seat.profile)
+
+
+def _follow_or_join(lab: Lab, seat: Seat, role: Role) -> MsgGenerator[FiringRecord]:
+    """Wait for a firing that goes on; lead it if nobody else does any more."""
+    furnace, turn = lab.the(Furnace, seat.furnace), "join"
+    if role == "follow":
+        found = yield from await_firing(seat)
+        if isinstance(found, FiringRecord):
+            return found
+        turn = found
+    yield from begin_firing(seat)
+    if turn == "begin":
+        # A step, because whatever heats must be let to.
+        record = yield from fire(lab, furnace, seat.profile)
+    else:
+        record = yield from rejoin_firing(lab, furnace, seat.profile)
+    yield from end_firing(seat, record)
+    return record
+
+
+@step(
+    kind="resumable",
+    needs=_needs_to_fire,
+    expected_s=_expected_seat_s,
+    rejoin=_follow_or_join,
+)
+def fire_seat(lab: Lab, seat: Seat, role: Role) -> MsgGenerator[FiringRecord]:
+    """Fire what stands in a furnace, or wait for the job that does."""
+    if role == "follow":
+        return (yield from _follow_or_join(lab, seat, role))
+    yield from begin_firing(seat)
+    record = yield from run_firing(lab, lab.the(Furnace, seat.furnace), seat.profile)
+    yield from end_firing(seat, record)
+    return record
+
+
+@step(kind="repeatable")
+def vacate_seat(lab: Lab, seat: Seat) -> MsgGenerator[None]:
+    """Give a place in a furnace back."""
+    del lab
+    yield from leave_seat(seat)
+
+
+@dataclass(frozen=True)
+class Fired:
+    """What a container went through."""
+
+    furnace: str
+    record: FiringRecord
+
+
+def fire_container(
+    lab: Lab, container: str, profile: FiringProfile, furnaces: Sequence[Furnace]
+) -> MsgGenerator[Fired]:
+    """Fire a container that is at home, with others if they want the same."""
+    names = [furnace.name for furnace in furnaces]
+    seat = yield from take_seat(lab, container, profile, names)
+    yield from move_container(lab, container, seat.slot)
+    role = yield from load_seat(lab, seat)
+    record = yield from fire_seat(lab, seat, role)
+    yield from move_container(lab, container, lab.home_of(container))
+    yield from vacate_seat(lab, seat)
+    return Fired(seat.furnace, record)

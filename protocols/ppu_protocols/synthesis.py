@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -31,20 +32,23 @@ from ppu.core.errors import (
 )
 from ppu.plans import Lab, MsgGenerator, ProtocolResult, compute, protocol, step
 from ppu.plans.report import RunRecord, Section
+from ppu_protocols.evidence import find_dosed, leave_dosed
 from ppu_protocols.steps import (
+    carry_home,
     check_handling,
     check_load,
     check_route,
+    check_slot,
     check_zero,
-    choose_furnace,
-    fire,
-    free_slot,
+    choose_furnaces,
+    fire_container,
     grind_powder,
     mount_powder,
     move_container,
     take_container,
     tare_balance,
     weigh_container,
+    weigh_sample,
 )
 from ppu_protocols.stoichiometry import Recipe, balance_recipe
 from ppu_protocols.targets import TARGETS
@@ -231,6 +235,14 @@ class SynthesisResult(ProtocolResult):
     analysed: Any = Field(exclude=True, description="Scan and its full analysis")
 
 
+def stock(recipe: SolidStateRecipe) -> Mapping[str, float]:
+    """Return how much of each powder is to be dosed [g]."""
+    masses_g: dict[str, float] = {}
+    for dose in recipe.doses():
+        masses_g[dose.powder] = masses_g.get(dose.powder, 0.0) + dose.mass_g
+    return masses_g
+
+
 def check(lab: Lab, recipe: SolidStateRecipe) -> None:
     """Refuse what the lab does not allow, before anything moves."""
     from ppu_protocols.analysis.cif import load_phase  # noqa: PLC0415 - heavy
@@ -266,12 +278,11 @@ def check(lab: Lab, recipe: SolidStateRecipe) -> None:
     if faults:
         raise LimitError("; ".join(faults))
     doser.check_request(DoseRequest(container, doses, recipe.milling_s))
-    furnace = choose_furnace(lab, recipe.atmosphere, recipe.furnace)
-    furnace.check_profile(recipe.profile())
+    furnace = choose_furnaces(lab, recipe.profile(), recipe.furnace)[0]
     gas = lab.gas_for(furnace.name, recipe.atmosphere)
     if gas is not None:
         gas.check_flow(GasRequest(recipe.atmosphere, recipe.gas_flow_ml_per_min))
-    slot, home = free_slot(lab, furnace), lab.home_of(container)
+    slot, home = check_slot(lab, furnace), lab.home_of(container)
     lab.the(Diffractometer).check_scan(recipe.scan("check"))
     start, stop = recipe.scan_start_deg, recipe.scan_stop_deg
     if not any(has_lines(phase, start, stop) for phase in candidates):
@@ -285,14 +296,14 @@ def check(lab: Lab, recipe: SolidStateRecipe) -> None:
     station.check_task(Grind(container, _REGRIND_S))
     station.check_task(MountPowder(container, holder))
     bench = station.container_station or home
-    check_route(lab, home, pan, doser.station, pan, slot, home, pan, home, bench, home)
+    check_route(lab, home, pan, doser.station, pan, home, slot, home, bench, home)
     rack = lab.home_of(holder)
     mounting = station.holder_station or rack
-    check_route(lab, rack, mounting, lab.the(Diffractometer).slot, rack)
+    check_route(lab, rack, mounting, rack, lab.the(Diffractometer).slot, rack)
     check_handling(lab, slot, home, recipe.cool_to_degc)
 
 
-@step(kind="irreversible")
+@step(kind="irreversible", evidence=find_dosed, settled=leave_dosed)
 def dose_powders(
     lab: Lab, doser: PowderDoser, request: DoseRequest
 ) -> MsgGenerator[Mapping[str, float]]:
@@ -307,6 +318,90 @@ def dose_powders(
     return dict(doser.dosed_g)
 
 
+@dataclass(frozen=True)
+class WeighedIn:
+    """What came into a crucible, by the balance and by the doser [g]."""
+
+    empty_g: float
+    full_g: float
+    dosed_g: Mapping[str, float]
+
+
+def _needs_to_weigh_in(lab: Lab, crucible: str, request: DoseRequest) -> list[str]:
+    del crucible, request
+    balance, doser = lab.the(Balance), lab.the(PowderDoser)
+    return [balance.name, balance.pan, doser.name, doser.station]
+
+
+@step(kind="repeatable", needs=_needs_to_weigh_in, park=carry_home)
+def weigh_in(lab: Lab, crucible: str, request: DoseRequest) -> MsgGenerator[WeighedIn]:
+    """Weigh a crucible from home, have it filled, weigh it again, bring it home."""
+    balance, doser = lab.the(Balance), lab.the(PowderDoser)
+    yield from tare_balance(lab, balance)
+    yield from move_container(lab, crucible, balance.pan)
+    empty = yield from weigh_container(lab, crucible, balance)
+    asked = sum(dose.mass_g for dose in request.doses)
+    least_g, most_g = _EMPTY_WITHIN_G
+    if abs(empty) > min(max(_EMPTY_WITHIN * asked, least_g), most_g):
+        raise InterlockError(
+            f"{crucible} should be empty but weighs {empty:+.4f} g more than its "
+            "tare_g in the lab file; clean it, or correct tare_g"
+        )
+    yield from move_container(lab, crucible, doser.station)
+    yield from check_zero(lab, balance)
+    dosed = yield from dose_powders(lab, doser, request)
+    yield from move_container(lab, crucible, balance.pan)
+    full = yield from weigh_container(lab, crucible, balance)
+    yield from move_container(lab, crucible, lab.home_of(crucible))
+    yield from check_zero(lab, balance)
+    return WeighedIn(empty, full, dosed)
+
+
+def _needs_to_mount(lab: Lab, crucible: str, holder: str) -> set[str]:
+    station = lab.the(PowderStation)
+    places = {station.container_station, station.holder_station} - {None}
+    homes = {lab.home_of(crucible), lab.home_of(holder)}
+    return {place for place in places if place is not None} - homes
+
+
+@step(kind="repeatable", needs=_needs_to_mount, park=carry_home)
+def mount_sample(lab: Lab, crucible: str, holder: str) -> MsgGenerator[None]:
+    """Grind what is in a crucible and mount it; both come from home and go there."""
+    station = lab.the(PowderStation)
+    bench = station.container_station or lab.home_of(crucible)
+    mounting = station.holder_station or lab.home_of(holder)
+    yield from move_container(lab, crucible, bench)
+    yield from grind_powder(lab, station, crucible, _REGRIND_S)
+    yield from move_container(lab, holder, mounting)
+    yield from mount_powder(lab, station, crucible, holder)
+    yield from move_container(lab, crucible, lab.home_of(crucible))
+    yield from move_container(lab, holder, lab.home_of(holder))
+
+
+def _needs_to_measure(lab: Lab, holder: str, scan: ScanRequest) -> list[str]:
+    del holder, scan
+    diffractometer = lab.the(Diffractometer)
+    return [diffractometer.name, diffractometer.slot]
+
+
+class Pattern(BaseModel):
+    """A powder pattern as it was measured."""
+
+    two_theta: list[float]
+    counts: list[float]
+    file: str | None
+
+
+@step(kind="repeatable", needs=_needs_to_measure, park=carry_home)
+def measure_pattern(lab: Lab, holder: str, scan: ScanRequest) -> MsgGenerator[Pattern]:
+    """Carry a specimen from home to the diffractometer and back; return its pattern."""
+    diffractometer = lab.the(Diffractometer)
+    yield from move_container(lab, holder, diffractometer.slot)
+    pattern = yield from diffract(lab, diffractometer, scan)
+    yield from move_container(lab, holder, lab.home_of(holder))
+    return pattern
+
+
 def _expected_scan_s(
     lab: Lab, diffractometer: Diffractometer, scan: ScanRequest
 ) -> float:
@@ -318,7 +413,7 @@ def _expected_scan_s(
 @step(kind="repeatable", expected_s=_expected_scan_s)
 def diffract(
     lab: Lab, diffractometer: Diffractometer, scan: ScanRequest
-) -> MsgGenerator[dict[str, list[float]]]:
+) -> MsgGenerator[Pattern]:
     """Measure a pattern; return its angles [deg] and counts."""
     del lab  # every step says in which lab it acts
     yield from bps.prepare(diffractometer, scan, wait=True)
@@ -327,23 +422,22 @@ def diffract(
     reading = yield from bps.read(diffractometer)
     yield from bps.save()
     name = diffractometer.name
-    return {
-        "two_theta": reading[f"{name}_two_theta"]["value"].tolist(),
-        "counts": reading[f"{name}_counts"]["value"].tolist(),
-    }
+    return Pattern(
+        two_theta=reading[f"{name}_two_theta"]["value"].tolist(),
+        counts=reading[f"{name}_counts"]["value"].tolist(),
+        file=diffractometer.scan_file,
+    )
 
 
 def analyse(
-    pattern: dict[str, list[float]], candidates: tuple[str, ...], sample_id: str
+    pattern: Pattern, candidates: tuple[str, ...], sample_id: str
 ) -> tuple[Any, Any]:
     """Return the scan and its quantification; runs in a worker thread."""
     from ppu_protocols.analysis.cif import load_phase  # noqa: PLC0415 - heavy
     from ppu_protocols.analysis.quantify import quantify  # noqa: PLC0415 - heavy
     from ppu_protocols.analysis.xrdml import Scan  # noqa: PLC0415 - heavy
 
-    scan = Scan.from_counts(
-        pattern["two_theta"], pattern["counts"], sample_id=sample_id
-    )
+    scan = Scan.from_counts(pattern.two_theta, pattern.counts, sample_id=sample_id)
     return scan, quantify(scan, [load_phase(name) for name in candidates])
 
 
@@ -364,58 +458,32 @@ def report(record: RunRecord) -> list[Section]:
     ),
     check=check,
     report=report,
+    stock=stock,
 )
 def solid_state_synthesis(
     lab: Lab, recipe: SolidStateRecipe
 ) -> MsgGenerator[SynthesisResult]:
     """Weigh powders, mix, fire, weigh, diffract, and quantify the phases."""
-    doser, station = lab.the(PowderDoser), lab.the(PowderStation)
-    furnace = choose_furnace(lab, recipe.atmosphere, recipe.furnace)
-    balance, diffractometer = lab.the(Balance), lab.the(Diffractometer)
+    furnaces = choose_furnaces(lab, recipe.profile(), recipe.furnace)
     crucible = yield from take_container(lab, "crucible")
     holder = yield from take_container(lab, "holder")
     request = DoseRequest(crucible, recipe.doses(), recipe.milling_s)
 
-    yield from tare_balance(lab, balance)
-    yield from move_container(lab, crucible, balance.pan)
-    empty = yield from weigh_container(lab, crucible, balance)
-    least_g, most_g = _EMPTY_WITHIN_G
-    if abs(empty) > min(max(_EMPTY_WITHIN * recipe.batch_mass_g, least_g), most_g):
-        raise InterlockError(
-            f"{crucible} should be empty but weighs {empty:+.4f} g more than its "
-            "tare_g in the lab file; clean it, or correct tare_g"
-        )
-    yield from move_container(lab, crucible, doser.station)
-    yield from check_zero(lab, balance)
-    dosed = yield from dose_powders(lab, doser, request)
-    yield from move_container(lab, crucible, balance.pan)
-    before = yield from weigh_container(lab, crucible, balance)
-
-    yield from move_container(lab, crucible, free_slot(lab, furnace))
-    yield from check_zero(lab, balance)
-    firing = yield from fire(lab, furnace, recipe.profile())
-    yield from move_container(lab, crucible, lab.home_of(crucible))
-    yield from tare_balance(lab, balance)
-    yield from move_container(lab, crucible, balance.pan)
-    after = yield from weigh_container(lab, crucible, balance)
-    yield from move_container(lab, crucible, lab.home_of(crucible))
-    yield from check_zero(lab, balance)
-
-    bench = station.container_station or lab.home_of(crucible)
-    mounting = station.holder_station or lab.home_of(holder)
-    yield from move_container(lab, crucible, bench)
-    yield from grind_powder(lab, station, crucible, _REGRIND_S)
-    yield from move_container(lab, holder, mounting)
-    yield from mount_powder(lab, station, crucible, holder)
-    yield from move_container(lab, crucible, lab.home_of(crucible))
-    yield from move_container(lab, holder, diffractometer.slot)
-    pattern = yield from diffract(lab, diffractometer, recipe.scan(lab.sample_id))
-    yield from move_container(lab, holder, lab.home_of(holder))
+    weighed = yield from weigh_in(lab, crucible, request)
+    fired = yield from fire_container(lab, crucible, recipe.profile(), furnaces)
+    after = yield from weigh_sample(lab, crucible)
+    yield from mount_sample(lab, crucible, holder)
+    pattern = yield from measure_pattern(lab, holder, recipe.scan(lab.sample_id))
     analysed = yield from compute(
         analyse, pattern, recipe.candidate_phases, lab.sample_id
     )
 
-    mass_before, mass_after = before - empty, after - empty
+    diffractometer, firing, dosed = (
+        lab.the(Diffractometer),
+        fired.record,
+        weighed.dosed_g,
+    )
+    mass_before, mass_after = weighed.full_g - weighed.empty_g, after - weighed.empty_g
     quantified = analysed[1]
     if quantified.misalignment_deg is not None:
         raise InstrumentError(
@@ -428,7 +496,6 @@ def solid_state_synthesis(
             f"{diffractometer.name}: no peak stands above the background: {holder} may "
             "be empty, or the sample is amorphous; look at it"
         )
-    file = diffractometer.scan_file
     expected = mass_before * recipe.balanced().expected_yield
     return SynthesisResult(
         sample=Sample(
@@ -460,14 +527,14 @@ def solid_state_synthesis(
             "target": recipe.target,
             "precursors": list(recipe.precursors),
             "batch_mass_g": sum(dosed.values()),
-            "furnace": furnace.name,
+            "furnace": fired.furnace,
             "atmosphere": recipe.atmosphere,
             "temperature_degc": firing.dwell_temperature_degc,
             "highest_temperature_degc": firing.max_temperature_degc,
             "hold_s": sum(firing.dwell_s),
-            "scan_start_deg": pattern["two_theta"][0],
-            "scan_stop_deg": pattern["two_theta"][-1],
+            "scan_start_deg": pattern.two_theta[0],
+            "scan_stop_deg": pattern.two_theta[-1],
         },
-        attachments={} if file is None else {"pattern": Path(file)},
+        attachments={} if pattern.file is None else {"pattern": Path(pattern.file)},
         analysed=analysed,
     )

@@ -1062,3 +1062,44 @@ def test_request_in_a_mock_needs_no_controller(play: Play) -> None:
         assert bench.driver.gases == ("Ar", "O2")
 
     play(on_bench(scenario, connects=False))
+
+
+# -- orphans, and jobs on hold --------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [None, "keep", "close"])
+def test_gas_without_an_owner_flows_on_unless_the_lab_closes_it(
+    play: Play, state: str | None
+) -> None:
+    """A firing that goes on needs its gas; a second call has nothing to do."""
+    lab = lab_file()
+    name = next(iter(lab.devices))
+    entry = lab.devices[name].model_copy(update={"on_orphan": state})
+
+    async def scenario(bench: Bench) -> None:
+        assert await bench.driver.go_to_orphan_state() == ""
+        await bench.driver.set(ARGON)
+        assert await bench.driver.go_to_orphan_state() == ""
+        bench.driver._asked = None  # as another process would see it
+        said = await bench.driver.go_to_orphan_state()
+        words = {None: "", "keep": "left alone", "close": "closed, verified"}
+        assert words[state] in said
+        assert (bench.supplied()[1] == 0.0) is (state == "close")
+        if state == "close":
+            assert await bench.driver.go_to_orphan_state() == ""
+
+    play(on_bench(scenario, lab.model_copy(update={"devices": {name: entry}})))
+
+
+def test_gas_of_a_job_on_hold_is_closed_if_the_lab_says_so(play: Play) -> None:
+    """What this job lets flow, and nothing else."""
+    lab = lab_file()
+    name = next(iter(lab.devices))
+    entry = lab.devices[name].model_copy(update={"on_hold": "close"})
+
+    async def scenario(bench: Bench) -> None:
+        assert await bench.driver.go_to_hold_state() == ""
+        await bench.driver.set(ARGON)
+        assert "closed, verified" in await bench.driver.go_to_hold_state()
+
+    play(on_bench(scenario, lab.model_copy(update={"devices": {name: entry}})))

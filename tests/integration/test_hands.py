@@ -11,17 +11,20 @@ import yaml
 from ppu.core.capabilities import (
     Carry,
     Door,
+    DoseRequest,
     Grind,
     Gripper,
     GripRecord,
     MountPowder,
     PowderStation,
+    TaskUnderWay,
     Transporter,
 )
 from ppu.core.errors import (
     ConnectError,
     InstrumentError,
     InterlockError,
+    InternalError,
     LimitError,
     LinkBroken,
     MalformedReply,
@@ -1406,3 +1409,93 @@ def test_carrying_never_lies_when_the_wires_are_bad(on_cell: OnCell, seed: int) 
         seed=seed,
         connects=True,
     )
+
+
+# -- orphans, and jobs on hold ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [None, "stop"])
+def test_arm_without_an_owner_plays_on_unless_the_lab_stops_it(
+    on_cell: OnCell, state: str | None
+) -> None:
+    """A program ends by itself, which is safe; a lab may see that otherwise."""
+
+    async def scenario(cell: Cell) -> None:
+        await cell.send_off(10.0)
+        cell.arm._is_ours = False  # as another process would see it
+        said = await cell.arm.go_to_orphan_state()
+        assert ("program stopped, verified" in said) is (state is not None)
+        assert await cell.arm.go_to_orphan_state() == ""
+        still = "STOPPED" if state is not None else "PLAYING"
+        assert await cell.arm.program_state.get_value() == still
+
+    lab = lab_file()
+    entry = lab.devices["arm"].model_copy(update={"on_orphan": state})
+    devices = {**lab.devices, "arm": entry}
+    on_cell(scenario, lab.model_copy(update={"devices": devices}))
+
+
+@pytest.mark.parametrize("state", [None, "stop"])
+def test_arm_of_a_job_on_hold_stops_only_if_the_lab_says_so(
+    on_cell: OnCell, state: str | None
+) -> None:
+    """Nothing that this job does not play is stopped."""
+
+    async def scenario(cell: Cell) -> None:
+        assert await cell.arm.go_to_hold_state() == ""
+        await cell.send_off(10.0)
+        said = await cell.arm.go_to_hold_state()
+        assert ("program stopped, verified" in said) is (state is not None)
+
+    lab = lab_file()
+    entry = lab.devices["arm"].model_copy(update={"on_hold": state})
+    devices = {**lab.devices, "arm": entry}
+    on_cell(scenario, lab.model_copy(update={"devices": devices}))
+
+
+def test_look_at_the_fingers_moves_nothing(on_cell: OnCell) -> None:
+    """One look tells what they hold, on their way and at rest."""
+
+    async def scenario(cell: Cell) -> None:
+        await cell.gripper.trigger()
+        before = cell.gripper.last_grip
+        await cell.send_off(20.0)
+        await cell.gripper.trigger()
+        held = cell.gripper.last_grip
+        assert before is not None
+        assert not before.is_holding
+        assert held is not None
+        assert held.is_holding
+        assert held.width_mm == pytest.approx(40, abs=0.06)
+        await asyncio.sleep(60.0)
+        assert cell.crucible_at == PAN
+
+    on_cell(scenario)
+
+
+@pytest.mark.parametrize(
+    ("mode", "text"), [("POWER_OFF", "mode POWER_OFF"), ("RUNNING", "no program")]
+)
+def test_arm_remembers_nothing_when_its_power_was_off(
+    on_cell: OnCell, mode: str, text: str
+) -> None:
+    """What it has loaded after that tells nothing of before."""
+
+    async def scenario(cell: Cell) -> None:
+        await cell.arm.prepare(TaskUnderWay(Carry("crucible_01", RACK, PAN)))
+        said = cell.arm.recollection
+        assert said is not None
+        assert said.has_happened is None
+        assert text in said.text
+
+    on_cell(scenario, lab_file(arm={"robot_mode": mode}))
+
+
+def test_arm_doses_nothing(on_cell: OnCell) -> None:
+    """To ask it for a dose is a mistake of ours."""
+
+    async def scenario(cell: Cell) -> None:
+        with pytest.raises(InternalError, match="an arm doses nothing"):
+            await cell.arm.prepare(TaskUnderWay(DoseRequest("cup", (), 0.0)))
+
+    on_cell(scenario)

@@ -4,6 +4,7 @@ import asyncio
 import io
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ppu.engine.host import Host
 from ppu.engine.ownership import Ownership
 from ppu.plans import compute, step
 from ppu.store.jobs import JobRequest
+from ppu.store.queue import submit
 from ppu.store.steps import steps_of
 from ppu.store.store import Store
 
@@ -282,8 +284,8 @@ def test_steps_are_told_and_kept_when_they_begin_and_end(
 
     with Store(tmp_path / "store.sqlite") as store:
         owner = Ownership(store, NOTHING, host.loop, lease_s=1e6)
-        owner.submit(JobRequest("wait", "1"))
-        job = owner.claim()
+        store.write(partial(submit, wanted=JobRequest("wait", "1"), now=0.0))
+        job = host.call(owner.claim())
         assert job is not None
         host.run(plan(), owner.recorder(job))
         with store.read() as connection:

@@ -10,11 +10,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
-from ppu.core.errors import ConfigurationError, InternalError, LimitError
+from ppu.core.errors import (
+    ConfigurationError,
+    InstrumentError,
+    InternalError,
+    LimitError,
+    NothingToJoinError,
+)
 from ppu.core.labfile import LabFile
 from ppu.plans import Lab, ProtocolResult, protocol, step
 from ppu.plans.protocol import find_protocol, known_protocols
-from ppu.plans.steps import Begun, digest, plain
+from ppu.plans.steps import Begun, Evidence, digest, earlier_samples, plain
 
 
 class Amount(BaseModel):
@@ -236,3 +242,125 @@ def test_lab_names_what_it_lacks() -> None:
         lab.container("empti")
     with pytest.raises(LimitError, match="no BaCO3 in stock; in stock are CaCO3"):
         lab.stock_g("BaCO3")
+
+
+def answer_all(plan: Any, answer: Evidence) -> tuple[list[str], Any]:
+    """Play *plan*, a step that was under way; return its messages and its result."""
+    said: list[str] = []
+    reply: Any = None
+    try:
+        while True:
+            message: Msg = plan.send(reply)
+            said.append(message.command)
+            reply = {
+                "step_begin": Begun("0", was_under_way=True),
+                "settle": answer,
+                "earlier_samples": {"time": [1.0]},
+            }.get(message.command)
+    except StopIteration as stopped:
+        return said, stopped.value
+
+
+def join_nothing(lab: Lab) -> MsgGenerator[int]:
+    """Find nothing to join, as a device does: behind an error of bluesky."""
+    yield Msg("prepare", None)
+    try:
+        raise NothingToJoinError("the oven is idle")
+    except NothingToJoinError as exc:
+        raise RuntimeError("a status failed") from exc
+
+
+@step(kind="resumable", rejoin=join_nothing)
+def bake(lab: Lab) -> MsgGenerator[int]:
+    """Bake."""
+    yield Msg("kickoff", None)
+    return 7
+
+
+def test_step_begins_anew_when_a_person_says_that_nothing_happened() -> None:
+    """There was nothing to join, and somebody has looked."""
+    answer = Evidence(False, "it is cold")
+    said, result = answer_all(bake(Lab(LAB, {})), answer)
+
+    assert said == ["step_begin", "prepare", "settle", "kickoff", "step_end"]
+    assert result == 7
+
+
+def test_step_fails_when_a_person_says_that_it_happened_unmeasured() -> None:
+    """The error names the step, what the person said and what was seen."""
+    plan = bake(Lab(LAB, {}))
+    with pytest.raises(
+        InstrumentError,
+        match=r"bake: it has happened \(seen\), but .* not known: the oven is idle",
+    ):
+        answer_all(plan, Evidence(True, "seen"))
+
+
+def test_step_fails_when_joining_failed_otherwise() -> None:
+    """Only what cannot be joined is asked about; an error is an error."""
+
+    def break_down(lab: Lab) -> MsgGenerator[int]:
+        yield Msg("prepare", None)
+        raise LimitError("too hot")
+
+    @step(kind="resumable", rejoin=break_down)
+    def brew(lab: Lab) -> MsgGenerator[int]:
+        """Brew."""
+        yield Msg("kickoff", None)
+        return 7
+
+    with pytest.raises(LimitError, match="too hot"):
+        answer_all(brew(Lab(LAB, {})), Evidence(False, "never asked"))
+
+
+@pytest.mark.parametrize("told", [None, 9.0])
+def test_step_is_settled_with_the_result_that_the_evidence_has(
+    told: float | None,
+) -> None:
+    """A person says whether; what came of it is told by the evidence or the answer."""
+    settled: list[Any] = []
+
+    def look(lab: Lab, mass_g: float) -> MsgGenerator[Evidence]:
+        yield Msg("null")
+        return Evidence(None, "nobody knows", mass_g)
+
+    def leave(shown: Evidence, lab: Lab, mass_g: float) -> MsgGenerator[None]:
+        yield Msg("null")
+        settled.append((shown.text, shown.result, mass_g))
+
+    @step(kind="irreversible", evidence=look, settled=leave)
+    def pour(lab: Lab, mass_g: float) -> MsgGenerator[float]:
+        """Pour."""
+        yield Msg("trigger", None)
+        return mass_g
+
+    said, result = answer_all(pour(Lab(LAB, {}), 5.0), Evidence(True, "seen", told))
+
+    assert "trigger" not in said
+    assert result == (told or 5.0)
+    assert settled == [("seen", result, 5.0)]
+
+
+def test_step_of_another_kind_has_no_evidence() -> None:
+    """A repeatable step is run again, whatever is seen."""
+
+    def look(lab: Lab) -> MsgGenerator[Evidence]:
+        yield Msg("null")
+        return Evidence(None, "")
+
+    with pytest.raises(InternalError, match="repeatable step is not settled"):
+        step(kind="repeatable", evidence=look)
+
+
+def test_earlier_samples_are_asked_by_stream() -> None:
+    """The engine answers with columns."""
+    plan = earlier_samples("firing")
+    message = next(plan)
+    with pytest.raises(StopIteration) as stopped:
+        plan.send({"time": [1.0]})
+
+    assert (message.command, message.kwargs) == (
+        "earlier_samples",
+        {"stream": "firing"},
+    )
+    assert stopped.value.value == {"time": [1.0]}

@@ -1,0 +1,46 @@
+"""What the plans of one lab share: reservations, firings, and the lab's policies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ppu.core.custody import Books
+from ppu.core.labfile import LabFile
+from ppu.core.labtime import LabTimeLoop
+from ppu.engine.firings import Firings
+from ppu.engine.reservations import Claimant, Reservations
+
+__all__ = ["Resources"]
+
+
+class Resources:
+    """What the plans of one lab share.
+
+    Args:
+        loop: The lab's loop.
+        file: The lab file.
+        books: Where containers are believed to be.
+    """
+
+    def __init__(self, loop: LabTimeLoop, file: LabFile, books: Books) -> None:
+        scheduling = file.scheduling
+        self.waits: dict[int, str] = {}
+        """What each job waits for, in words."""
+        self.on_wait: Callable[[int, str], None] | None = None
+        """Told what a job waits for, and with nothing when that ends."""
+        self.failure_policies = dict(file.failure_policies)
+        self.reservations = Reservations(loop, file, books)
+        self.reservations.on_wait = self._note_wait
+        self.firings = Firings(
+            loop, self.reservations, scheduling.share_wait, scheduling.patience_s
+        )
+
+    def _note_wait(self, who: Claimant, text: str) -> None:
+        if text == self.waits.get(who.id, ""):
+            return
+        if text:
+            self.waits[who.id] = text
+        else:
+            del self.waits[who.id]
+        if self.on_wait is not None:
+            self.on_wait(who.id, text)

@@ -1,0 +1,588 @@
+"""The cell: several jobs at once on shared instruments, and what people do to them."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exercise import LAB, World, exercise
+from mortal import MortalCell
+from ppu.core.errors import StaleTokenError
+from ppu.store import commands, custody, queue, steps
+from ppu.store.documents import documents_of
+from ppu.store.events import events_after
+from ppu.store.jobs import Effect, Job, JobRequest, JobState
+
+MakeLife = Callable[..., MortalCell]
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> Iterator[MakeLife]:
+    """Makes a cell in the exercise lab, whose file may be changed."""
+    logging.getLogger("bluesky").setLevel(logging.CRITICAL)
+    World.acts.clear()
+    World.n_faults_due = 0
+    lives: list[MortalCell] = []
+
+    def make(**change: Any) -> MortalCell:
+        life = MortalCell(copy.deepcopy(LAB) | change, tmp_path, {"exercise": exercise})
+        lives.append(life)
+        _count_starts(life)
+        return life
+
+    yield make
+    for life in lives:
+        life.close()
+
+
+def submit(life: MortalCell, *wishes: dict[str, Any], **more: Any) -> list[int]:
+    """Submit jobs."""
+    wanted = [JobRequest("exercise", "1", wish, **more) for wish in wishes]
+    ids: list[int] = write(life, partial(queue.submit_many, wanted=wanted))
+    return ids
+
+
+def write(life: MortalCell, work: Any) -> Any:
+    """Write as a command line does."""
+    return life.store.write(partial(work, now=life.loop.stamp()))
+
+
+def job(life: MortalCell, job_id: int) -> Job:
+    """Return a job as it is now."""
+    found = next(one for one in life.jobs() if one.id == job_id)
+    sys.stderr.write(f"{found.state}: {found.reason_text}\n")  # shown if it fails
+    return found
+
+
+def steps_of(life: MortalCell, job_id: int) -> dict[str, steps.Step]:
+    """Return the steps of a job by name."""
+    with life.store.read() as connection:
+        return {step.name: step for step in steps.steps_of(connection, job_id)}
+
+
+def ask(life: MortalCell, command: str, job_id: int | None = None) -> None:
+    """Ask the cell to do something."""
+    write(life, partial(commands.request, command=command, by="anna", job_id=job_id))
+    life.advance(0.5)
+
+
+STARTS: list[float] = []
+"""When the furnace's program was started, as its wire saw it."""
+
+
+def _count_starts(life: MortalCell) -> None:
+    STARTS.clear()
+    assert life.lab.bench is not None
+    furnace: Any = life.lab.bench.instruments["furnace_1"]
+    write = furnace.write
+
+    def note(address: int, values: list[int], time: float) -> None:
+        if (address, values) == (23, [1]):
+            STARTS.append(time)
+        write(address, values, time)
+
+    furnace.write = note
+
+
+def test_jobs_with_the_same_profile_share_a_firing(live: MakeLife) -> None:
+    """Two containers are fired at once: one leads, the other has the same record."""
+    life = live()
+    one, other = submit(life, {"kind": "fire"}, {"kind": "fire"})
+    life.start()
+
+    life.advance(6000.0)
+
+    assert [str(one.state) for one in life.jobs()] == ["succeeded"] * 2
+    roles = [steps_of(life, n)["load_seat"].result for n in (one, other)]
+    assert sorted(roles) == ["follow", "lead"]
+    records = [steps_of(life, n)["fire_seat"].result for n in (one, other)]
+    assert records[0] == records[1]
+    assert len(STARTS) == 1
+
+
+def test_jobs_with_other_profiles_wait_for_the_furnace(live: MakeLife) -> None:
+    """What needs another heat is fired later, never with it."""
+    life = live()
+    one, other = submit(life, {"kind": "fire"}, {"kind": "fire", "degc": 90.0})
+    life.start()
+
+    life.advance(12000.0)
+
+    assert [str(one.state) for one in life.jobs()] == ["succeeded"] * 2
+    first, second = (steps_of(life, n)["fire_seat"] for n in (one, other))
+    assert first.ended is not None
+    assert first.ended <= second.begun
+    assert len(STARTS) == 2
+
+
+def test_first_in_a_furnace_waits_for_others_only_so_long(live: MakeLife) -> None:
+    """A job that could come keeps nobody longer than a part of the firing."""
+    life = live(scheduling={"share_wait": 0.01})
+    (one,) = submit(life, {"kind": "fire"})
+    life.start()
+    life.advance(100.0)
+    submit(life, {"kind": "press"}, {"kind": "press"}, {"kind": "press"})
+    life.advance(6000.0)
+
+    seat = steps_of(life, one)["take_seat"]
+
+    assert seat.ended is not None
+    assert seat.ended - seat.begun < 60.0
+
+
+def test_held_job_waits_at_its_next_step_and_goes_on(live: MakeLife) -> None:
+    """A hold lets the step end, begins no other, and is over when it is released."""
+    life = live()
+    (one,) = submit(life, {"kind": "press"})
+    life.start()
+    life.advance(10.0)
+    write(life, partial(queue.hold, job_id=one))
+    life.advance(5000.0)
+
+    assert job(life, one).state is JobState.PAUSED
+    assert job(life, one).reason_text == "held before step visit press: cup_1"
+    assert World.acts.total() == 1
+
+    write(life, partial(queue.release, job_id=one))
+    life.advance(1000.0)
+
+    assert job(life, one).state is JobState.SUCCEEDED
+    assert World.acts.total() == 1
+
+
+def test_job_that_waits_for_a_device_can_be_held(live: MakeLife) -> None:
+    """Held while it waits, it takes nothing when that becomes free."""
+    life = live()
+    one, other = submit(life, {"kind": "press"}, {"kind": "press"})
+    life.start()
+    life.advance(10.0)
+    assert job(life, other).state is JobState.RUNNING
+    write(life, partial(queue.hold, job_id=other))
+    life.advance(1000.0)
+
+    assert job(life, one).state is JobState.SUCCEEDED
+    assert job(life, other).state is JobState.PAUSED
+    assert "press" not in steps_of(life, other)
+
+
+def test_cancelled_job_ends_before_its_next_step(live: MakeLife) -> None:
+    """The step under way ends, and what it did is on record."""
+    life = live()
+    (one,) = submit(life, {"kind": "press"})
+    life.start()
+    life.advance(10.0)
+    write(life, partial(queue.cancel, job_id=one, by="anna"))
+    life.advance(100.0)
+
+    ended = job(life, one)
+    assert (ended.state, ended.physical_effect) == (JobState.ABORTED, Effect.PARTIAL)
+    assert ended.reason_text == "cancel: by anna"
+    assert World.acts.total() == 1
+
+
+def test_aborted_job_ends_in_the_middle_of_a_step(live: MakeLife) -> None:
+    """An abort does not wait for anything, and frees what the job had."""
+    life = live()
+    one, other = submit(life, {"kind": "press"}, {"kind": "press"})
+    life.start()
+    life.advance(10.0)
+    ask(life, "abort", one)
+
+    assert job(life, one).state is JobState.ABORTED
+    assert World.acts.total() == 0
+    life.advance(1000.0)
+    assert job(life, other).state is JobState.SUCCEEDED
+
+
+def test_firing_goes_on_when_the_job_that_leads_it_is_aborted(live: MakeLife) -> None:
+    """The other member leads on: the furnace never notices, its record is whole."""
+    life = live()
+    jobs = submit(life, {"kind": "fire"}, {"kind": "fire"})
+    life.start()
+    while any("fire_seat" not in steps_of(life, n) for n in jobs):
+        life.advance(50.0)
+    life.advance(200.0)
+    roles = {steps_of(life, n)["load_seat"].result: n for n in jobs}
+    ask(life, "abort", roles["lead"])
+    life.advance(6000.0)
+
+    assert job(life, roles["lead"]).state is JobState.ABORTED
+    assert job(life, roles["follow"]).state is JobState.SUCCEEDED
+    record = steps_of(life, roles["follow"])["fire_seat"].result
+    assert record["dwell_s"][0] == pytest.approx(600.0, abs=250.0)
+    assert len(STARTS) == 1
+
+
+def test_failed_step_asks_and_does_what_it_is_told(live: MakeLife) -> None:
+    """After its retries a step waits for a person; skipped, the job goes on."""
+    life = live()
+    World.n_faults_due = 2
+    (one,) = submit(life, {"kind": "shake"})
+    life.start()
+    life.advance(100.0)
+
+    assert job(life, one).state is JobState.NEEDS_INPUT
+    assert World.n_faults_due == 0
+    with life.store.read() as connection:
+        (question,) = steps.questions(connection)
+    assert question.answers == ("retry", "abort", "skip", "park")
+    assert question.text == "step shake: cup_1 failed: the shaker is stuck"
+
+    write(life, partial(steps.answer, job_id=one, path=None, said="skip", by="anna"))
+    life.advance(1000.0)
+
+    assert job(life, one).state is JobState.SUCCEEDED
+    assert steps_of(life, one)["shake"].result == 0
+
+
+def test_lab_file_decides_what_becomes_of_a_failed_step(live: MakeLife) -> None:
+    """A lab's own policy goes before that of the protocol."""
+    life = live(failure_policies={"shake": "skip"})
+    World.n_faults_due = 1
+    (one,) = submit(life, {"kind": "shake"})
+    life.start()
+    life.advance(1000.0)
+
+    assert job(life, one).state is JobState.SUCCEEDED
+
+
+def test_job_of_a_dead_cell_goes_on_where_it_was(live: MakeLife) -> None:
+    """Killed in a firing: the next cell joins it, and all documents are whole."""
+    life = live()
+    (one,) = submit(life, {"kind": "fire"})
+    life.start()
+    while "fire_seat" not in steps_of(life, one):
+        life.advance(50.0)
+    life.advance(500.0)
+    life.kill()
+    life.advance(60.0)
+    life.start()
+    life.advance(6000.0)
+
+    assert job(life, one).state is JobState.SUCCEEDED
+    assert (len(STARTS), World.acts.total()) == (1, 1)
+    with life.store.read() as connection:
+        names = [name for name, _ in documents_of(connection, one)]
+    assert names.count("start") == names.count("stop") == 2
+    assert life.store.check() == []
+
+
+def test_nothing_is_heated_after_a_crash_before_a_person_agrees(
+    live: MakeLife,
+) -> None:
+    """A job that comes to its firing after a crash waits for a person's word."""
+    life = live()
+    (one,) = submit(life, {"kind": "fire"})
+    life.start()
+    life.advance(10.0)
+    life.kill()
+    life.start()
+    life.advance(10.0)
+    settle = partial(steps.answer, job_id=one, path=None, said="not-happened")
+    write(life, partial(settle, by="anna"))
+    life.advance(20000.0)
+
+    waiting = job(life, one)
+    assert (waiting.state, waiting.reason_code) == (JobState.NEEDS_INPUT, "restart")
+    assert not STARTS
+
+    ask(life, "may heat")
+    life.advance(6000.0)
+    assert job(life, one).state is JobState.SUCCEEDED
+    assert len(STARTS) == 1
+
+
+def test_drained_cell_leaves_a_firing_to_the_next_one(live: MakeLife) -> None:
+    """Drained, a cell ends at once if only a furnace is at work; nothing is lost."""
+    life = live()
+    (one,) = submit(life, {"kind": "fire"})
+    life.start()
+    while "fire_seat" not in steps_of(life, one):
+        life.advance(50.0)
+    life.advance(300.0)
+    life.end()
+
+    assert job(life, one).state is JobState.LOST
+    life.advance(60.0)
+    life.start()
+    life.advance(6000.0)
+
+    assert job(life, one).state is JobState.SUCCEEDED
+    assert len(STARTS) == 1
+
+
+def test_drain_lets_nobody_begin_with_what_a_drained_job_gives_back(
+    live: MakeLife,
+) -> None:
+    """What a job lets go when its cell ends is not taken by those who waited for it."""
+    life = live()
+    one, other = submit(life, {"kind": "press"}, {"kind": "press"})
+    life.start()
+    while "press" not in steps_of(life, one) or "take_container" not in steps_of(
+        life, other
+    ):
+        life.advance(5.0)
+    before = set(steps_of(life, other))
+    assert life.cell is not None
+    life.loop.call_soon_threadsafe(life.cell.drain)
+    life.advance(100.0)
+    life.end()
+
+    assert job(life, one).state is JobState.LOST
+    assert job(life, other).state is JobState.LOST
+    assert set(steps_of(life, other)) == before
+    life.start()
+    life.advance(6000.0)
+
+    assert [str(one.state) for one in life.jobs()] == ["succeeded"] * 2
+    assert max(World.acts.values()) == 1
+
+
+def test_cell_without_its_lease_cannot_touch_an_instrument(live: MakeLife) -> None:
+    """Once the lease has run out, nothing is written to any wire."""
+    life = live()
+    life.start()
+    assert life.cell is not None
+    devices: list[Any] = list(life.lab.devices.values())
+    sent = [device.statistics().n_bytes_sent for device in devices]
+    life.cell.owner._trusted_until_s = life.loop.time() - 1.0
+
+    with pytest.raises(StaleTokenError, match="must not touch the instruments"):
+        life.lab.host.call(life.lab.devices["furnace_1"].read_signal("process_value"))
+
+    assert [device.statistics().n_bytes_sent for device in devices] == sent
+
+
+def test_what_a_job_waits_for_is_on_record(live: MakeLife) -> None:
+    """People can see why a job does not go on, and who has what it needs."""
+    life = live()
+    one, other = submit(life, {"kind": "press"}, {"kind": "press"})
+    life.start()
+    life.advance(10.0)
+
+    with life.store.read() as connection:
+        found = [e for e in events_after(connection, 0, 10**6) if e.kind == "wait"]
+
+    assert [e.job_id for e in found] == [other]
+    assert found[0].content["for"] == (
+        f"step press: cup_2, exercise-{other} pressed waits for press "
+        f"(job {one} has it)"
+    )
+
+
+def test_job_that_never_began_to_act_gives_its_container_back(live: MakeLife) -> None:
+    """A job that fails before it touched anything leaves its container clean."""
+    life = live(failure_policies={"shake": "abort"})
+    World.n_faults_due = 4
+    for n in range(4):
+        submit(life, {"kind": "shake", "number": n})
+    life.start()
+    life.advance(200.0)
+    assert [str(one.state) for one in life.jobs()] == ["failed"] * 4
+
+    (last,) = submit(life, {"kind": "press"})
+    life.advance(1000.0)
+
+    assert job(life, last).state is JobState.SUCCEEDED
+
+
+# -- what a crash leaves, and what it must not ---------------------------------------
+
+
+def answer(life: MortalCell, job_id: int, said: str) -> None:
+    """Answer the only question of a job."""
+    tell = partial(steps.answer, job_id=job_id, path=None, said=said, by="anna")
+    write(life, tell)
+
+
+def test_person_must_agree_to_heat_even_after_a_second_restart(live: MakeLife) -> None:
+    """A clean end between a crash and a person's word does not stand for it."""
+    life = live()
+    (one,) = submit(life, {"kind": "fire"})
+    life.start()
+    life.advance(10.0)
+    life.kill()
+    life.start()
+    life.advance(10.0)
+    answer(life, one, "not-happened")
+    life.advance(2000.0)
+    life.end()
+    life.start()
+    life.advance(3000.0)
+
+    assert job(life, one).reason_code == "restart"
+    assert not STARTS
+
+
+def test_old_word_does_not_let_a_new_cell_heat(live: MakeLife) -> None:
+    """What was said while no cell lived was not said of what is there now."""
+    life = live()
+    (one,) = submit(life, {"kind": "fire"})
+    life.start()
+    life.advance(10.0)
+    life.kill()
+    life.store.is_dead = False  # others may write to it
+    write(life, partial(commands.request, command="may heat", by="anna"))
+    life.advance(10.0)
+    life.start()
+    life.advance(10.0)
+    answer(life, one, "not-happened")
+    life.advance(2000.0)
+
+    assert job(life, one).reason_code == "restart"
+    assert not STARTS
+
+
+def test_sample_is_released_while_a_cell_lives(live: MakeLife) -> None:
+    """Its container may be used again at once."""
+    life = live()
+    for n in range(4):
+        submit(life, {"kind": "press", "number": n})
+    life.start()
+    life.advance(2000.0)
+    with life.store.read() as connection:
+        (sample, *_) = custody.find_samples(connection, states=["active"])
+    write(life, partial(custody.ask_release, sample=sample.id, by="anna"))
+    life.advance(1.0)
+    (last,) = submit(life, {"kind": "press"})
+    life.advance(500.0)
+
+    assert job(life, last).state is JobState.SUCCEEDED
+
+
+def test_held_job_keeps_nobody_from_work_after_a_restart(live: MakeLife) -> None:
+    """Whoever is held had nothing under way, so nobody waits for it."""
+    life = live()
+    (held,) = submit(life, {"kind": "shake"})
+    life.start()
+    life.advance(5.0)
+    write(life, partial(queue.hold, job_id=held))
+    life.advance(30.0)
+    life.end()
+    life.start()
+    life.advance(10.0)
+    (other,) = submit(life, {"kind": "press"})
+    life.advance(1000.0)
+
+    assert job(life, held).state is JobState.PAUSED
+    assert job(life, other).state is JobState.SUCCEEDED
+
+
+def test_retried_step_does_not_repeat_what_was_done_within_it(live: MakeLife) -> None:
+    """The inner act that was done stays done; what failed is tried again."""
+    life = live(failure_policies={"press_and_shake": "retry"})
+    World.n_faults_due = 1
+    (one,) = submit(life, {"kind": "nested"})
+    life.start()
+    life.advance(1000.0)
+
+    assert job(life, one).state is JobState.SUCCEEDED
+    assert set(World.acts.values()) == {1}
+
+
+def test_cancelled_job_ends_though_an_outer_step_would_ask(live: MakeLife) -> None:
+    """A failure policy is for failures, not for people who want to stop."""
+    life = live(failure_policies={"press_and_shake": "ask"})
+    (one,) = submit(life, {"kind": "nested"})
+    life.start()
+    life.advance(10.0)
+    write(life, partial(queue.cancel, job_id=one, by="anna"))
+    life.advance(500.0)
+
+    assert job(life, one).state is JobState.ABORTED
+
+
+def test_question_is_asked_again_after_a_crash(live: MakeLife) -> None:
+    """A failed step that waits for a person is not tried by itself."""
+    life = live()
+    World.n_faults_due = 3
+    (one,) = submit(life, {"kind": "shake"})
+    life.start()
+    life.advance(100.0)
+    life.kill()
+    life.start()
+    life.advance(100.0)
+
+    assert job(life, one).state is JobState.NEEDS_INPUT
+    assert World.n_faults_due == 1
+    answer(life, one, "skip")
+    life.advance(1000.0)
+    assert job(life, one).state is JobState.SUCCEEDED
+
+
+def test_answer_given_between_two_cells_is_not_lost(live: MakeLife) -> None:
+    """It is for the question that stood, and ends the job as it says."""
+    life = live()
+    World.n_faults_due = 2
+    (one,) = submit(life, {"kind": "shake"})
+    life.start()
+    life.advance(100.0)
+    life.kill()
+    life.store.is_dead = False  # others may write to it
+    answer(life, one, "abort")
+    life.start()
+    life.advance(100.0)
+
+    assert job(life, one).state is JobState.FAILED
+
+
+def test_furnace_of_an_aborted_job_is_made_safe(live: MakeLife) -> None:
+    """What a failed step had is brought to its abort state before others get it."""
+    life = live()
+    (one,) = submit(life, {"kind": "bare"})
+    life.start()
+    while "fire" not in steps_of(life, one):
+        life.advance(50.0)
+    life.advance(200.0)
+    ask(life, "abort", one)
+    life.advance(60.0)
+
+    assert life.lab.bench is not None
+    furnace: Any = life.lab.bench.instruments["furnace_1"]
+    assert furnace.read(23, 1, life.loop.time()) == [0]
+
+
+def test_firing_is_begun_by_another_if_its_leader_leaves_before(
+    live: MakeLife,
+) -> None:
+    """Nothing was started, so there is nothing to join: the next one begins it."""
+    life = live()
+    jobs = submit(life, {"kind": "fire"}, {"kind": "fire"})
+    life.start()
+    while any("move_container" not in steps_of(life, n) for n in jobs):
+        life.advance(5.0)
+    write(life, partial(queue.hold, job_id=jobs[0]))
+    life.advance(2000.0)
+    write(life, partial(queue.cancel, job_id=jobs[0], by="anna"))
+    life.advance(8000.0)
+
+    assert job(life, jobs[0]).state is JobState.ABORTED
+    assert job(life, jobs[1]).state is JobState.SUCCEEDED
+    assert len(STARTS) == 1
+
+
+def test_busy_store_is_waited_for_by_the_cell_itself(
+    live: MakeLife, tmp_path: Path
+) -> None:
+    """A lock that somebody else holds for a while ends nothing."""
+    life = live()
+    (one,) = submit(life, {"kind": "press"})
+    life.start()
+    life.advance(10.0)
+    with contextlib.closing(sqlite3.connect(life.store_path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        life.advance(100.0)
+        other.rollback()
+    life.advance(1000.0)
+
+    assert job(life, one).state is JobState.SUCCEEDED
+    assert World.acts.total() == 1
