@@ -104,7 +104,7 @@ def page(drivers: dict[str, dict[str, Any]]) -> str:
         lines.append(f"- provides: {', '.join(facts['provides']) or 'nothing'}")
         lines.append(f"- when nobody talks to it: {facts['orphan_behaviour']}")
         if facts["abort_states"]:
-            lines.append("- `on_abort`:")
+            lines.append("- `on_abort`, `on_orphan`, `on_hold`:")
             lines += [f"    - `{s}`: {m}" for s, m in facts["abort_states"].items()]
         lines.append(f"- verified: {facts['verified'] or 'never on hardware'}")
         for title in ("sources", "open_questions"):

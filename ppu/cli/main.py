@@ -118,14 +118,51 @@ def set_up_logging(*, verbose: bool) -> None:
     logging.getLogger("pymodbus").setLevel(logging.CRITICAL)
 
 
+def attach_all(to: typer.Typer) -> None:
+    """Add every command of PPU's own."""
+    from ppu.cli import (
+        cell,
+        fault,
+        guard,
+        instruments,
+        job,
+        lab,
+        new,
+        protocols,
+        queue,
+        read,
+        record,
+        recover,
+        run,
+        samples,
+        sim,
+        store,
+        submit,
+    )
+
+    running = (
+        run,
+        cell,
+        guard,
+        protocols,
+        lab,
+        instruments,
+        sim,
+        fault,
+        read,
+        record,
+        new,
+    )
+    queueing = (submit, queue, job, recover, samples, store)
+    for module in (*running, *queueing):
+        module.attach(to)
+
+
 def run_app(stopwatch: Callable[[], float]) -> int:
     """Run the command line and return its exit code."""
     global elapsed  # noqa: PLW0603 - set once, before any command runs
     elapsed = stopwatch
-    from ppu.cli import fault, instruments, lab, new, protocols, read, record, run, sim
-
-    for module in (run, protocols, lab, instruments, sim, fault, read, record, new):
-        module.attach(app)
+    attach_all(app)
     if not hasattr(sys.stdout, "write"):  # None if it was closed from the start
         tell("error: standard output is closed")
         return Exit.FAILED

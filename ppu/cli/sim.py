@@ -34,8 +34,9 @@ address is printed, as one line of JSON each; one line answers:
 
 {"faults": "balance"} lists the faults that this device knows and what hit so far,
 {"device": "balance", "clear": true} ends them, {"incidents": true} tells what went
-physically wrong. Times are lab seconds from now: at_s, every_s, for_s. The command
-`ppu fault` does the same. Faults may also stand in the lab file, under
+physically wrong, and {"truth": true} where containers really are and when what cannot
+be undone was done. Times are lab seconds from now: at_s, every_s, for_s. The
+command `ppu fault` does the same. Faults may also stand in the lab file, under
 devices.NAME.twin.faults.
 """
 

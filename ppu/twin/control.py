@@ -1,4 +1,4 @@
-"""A bench's control socket: faults and incidents as lines of JSON.
+"""A bench's control socket: faults, incidents and the truth as lines of JSON.
 
 One line asks, one line answers. Whoever can reach the loopback address may ask: there
 is nothing but simulated instruments behind it.
@@ -21,7 +21,7 @@ _HOST: Final = "127.0.0.1"
 _LONGEST_LINE: Final = 65536
 _REQUESTS: Final = (
     '{"device": NAME, "fault": FAULT, ...}, {"device": NAME, "clear": true}, '
-    '{"faults": NAME} or {"incidents": true}'
+    '{"faults": NAME}, {"incidents": true} or {"truth": true}'
 )
 
 
@@ -124,6 +124,13 @@ class ControlSocket:
                 for incident in bench.world.incidents
             ]
             return {"lab_time_s": now, "incidents": incidents}
+        if set(request) == {"truth"}:
+            truth = bench.world.truth(now)
+            return {
+                "lab_time_s": now,
+                "containers": truth["containers"],
+                "acts": dict(bench.world.acts),
+            }
         if set(request) == {"faults"}:
             device = str(request["faults"])
             faults = bench.faults_of(device)
@@ -134,7 +141,7 @@ class ControlSocket:
                 "known": dict(faults.known),
                 "hits": hits,
             }
-        known = ("device", "faults", "incidents")
+        known = ("device", "faults", "incidents", "truth")
         odd = next((key for key in request if key not in known), None)
         hint = "" if odd is None else f"unknown key {odd!r}; {nearest(odd, known)}; "
         raise ConfigurationError(f"{hint}send {_REQUESTS}")

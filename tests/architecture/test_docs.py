@@ -5,15 +5,20 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from ppu import open_lab
+from ppu.cli.main import attach_all
 from ppu.cli.new import Example, Wire, write_files
+from ppu.core.errors import ConfigurationError
 from ppu.plans.protocol import RegisteredProtocol
 from ppu.twin.job import Job
 
@@ -140,11 +145,45 @@ def test_instrument_of_the_how_to_weighs_in_the_demonstration(
     assert result["incidents"] == []
 
 
+RUN_A_QUEUE = "docs/how-to/run-a-queue.md"
+
+
+def test_commands_of_the_queue_are_as_the_how_to_shows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every command is known with its options; the table of jobs is accepted."""
+    text = (ROOT / RUN_A_QUEUE).read_text(encoding="utf-8")
+    app = typer.Typer()
+    attach_all(app)
+    command: Any = typer.main.get_command(app)
+    shown = re.findall(r"^ppu (.*?)(?: +#.*)?$", text, re.MULTILINE)
+    (table,) = re.findall(r"```csv\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "recipes.csv").write_text(table)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PPU_STORE", str(tmp_path / "lab.sqlite"))
+    codes = {}
+    for line in shown:
+        # A usage error is raised as one of typer's own, and fails the test.
+        try:
+            codes[line] = command.main(shlex.split(line), standalone_mode=False)
+        except ConfigurationError as exc:
+            codes[line] = str(exc)
+    refused = {line.split()[0] for line, code in codes.items() if code}
+
+    assert len(shown) > 15
+    # There is no job 12 in this store, and no sample.
+    about_one = {"hold", "resume", "cancel", "abort", "job", "recover", "samples"}
+    assert refused <= about_one, codes
+    assert not codes["recover"]
+
+
 @pytest.mark.parametrize(
     "page",
     [
         "README.md",
         "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "docs/how-to/run-a-queue.md",
         "docs/how-to/write-a-protocol.md",
         ADD_AN_INSTRUMENT,
     ],

@@ -294,8 +294,10 @@ def test_run_leaves_safely_when_it_is_stopped_in_mid_firing(
     guard = threading.Timer(DEADLINE_WALL_S, process.kill)
     guard.start()
     try:
+        n_collected = 0
         for line in process.stderr:
-            if " degC" in line:  # the first samples of the firing were collected
+            n_collected += " degC" in line
+            if n_collected == 3:  # the first is a single sample of a cold chamber
                 break
         process.send_signal(number)
         process.send_signal(number)  # a second one changes nothing
@@ -612,3 +614,47 @@ def test_sim_refuses_to_write_a_lab_over_a_directory(
     assert f"--write-lab {target}: Is a directory" in ended.err
     assert "Traceback" not in ended.err
     assert kept(tmp_path) == {"folder"}
+
+
+# -- the queue ------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_jobs_are_queued_by_one_process_and_seen_by_the_next(
+    ppu: Ppu, small_lab: Path, tmp_path: Path
+) -> None:
+    """What was printed is on the disk; the numbers alone are on standard output."""
+    submitted = ppu("submit", "fire_sample", "--lab", small_lab, cwd=tmp_path)
+    listed = ppu("jobs", "--json", cwd=tmp_path)
+    bad = ppu("submit", "fire_sample", "--set=hold=1", cwd=tmp_path)
+    nowhere = ppu("jobs", "--store", tmp_path / "no.sqlite")
+
+    assert (submitted.code, submitted.out) == (0, "1\n")
+    assert [job["state"] for job in listed.json] == ["queued"]
+    assert (bad.code, bad.out) == (2, "")
+    assert (nowhere.code, "there is no store" in nowhere.err) == (2, True)
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".wake")]
+
+
+@pytest.mark.slow
+def test_following_a_job_can_be_interrupted(
+    ppu: Ppu, ppu_command: str, small_lab: Path, tmp_path: Path
+) -> None:
+    """Ctrl-C ends the command and changes nothing of the job."""
+    ppu("submit", "fire_sample", "--lab", small_lab, cwd=tmp_path)
+    process = subprocess.Popen(  # noqa: S603 - the command under test
+        [ppu_command, "job", "1", "--follow", "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=DEADLINE_WALL_S)
+
+    assert first["state"] == "queued"
+    assert (process.returncode, "Traceback" in err) == (130, False)
+    assert ppu("jobs", "--json", cwd=tmp_path).json[0]["state"] == "queued"

@@ -158,6 +158,23 @@ def test_control_socket_injects_lists_and_clears(play: Play, small_lab: Path) ->
     assert told[3]["incidents"] == []
 
 
+def test_control_socket_tells_where_containers_really_are_and_what_was_done(
+    play: Play, small_lab: Path
+) -> None:
+    """Whoever plays the person at the bench can look."""
+
+    async def scenario() -> dict[str, Any]:
+        bench = bench_of(small_lab)
+        bench.world.note_act(3.0, "grind crucible_01")  # type: ignore[attr-defined]  # of the real world
+        return ControlSocket(bench).answer(b'{"truth": true}')
+
+    told = play(scenario())
+
+    assert told["ok"] is True
+    assert told["containers"] == {"crucible_01": "rack.1", "crucible_04": "rack.2"}
+    assert told["acts"] == {"grind crucible_01": [3.0]}
+
+
 @pytest.mark.parametrize(
     ("line", "text"),
     [

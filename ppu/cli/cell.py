@@ -1,0 +1,133 @@
+"""``ppu cell``: own a lab's instruments and run the jobs of its queue."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ppu.cli import main
+from ppu.cli.run import TargetName, read_pace
+from ppu.cli.store import STORE, StoreOption
+from ppu.core.errors import ConfigurationError
+from ppu.core.notices import NoticeStream, tell
+from ppu.core.stopping import on_stop_signal
+
+if TYPE_CHECKING:
+    from ppu.twin.cell import Cell
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the command to *app*."""
+    app.command(
+        epilog="Example: ppu cell a-lab --target twin --store lab.sqlite --until-idle"
+    )(cell)
+
+
+def cell(
+    lab: Annotated[str, typer.Argument(help="Lab name or lab file.")] = "a-lab",
+    store: StoreOption = STORE,
+    target: Annotated[
+        TargetName, typer.Option(help="Simulated or real instruments.")
+    ] = TargetName.TWIN,
+    pace: Annotated[
+        str | None,
+        typer.Option(help="jump, or lab seconds per wall second (twin: jump)."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the twin.")] = None,
+    results: Annotated[
+        Path, typer.Option(help="Directory in which each job gets one of its own.")
+    ] = Path("results"),
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="End when no job is left to run.")
+    ] = False,
+    may_heat: Annotated[
+        bool,
+        typer.Option(
+            "--may-heat",
+            help="Heat furnaces after a crash without asking a person first.",
+        ),
+    ] = False,
+    attended: Annotated[
+        bool,
+        typer.Option(
+            "--attended", help="Somebody stays beside the hardware that heats."
+        ),
+    ] = False,
+) -> None:
+    """Own a lab's instruments and run the jobs of its queue until SIGTERM.
+
+    SIGTERM (or Ctrl-C) drains: no further step begins, what moves ends, a furnace
+    keeps its program, and the next cell goes on from there.
+    """
+    from ppu.engine.heartbeat import GUARD_FD
+    from ppu.store.store import Store
+    from ppu.twin.cell import Cell
+    from ppu.twin.open_lab import open_lab
+
+    main.set_up_logging(verbose=False)
+    guard_fd = os.environ.pop(GUARD_FD, None)
+    opened = open_lab(
+        lab,
+        target.value,
+        pace=read_pace(pace),  # type: ignore[arg-type]  # read_pace returns "default" or a pace
+        seed=seed,
+        attended=attended or guard_fd is not None,
+    )
+    with (
+        contextlib.redirect_stdout(NoticeStream()),
+        opened.closing(),
+        Store(store) as kept,
+    ):
+        opened.check_attended()
+        running = Cell(opened, kept, results, may_heat=may_heat)
+        with running.owning(), _draining(running), _guarded(running, guard_fd):
+            tell(f"cell of {opened.file.lab}: {kept.name} is open; Ctrl-C drains")
+            with running.listening():
+                running.run(until_idle=until_idle)
+        tell("cell: ended; what was under way is kept, and goes on with the next one")
+        if running.was_left_alone:  # a guard that was only late starts another cell
+            raise typer.Exit(main.Exit.FAILED)
+
+
+@contextlib.contextmanager
+def _draining(running: Cell) -> Iterator[None]:
+    """Let stop signals drain the cell; a second one ends it at once."""
+    loop = running.lab.host.loop
+    n_signals = 0
+
+    def stop(number: signal.Signals) -> None:
+        nonlocal n_signals
+        n_signals += 1
+        if n_signals == 1:
+            tell(f"{number.name}: draining; once more to leave everything as it is")
+            loop.call_soon_threadsafe(running.drain)
+        else:
+            loop.call_soon_threadsafe(running.leave)
+
+    with on_stop_signal(stop):
+        yield
+
+
+@contextlib.contextmanager
+def _guarded(running: Cell, guard_fd: str | None) -> Iterator[None]:
+    """Exchange heartbeats with the guard, if there is one."""
+    if guard_fd is None:
+        yield
+        return
+    from ppu.engine.heartbeat import GUARD_FD
+
+    try:
+        end = socket.socket(fileno=int(guard_fd))
+    except (OSError, ValueError) as exc:
+        raise ConfigurationError(
+            f"{GUARD_FD}={guard_fd}: is no socket of a guard; start `ppu guard`"
+        ) from exc
+    with running.guarded_by(end):
+        yield

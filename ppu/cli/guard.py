@@ -1,0 +1,121 @@
+"""``ppu guard``: keep a cell running, and see to the instruments when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ppu.cli import main
+from ppu.cli.run import TargetName, read_pace
+from ppu.cli.store import STORE, StoreOption
+from ppu.core.errors import ConfigurationError
+from ppu.core.notices import tell
+from ppu.core.stopping import on_stop_signal
+
+if TYPE_CHECKING:
+    from ppu.twin.guard import Guard
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the command to *app*."""
+    app.command(epilog="Example: ppu guard /etc/ppu/lab.yaml --store /data/lab.sqlite")(
+        guard
+    )
+
+
+def guard(
+    lab: Annotated[str, typer.Argument(help="Lab name or lab file.")],
+    store: StoreOption = STORE,
+    target: Annotated[
+        TargetName, typer.Option(help="A twin dies with its cell: hardware only.")
+    ] = TargetName.HARDWARE,
+    pace: Annotated[
+        str | None,
+        typer.Option(help="Lab seconds per wall second, of a simulated bench."),
+    ] = None,
+    results: Annotated[
+        Path, typer.Option(help="Directory in which each job gets one of its own.")
+    ] = Path("results"),
+    until_idle: Annotated[
+        bool, typer.Option("--until-idle", help="End when no job is left to run.")
+    ] = False,
+    may_heat: Annotated[
+        bool,
+        typer.Option(
+            "--may-heat",
+            help="Heat furnaces after a crash without asking a person first.",
+        ),
+    ] = False,
+    early_ends: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="How many cells may end within a minute of their start, in ten "
+            "minutes, before no other one is started.",
+        ),
+    ] = 3,
+) -> None:
+    """Start a cell, and another one whenever it dies, until SIGTERM.
+
+    When the cell dies or is silent for 3 s, the guard ends it, brings every instrument
+    to its orphan state and starts a new cell, which goes on with the jobs. SIGTERM (or
+    Ctrl-C) lets the cell drain; a second one lets it end at once.
+    """
+    from ppu.core.labfile import load_lab
+    from ppu.core.registry import find_lab
+    from ppu.twin.guard import Guard
+    from ppu.twin.orphans import Orphans
+    from ppu.twin.pace import make_loop
+    from ppu.twin.predecessor import watching
+
+    main.set_up_logging(verbose=False)
+    if target is not TargetName.HARDWARE:
+        raise ConfigurationError(
+            "--target twin: its instruments live in the cell and die with it; say "
+            "`ppu cell`, or `ppu sim --write-lab` for a bench that outlives it"
+        )
+    path = find_lab(lab)
+    file = load_lab(path)
+    people = [
+        name
+        for name, entry in file.devices.items()
+        if (entry.hardware or {}).get("transport") == "terminal"
+    ]
+    if people:
+        raise ConfigurationError(
+            f"{', '.join(people)}: a cell with a guard has no terminal at which a "
+            "person could answer; say `ppu cell --attended` there"
+        )
+    orphans = Orphans(file, path)
+    # -P: what lies in the working directory is no part of PPU.
+    command = [sys.executable, "-P", "-m", "ppu", "cell", lab]
+    command += ["--target", target.value, "--store", store, "--results", str(results)]
+    command += [] if pace is None else ["--pace", pace]
+    command += ["--until-idle"] if until_idle else []
+    command += ["--may-heat"] if may_heat else []
+    loop = make_loop(
+        file,
+        "hardware",
+        read_pace(pace),  # type: ignore[arg-type]  # "default" or a pace
+    )
+    with watching(store), asyncio.Runner(loop_factory=lambda: loop) as runner:
+        watch = Guard(orphans, command, store, most_early_ends=early_ends)
+        is_well = runner.run(_watch(watch))
+    if not is_well:
+        raise typer.Exit(main.Exit.FAILED)
+
+
+async def _watch(watching: Guard) -> bool:
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        tell(f"guard: {number.name}: passed on to the cell")
+        loop.call_soon_threadsafe(watching.stop)
+
+    with on_stop_signal(stop):
+        return await watching.run()

@@ -1,0 +1,136 @@
+"""``ppu store``: look after a store; and how all commands open one."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from ppu.cli import main
+from ppu.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from ppu.store.store import Store
+
+T = TypeVar("T")
+
+PATIENCE_WALL_S = 5.0
+"""How long a person's command waits for a cell that writes without pause."""
+
+StoreOption = Annotated[
+    str,
+    typer.Option(
+        "--store", envvar="PPU_STORE", help="Path of an SQLite file, or database URL."
+    ),
+]
+STORE = "ppu.sqlite"
+"""Where the store is if nobody says otherwise."""
+
+store_app = typer.Typer(
+    help="Look after a store.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the commands to *app*."""
+    app.add_typer(store_app, name="store")
+
+
+@store_app.command(epilog="Example: ppu store check --store /data/lab.sqlite")
+def check(store: StoreOption = STORE) -> None:
+    """Check everything that must hold in a store; each violation is a line."""
+    with open_store(store) as opened:
+        faults = opened.check()
+    for fault in faults:
+        typer.echo(fault)
+    if faults:
+        raise typer.Exit(main.Exit.FAILED)
+    typer.echo(f"{opened.name}: in order")
+
+
+@store_app.command(epilog="Example: ppu store backup /backup/monday.sqlite")
+def backup(
+    target: Annotated[Path, typer.Argument(help="File to write; a new one.")],
+    store: StoreOption = STORE,
+) -> None:
+    """Copy a store as it is now, while jobs run."""
+    with open_store(store) as opened:
+        opened.backup(target)
+    typer.echo(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+
+
+# -- what all commands share -------------------------------------------------------
+
+
+@contextlib.contextmanager
+def open_store(where: str, *, may_be_new: bool = False) -> Iterator[Store]:
+    """Open the store that a command names.
+
+    It is not read through for damage first: ``ppu store check`` does that.
+
+    Raises:
+        ConfigurationError: If there is none, unless it *may_be_new*.
+    """
+    from ppu.store.store import Store
+
+    path = where.removeprefix("sqlite:///")
+    if not may_be_new and "://" not in path and not Path(path).exists():
+        raise ConfigurationError(
+            f"there is no store {path}; name it with --store or $PPU_STORE, or submit "
+            "a job to make one"
+        )
+    with Store(where, is_verified=False, busy_wall_s=PATIENCE_WALL_S) as store:
+        yield store
+
+
+def change(where: str, work: Callable[[Connection, float], T]) -> T:
+    """Do *work* in a transaction, and wake the cell.
+
+    Args:
+        where: The store.
+        work: Gets the transaction and the stamp of now.
+    """
+    with open_store(where) as store:
+        return write(store, where, work)
+
+
+def write(store: Store, where: str, work: Callable[[Connection, float], T]) -> T:
+    """Do *work* in a transaction of an open store, and wake the cell."""
+    from ppu.store.wake import wake
+
+    result = store.write(lambda connection: work(connection, stamp(connection)))
+    wake(where)
+    return result
+
+
+def stamp(connection: Connection) -> float:
+    """Return the stamp of now: the wall clock's, unless the lab is ahead of it.
+
+    A twin's calendar starts in 2030; what is asked of it is not older than what it did.
+    """
+    from ppu.core.labtime import wall_stamp
+    from ppu.store.events import last_stamp
+
+    return max(wall_stamp(), last_stamp(connection) or 0.0)
+
+
+def who() -> str:
+    """Return the login name of whoever asks."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container may have no name for its user
+        return f"user {os.getuid()}"
+
+
+def when(stamp: float | None) -> str:
+    """Return *stamp* for people, to the second; a dash if there is none."""
+    from ppu.core.labtime import iso
+
+    return "-" if stamp is None else iso(stamp)[:19].replace("T", " ")

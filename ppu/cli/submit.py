@@ -1,0 +1,404 @@
+"""``ppu submit``: put jobs into the queue, one or a table of them."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ppu.cli.run import read_parameters
+from ppu.cli.store import STORE, StoreOption, open_store, write
+from ppu.core.errors import ConfigurationError, LimitError, PPUError, nearest
+from ppu.core.notices import tell
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+    from sqlalchemy import Connection
+
+    from ppu.core.labfile import LabFile
+    from ppu.plans.lab import Lab
+    from ppu.plans.protocol import RegisteredProtocol
+
+_UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(s|min|h|d)")
+_MOST_TOLD = 50
+"""Faults of a batch; more are mostly the same mistake."""
+_OF_THE_JOB = ("key", "priority", "tags")
+"""Columns of a batch that are no parameters."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is asked for one job.
+
+    Attributes:
+        where: Where it stands, for errors; empty for a single job.
+        parameters: Values by name.
+        columns: The names that come from columns of a table.
+    """
+
+    where: str
+    parameters: dict[str, Any]
+    columns: tuple[str, ...] = ()
+    key: str | None = None
+    priority: int | None = None
+    tags: tuple[str, ...] = field(default=())
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the command to *app*."""
+    app.command(
+        epilog="Example: ppu submit solid_state_synthesis --set target=LiCoO2 "
+        "--deadline 6h --campaign cathodes"
+    )(submit)
+
+
+def submit(
+    protocol: Annotated[str, typer.Argument(help="See `ppu protocols`.")],
+    lab: Annotated[str, typer.Option(help="Lab name or lab file.")] = "a-lab",
+    params: Annotated[
+        Path | None, typer.Option(help="YAML or JSON file of parameters.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="One parameter, key=value; may be repeated."),
+    ] = None,
+    batch: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV file, a job per row; its columns are parameters, and key, "
+            "priority and tags. All rows come into the queue, or none."
+        ),
+    ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(help="Names the request: the same key again is the same job."),
+    ] = None,
+    priority: Annotated[int, typer.Option(help="The higher runs first.")] = 0,
+    campaign: Annotated[
+        str, typer.Option(help="Jobs with one goal; campaigns share the lab fairly.")
+    ] = "",
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            help="When it must have begun, such as 90min, 6h, 2d, or "
+            "2030-01-31T18:00 (UTC)."
+        ),
+    ] = None,
+    after: Annotated[
+        list[int] | None,
+        typer.Option(help="A job that must have succeeded before; may be repeated."),
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="A word to find it by; may be repeated.")
+    ] = None,
+    held: Annotated[
+        bool, typer.Option("--held", help="Let it wait until `ppu resume`.")
+    ] = False,
+    store: StoreOption = STORE,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Put a job into the queue, or a batch of them, and print their numbers.
+
+    Parameters are checked against the protocol, the limits of the lab's instruments
+    and the stock; nothing is connected.
+    """
+    from ppu.core.labfile import load_lab
+    from ppu.core.registry import find_lab
+    from ppu.plans.protocol import find_protocol
+    from ppu.store.jobs import JobRequest
+    from ppu.store.queue import submit_many
+
+    chosen = find_protocol(protocol)
+    path = find_lab(lab)
+    file = load_lab(path)
+    common = read_parameters(params, set_ or [])
+    rows = [Row("", common)]
+    if batch is not None:
+        rows = read_batch(batch, chosen, common)
+    parsed = _check(chosen, rows, file, path)
+    requests = [
+        JobRequest(
+            chosen.name,
+            chosen.version,
+            parameters.model_dump(mode="json"),
+            key=_key(key, row, index, is_batch=batch is not None),
+            priority=priority if row.priority is None else row.priority,
+            campaign=campaign,
+            tags=(*(tag or ()), *row.tags),
+            needs=tuple(after or ()),
+            is_held=held,
+            stock=chosen.stock_for(parameters),
+        )
+        for index, (row, parameters) in enumerate(zip(rows, parsed, strict=True), 1)
+    ]
+
+    def work(connection: Connection, now: float) -> list[int]:
+        _check_lab(connection, file, store)
+        end = None if deadline is None else read_deadline(deadline, now)
+        timed = [_with_deadline(request, end) for request in requests]
+        return submit_many(connection, timed, now)
+
+    with open_store(store, may_be_new=True) as opened:
+        opened.check_room()
+        ids = write(opened, store, work)
+    if json_:
+        typer.echo(json.dumps({"jobs": ids}))
+        return
+    for job_id in ids:
+        typer.echo(job_id)
+    told = "1 job" if len(ids) == 1 else f"{len(ids)} jobs"
+    tell(f"{told} of {chosen.name} in {opened.name}")
+
+
+def _with_deadline(request: Any, deadline: float | None) -> Any:
+    import dataclasses
+
+    return dataclasses.replace(request, deadline=deadline)
+
+
+def _key(key: str | None, row: Row, index: int, *, is_batch: bool) -> str | None:
+    """Return a row's key: its own, else one that numbers the rows of the batch."""
+    if row.key is not None or key is None:
+        return row.key
+    return f"{key}/{index}" if is_batch else key
+
+
+def _check_lab(connection: Connection, file: LabFile, store: str) -> None:
+    """Refuse jobs that were checked against another lab than the store's."""
+    from ppu.store.cells import lab_of
+
+    name = lab_of(connection)
+    if name is not None and name != file.lab:
+        raise ConfigurationError(
+            f"--lab: jobs of store {store} run in lab '{name}', not in '{file.lab}'; "
+            "name its lab file, or another store"
+        )
+
+
+def read_deadline(text: str, now: float) -> float:
+    """Return the stamp that *text* means, a duration from *now* or a moment.
+
+    Example:
+        >>> read_deadline("1.5h", 100.0), read_deadline("1970-01-01T00:10Z", 0.0)
+        (5500.0, 600.0)
+
+    Raises:
+        ConfigurationError: If it is neither, or has passed.
+    """
+    match = _DURATION.fullmatch(text.strip())
+    if match is not None:
+        return now + float(match[1]) * _UNITS_S[match[2]]
+    try:
+        moment = datetime.datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ConfigurationError(
+            f"--deadline {text}: should be a duration such as 90min, 6h or 2d, or a "
+            "moment such as 2030-01-31T18:00"
+        ) from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    if moment.timestamp() <= now:
+        raise ConfigurationError(f"--deadline {text}: this has passed already")
+    return moment.timestamp()
+
+
+# -- a table of jobs ---------------------------------------------------------------
+
+
+def read_batch(
+    path: Path, protocol: RegisteredProtocol, common: Mapping[str, Any]
+) -> list[Row]:
+    """Return the jobs of a CSV file; an empty cell leaves a parameter as it is.
+
+    A column that is a parameter of the protocol is that, whatever it is called.
+
+    Args:
+        path: The file, with a header.
+        protocol: What to run.
+        common: Parameters of all rows; those of a row win.
+
+    Raises:
+        ConfigurationError: With every fault, its row and its column; the header is
+            row 1.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            table = list(csv.reader(file, strict=True))
+    except OSError as exc:
+        raise ConfigurationError(f"--batch {path}: {exc.strerror}") from exc
+    except (UnicodeDecodeError, csv.Error) as exc:
+        raise ConfigurationError(f"--batch {path}: this is no CSV file: {exc}") from exc
+    header = [name.strip() for name in table[0]] if table else []
+    parameters = protocol.parameters.model_fields
+    _check_header(path, header, [*parameters, *_OF_THE_JOB])
+    faults: list[str] = []
+    rows = [
+        _read_row(f"{path} row {number}", header, cells, parameters, common, faults)
+        for number, cells in enumerate(table[1:], 2)
+        if any(cell.strip() for cell in cells)
+    ]
+    if not rows and not faults:
+        faults.append(f"{path}: there is no job in it, only a header")
+    if faults:
+        raise ConfigurationError(_listed(faults))
+    return rows
+
+
+def _listed(faults: list[str]) -> str:
+    """Return faults, a line each; of very many the first ones and their number."""
+    more = len(faults) - _MOST_TOLD
+    if more > 0:
+        faults = [*faults[:_MOST_TOLD], f"and {more} more"]
+    return "\n".join(faults)
+
+
+def _check_header(path: Path, header: list[str], known: Sequence[str]) -> None:
+    faults = []
+    for name in header:
+        if name not in known:
+            faults.append(
+                f"{path} row 1, column {name or '(no name)'}: this is no parameter; "
+                f"{nearest(name, known)}"
+            )
+        elif header.count(name) > 1:
+            faults.append(f"{path} row 1, column {name}: it stands there twice")
+    if not header:
+        faults.append(f"{path}: it is empty; the first row names the columns")
+    if faults:
+        raise ConfigurationError("\n".join(dict.fromkeys(faults)))
+
+
+def _read_row(
+    where: str,
+    header: list[str],
+    cells: list[str],
+    parameters: Mapping[str, Any],
+    common: Mapping[str, Any],
+    faults: list[str],
+) -> Row:
+    """Return the job of a row, after noting its faults."""
+    from ppu.core.yaml_document import YamlDocument
+
+    if len(cells) > len(header):
+        faults.append(f"{where}: it has {len(cells)} cells for {len(header)} columns")
+    values: dict[str, Any] = {}
+    of_job: dict[str, Any] = {}
+    for name, cell in zip(header, cells, strict=False):
+        text = cell.strip()
+        if not text:
+            continue
+        place = f"{where}, column {name}"
+        if name in parameters:
+            try:
+                values[name] = YamlDocument(text, place).content
+            except ConfigurationError as exc:
+                faults.append(str(exc))
+        elif name == "tags":
+            of_job[name] = tuple(text.replace(",", " ").split())
+        elif name == "key":
+            of_job[name] = text
+        else:
+            try:
+                of_job[name] = int(text)
+            except ValueError:
+                faults.append(f"{place}: should be a whole number; given was '{text}'")
+    return Row(where, {**common, **values}, tuple(values), **of_job)
+
+
+# -- checking ----------------------------------------------------------------------
+
+
+def _check(
+    protocol: RegisteredProtocol, rows: list[Row], file: LabFile, path: Path
+) -> list[BaseModel]:
+    """Return every row's parameters.
+
+    Raises:
+        ConfigurationError: With the faults of all rows.
+        LimitError: If the lab allows none of what is wrong.
+    """
+    from ppu.plans.lab import Lab
+
+    devices = _devices(file, path)
+    faults: list[PPUError] = []
+    parsed: list[BaseModel] = []
+    for row in rows:
+        try:
+            parameters = _parse(protocol, row)
+            # Books of its own: what others have moved or claimed changes until it runs.
+            lab = None if devices is None else Lab(file, devices)
+            _check_in_lab(protocol, parameters, lab, file, row)
+        except (ConfigurationError, LimitError) as exc:
+            faults.append(exc)
+        else:
+            parsed.append(parameters)
+    if faults:
+        is_limit = all(isinstance(fault, LimitError) for fault in faults)
+        kind = LimitError if is_limit else ConfigurationError
+        raise kind(_listed([str(fault) for fault in faults]))
+    return parsed
+
+
+def _parse(protocol: RegisteredProtocol, row: Row) -> BaseModel:
+    from pydantic import ValidationError
+
+    from ppu.core.labfile import describe_faults
+
+    if not row.where:
+        return protocol.parse(row.parameters)
+    try:
+        return protocol.parameters.model_validate(row.parameters)
+    except ValidationError as exc:
+        told = []
+        for place, text in describe_faults(exc, protocol.parameters):
+            # The sentence begins with the parameter's name, as the column does.
+            is_column = bool(place) and place[0] in row.columns
+            told.append(f"{row.where}{', column ' if is_column else ': '}{text}")
+        raise ConfigurationError("\n".join(told)) from None
+
+
+def _check_in_lab(
+    protocol: RegisteredProtocol,
+    parameters: BaseModel,
+    lab: Lab | None,
+    file: LabFile,
+    row: Row,
+) -> None:
+    """Refuse what the lab's instruments or its list of powders do not allow."""
+    where = f"{row.where}: " if row.where else ""
+    try:
+        powders = protocol.stock_for(parameters)
+        if unknown := sorted(set(powders) - set(file.stock)):
+            raise LimitError(
+                f"there is no {', '.join(unknown)} in stock; in stock are "
+                f"{', '.join(sorted(file.stock)) or 'none'}"
+            )
+        if protocol.check is not None and lab is not None:
+            protocol.check(lab, parameters)
+    except (ConfigurationError, LimitError) as exc:
+        raise type(exc)(f"{where}{exc}") from exc
+
+
+def _devices(file: LabFile, path: Path) -> dict[str, Any] | None:
+    """Return the lab's devices, not connected; None if making them would connect.
+
+    Classic ophyd devices open their channels when they are made, so a lab that has
+    some checks its jobs when they begin.
+    """
+    from ppu.devices.build import build_devices, driver_class
+    from ppu.devices.classic import ClassicInstrument
+
+    drivers = [driver_class(name, entry) for name, entry in file.devices.items()]
+    if any(issubclass(driver, ClassicInstrument) for driver in drivers):
+        return None
+    return {
+        name: device.plan_device for name, device in build_devices(file, path).items()
+    }

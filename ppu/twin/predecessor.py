@@ -1,0 +1,159 @@
+"""The cell that a dead guard has left behind: it drains, and then it must be gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from ppu.core.errors import ConfigurationError, StoreBusyError
+from ppu.core.labtime import running_loop
+from ppu.core.notices import tell
+from ppu.engine.heartbeat import GUARD_FD
+from ppu.store import cells
+from ppu.store.store import Store
+from ppu.store.wake import socket_path
+
+__all__ = ["DRAIN_S", "await_end", "watching"]
+
+DRAIN_S: Final = 90.0
+"""How long a cell whose guard is dead may take to end by itself (real time) [s]."""
+_LOOK_S: Final = 0.2
+_DYING_S: Final = 10.0
+_PROC: Final = Path("/proc")
+
+
+@contextlib.contextmanager
+def watching(where: str) -> Iterator[None]:
+    """Be the only guard of the store *where* while the block runs.
+
+    Raises:
+        StoreBusyError: If there is another one.
+        ConfigurationError: If there can be no file that says so.
+    """
+    path = socket_path(where).with_suffix(".guard")
+    with contextlib.ExitStack() as ends:
+        try:
+            file = ends.enter_context(path.open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreBusyError(
+                f"store {where}: another guard watches over it; stop that one first"
+            ) from None
+        except OSError as exc:
+            raise ConfigurationError(f"cannot write {path}: {exc.strerror}") from exc
+        yield
+
+
+async def await_end(where: str, drain_s: float = DRAIN_S) -> None:
+    """Wait until no cell owns the store *where*; end one that does not end by itself.
+
+    Args:
+        where: The store; there may be none yet.
+        drain_s: How long to wait before the cell is killed (real time) [s].
+
+    Raises:
+        ConfigurationError: If a cell owns it that never had a guard: whoever started
+            it is there to stop it.
+        StoreBusyError: If the cell does not end, and may not or cannot be killed.
+        StoreError: If the store cannot be read.
+    """
+    if not _may_be_there(where):
+        return
+    with Store(where, is_verified=False) as store:
+        if await _is_free(store, 0.0):
+            return
+        _refuse_unguarded(store)
+        tell(f"guard: a cell still owns {store.name}; it has {drain_s:g} s to end")
+        if await _is_free(store, drain_s):
+            return
+        _kill(store)
+        if not await _is_free(store, _DYING_S):
+            raise StoreBusyError(
+                f"store {store.name}: its cell was killed and does not end; see to the "
+                "process by hand"
+            )
+
+
+def _may_be_there(where: str) -> bool:
+    try:
+        is_file = "://" not in where or make_url(where).get_backend_name() == "sqlite"
+    except ArgumentError:  # whoever opens it is told
+        return True
+    return not is_file or Path(where.removeprefix("sqlite:///")).exists()
+
+
+async def _is_free(store: Store, within_s: float) -> bool:
+    """Return whether no cell owns *store*, at the latest after *within_s* [s]."""
+    loop = running_loop()
+    until = loop.time() + loop.wire_seconds(within_s)
+    while True:
+        try:
+            with store.own():
+                return True
+        except StoreBusyError:
+            if loop.time() >= until:
+                return False
+        await asyncio.sleep(loop.wire_seconds(_LOOK_S))
+
+
+def _refuse_unguarded(store: Store) -> None:
+    pid = _cell_of(store)
+    if pid is None or f"{GUARD_FD}=".encode() in _read(pid, "environ"):
+        return  # nobody knows who it is yet, or its guard has died
+    raise ConfigurationError(
+        f"store {store.name}: the cell of process {pid} owns it and was started "
+        f"without a guard; end it first: kill {pid}"
+    )
+
+
+def _kill(store: Store) -> None:
+    pid = _cell_of(store)
+    if pid is None:
+        raise StoreBusyError(
+            f"store {store.name}: another process owns it and is not its last cell; "
+            "end it by hand"
+        )
+    tell(f"guard: the cell of process {pid} does not end; it is killed")
+    os.kill(pid, signal.SIGKILL)
+
+
+def _cell_of(store: Store) -> int | None:
+    """Return the process of the newest cell, if it lives and is that for certain.
+
+    A number alone says little: systems give it to another process some day.
+    """
+    with store.read() as connection:
+        newest = cells.newest(connection)
+    if newest is None or newest.boot_id != cells.boot_id():
+        return None
+    pid = int(newest.pid)
+    words = _read(pid, "cmdline").split(b"\0")
+    if b"cell" not in words or pid == os.getpid():
+        return None
+    if store.lock_path is None:
+        return pid if os.fsencode(str(store.where)) in words else None
+    return pid if _has_open(pid, store.lock_path.absolute()) else None
+
+
+def _read(pid: int, name: str) -> bytes:
+    with contextlib.suppress(OSError):  # it has ended, or is somebody else's
+        return (_PROC / str(pid) / name).read_bytes()
+    return b""
+
+
+def _has_open(pid: int, path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        for descriptor in (_PROC / str(pid) / "fd").iterdir():
+            with contextlib.suppress(OSError):  # closed meanwhile
+                if descriptor.readlink() == path.resolve():
+                    return True
+    return False

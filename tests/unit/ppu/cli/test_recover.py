@@ -1,0 +1,234 @@
+"""``ppu recover`` and ``ppu samples``: where people have the last word."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ppu.core.custody import Claimed, Left
+from ppu.core.labfile import load_lab
+from ppu.store import cells, commands, custody, queue, steps
+from ppu.store.jobs import Effect, JobRequest, JobState
+
+Ppu = Callable[..., Any]
+UNSURE = {"has_happened": None, "text": "the gripper is empty"}
+
+
+@pytest.fixture
+def job_id(cell: Any, small_lab: Path) -> int:
+    """A job whose move is unsettled; its sample is s1."""
+    cell.do(custody.declare, load_lab(small_lab))
+    cell.do(queue.submit, JobRequest("fire_sample", "1"))
+    number: int = cell.run_job()
+    cell.do(custody.enter, [Claimed("crucible_01", "s1")], number)
+    cell.begin_step(
+        number,
+        "2",
+        "move_container",
+        "crucible_01",
+        "balance.pan",
+        kind="irreversible",
+    )
+    cell.do(steps.settle_step, number, "2", UNSURE, cell.token)
+    return number
+
+
+def waiting(cell: Any) -> list[commands.Command]:
+    """Return what waits for the cell."""
+    with cell.store.read() as connection:
+        return commands.waiting(connection)
+
+
+# -- recover -----------------------------------------------------------------------
+
+
+def test_recover_lists_what_is_asked(ppu: Ppu, job_id: int) -> None:
+    """Step in words, what the evidence says, and what each answer will do."""
+    told = ppu("recover").out
+    (plain,) = ppu("recover", job_id, "--json").json["questions"]
+
+    assert f"job {job_id}, step 2: move container: crucible_01, balance.pan" in told
+    assert "did it happen? the gripper is empty" in told
+    assert "--happened: it counts as done" in told
+    assert "--not-happened: it is done now" in told
+    assert "--retry" not in told
+    assert (plain["step"], plain["evidence"]) == ("2", UNSURE)
+    assert list(plain["answers"]) == ["happened", "not-happened", "abort"]
+
+
+def test_answer_is_kept_for_the_cell(ppu: Ppu, job_id: int, cell: Any) -> None:
+    """With who said so and what was seen; until then it is listed as answered."""
+    ended = ppu("recover", job_id, "--happened", "--note", "it is on the pan")
+    (told,) = waiting(cell)
+    listed = ppu("recover").out
+
+    assert ended.code == 0
+    assert (told.command, told.by, told.job_id) == ("answer", "ann", job_id)
+    assert told.content == {
+        "path": "2",
+        "answer": "happened",
+        "note": "it is on the pan",
+    }
+    assert "answered with --happened, which waits for the cell" in listed
+
+
+def test_failed_step_is_answered_as_its_policy_allows(
+    ppu: Ppu, job_id: int, cell: Any
+) -> None:
+    """With several questions the step must be named."""
+    cell.begin_step(job_id, "3", "diffract", "diffractometer")
+    cell.do(steps.fail_step, job_id, "3", "no peak", cell.token)
+    ask = (job_id, "3", "no peak; measure again?", ["retry", "skip", "abort"])
+    cell.do(steps.ask_step, *ask, cell.token)
+    unclear = ppu("recover", job_id, "--skip")
+    wrong = ppu("recover", job_id, "--step=3", "--happened")
+    right = ppu("recover", job_id, "--step=3", "--skip")
+    cell.do(cells.end, cell.token, "stopped")
+    late = ppu("recover", job_id, "--step=2", "--not-happened")
+
+    assert (unclear.code, "steps 2, 3; say which" in unclear.err) == (2, True)
+    assert (wrong.code, "allowed are retry, skip, abort" in wrong.err) == (2, True)
+    assert "skip: it is left out" in right.out
+    assert "acted on when one starts" in late.out
+
+
+@pytest.mark.parametrize(
+    "options", [["--happened"], ["1", "--happened", "--abort"], ["--abort"]]
+)
+def test_answer_is_one_and_names_its_job(
+    ppu: Ppu, job_id: int, options: list[str]
+) -> None:
+    """Nothing is guessed."""
+    ended = ppu("recover", *options)
+
+    assert ended.code == 2
+    assert "say which job, and give one answer" in ended.err
+
+
+def test_lost_job_is_listed_and_may_be_given_up(
+    ppu: Ppu, cell: Any, job_id: int
+) -> None:
+    """Its sample is quarantined then; other answers fit no question."""
+    cell.do(queue.submit, JobRequest("fire_sample", "1"))
+    second = cell.run_job()
+    cell.begin_step(second, "0", "move_container", "x", kind="irreversible")
+    cell.do(cells.end, cell.token, "killed")
+    cell.do(queue.lose_vanished)
+    listed = ppu("recover").out
+    wrong = ppu("recover", second, "--happened")
+    right = ppu("recover", second, "--abort", "--note", "the power was out")
+    nothing = ppu("recover", second)
+
+    assert f"job {second} (fire_sample) is lost: its cell vanished" in listed
+    assert "asks nothing" in wrong.err
+    assert right.out == f"job {second}: aborted\n"
+    assert "given up by ann: the power was out" in ppu("job", second).out
+    assert nothing.out == "nothing is asked\n"
+
+
+# -- samples -----------------------------------------------------------------------
+
+
+def end_job(cell: Any, job_id: int) -> None:
+    """Let the job end well, and the cell with it."""
+    seen = {"has_happened": True, "text": "it is on the pan"}
+    cell.do(steps.settle_step, job_id, "2", seen, cell.token)
+    cell.do(steps.end_step, job_id, "2", None, cell.token)
+    cell.change(job_id, JobState.FINISHING)
+    cell.change(job_id, JobState.SUCCEEDED, effect=Effect.FULL)
+    cell.do(cells.end, cell.token, "stopped")
+
+
+def test_samples_are_listed_with_place_and_reason(
+    ppu: Ppu, job_id: int, cell: Any
+) -> None:
+    """And whether somebody must look for one."""
+    (before,) = ppu("samples").out.splitlines()
+    cell.do(custody.enter, [Left("crucible_01", "rack.1", "balance.pan")], job_id)
+    after = ppu("samples").out
+    (plain,) = ppu("samples", "--json").json
+
+    assert "s1" in before
+    assert f"job {job_id}" in before
+    assert "quarantined" in before
+    assert "crucible_01 at rack.1" in before
+    assert "the gripper is empty" in before
+    assert "crucible_01 at NOBODY KNOWS WHERE" in after
+    assert plain["places"] == {"crucible_01": None}
+
+
+def test_released_sample_keeps_its_history(ppu: Ppu, job_id: int, cell: Any) -> None:
+    """It is listed only if asked for; its history says who moved it and why."""
+    cell.do(custody.enter, [Left("crucible_01", "rack.1", "balance.pan")], job_id)
+    end_job(cell, job_id)
+    moved = ppu("samples", "--move=crucible_01=balance.pan")
+    released = ppu("samples", "--release=s1")
+    told = ppu("samples", "s1").out
+    plain = ppu("samples", "s1", "--json").json
+    kinds = [line["kind"] for line in plain["history"]]
+
+    assert moved.out == "crucible_01 is at balance.pan\n"
+    assert released.out == "s1 is released\n"
+    assert "no samples" in ppu("samples").out
+    assert "s1" in ppu("samples", "--all").out
+    assert f"claimed crucible_01 at rack.1, by job {job_id}" in told
+    assert "quarantined: step 2 (move_container) is unsettled" in told
+    assert "found crucible_01 from rack.1 to balance.pan, by ann" in told
+    assert kinds == [
+        *("claimed", "quarantined", "left", "active"),
+        *("found", "released", "released"),
+    ]
+
+
+def test_living_cell_is_asked_to_take_note(ppu: Ppu, job_id: int, cell: Any) -> None:
+    """All of what a person says, or nothing."""
+    refused = ppu("samples", "--move=crucible_04=rack.9", "--move=crucible_04=rack.2")
+    asked = ppu("samples", "--move=crucible_04=furnace_1.slot_1")
+    (told,) = waiting(cell)
+
+    assert (refused.code, "no location 'rack.9'" in refused.err) == (2, True)
+    assert "the cell was asked" in asked.out
+    assert (told.command, told.content) == (
+        "move",
+        {"container": "crucible_04", "location": "furnace_1.slot_1"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--move=crucible_01"], "should look like crucible_01=rack_1.1"),
+        (["s1", "--release=s1"], "not both"),
+        (["--release=s1"], "which is running"),
+        (["s2"], "no sample 's2'; known are: s1"),
+    ],
+)
+def test_wrong_correction_is_told(
+    ppu: Ppu, job_id: int, options: list[str], text: str
+) -> None:
+    """With what is allowed."""
+    ended = ppu("samples", *options)
+
+    assert (ended.code, text in ended.err) == (2, True)
+
+
+# -- store -------------------------------------------------------------------------
+
+
+def test_store_is_checked_and_copied(
+    ppu: Ppu, job_id: int, cell: Any, tmp_path: Path
+) -> None:
+    """Each violation is a line, and a code that scripts see."""
+    good = ppu("store", "check")
+    copied = ppu("store", "backup", tmp_path / "copy.sqlite")
+    twice = ppu("store", "backup", tmp_path / "copy.sqlite")
+    cell.do(lambda c, now: c.exec_driver_sql("UPDATE samples SET state = 'eaten'"))
+    bad = ppu("store", "check")
+    copy = ppu("store", "check", "--store", tmp_path / "copy.sqlite")
+
+    assert (good.code, "in order" in good.out) == (0, True)
+    assert (copied.code, twice.code) == (0, 2)
+    assert bad.code == 4
+    assert "samples are in a state that there is not: s1 eaten" in bad.out
+    assert copy.code == 0
