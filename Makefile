@@ -6,7 +6,8 @@ VENV   ?= .venv
 export OPENBLAS_NUM_THREADS = 1
 BIN    := $(VENV)/bin
 
-.PHONY: help demo test unit lint types contracts wheel bench campaign-wire docs clean
+.PHONY: help demo test unit lint types contracts wheel bench campaign-wire campaign-kill \
+  campaign-cuts campaign-lanes campaign-machine campaign-soak docs clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -52,13 +53,36 @@ wheel: $(VENV)/.dev  ## Build sdist and wheel, and try the wheel in a fresh envi
 	@$(BIN)/python tests/wheel/check_wheel.py
 
 bench: $(VENV)/.dev  ## Measure, and write docs/performance.md
-	@$(BIN)/python tests/bench/bench.py docs/performance.md
+	@PYTHONPATH=tests $(BIN)/python tests/bench/bench.py docs/performance.md
 
 # SHARE=0.01 is what CI runs.
 SHARE ?= 1
 campaign-wire: $(VENV)/.dev  ## Ask hundreds of thousands of times while wires fail (15 min)
-	@$(BIN)/python tests/campaign/wire.py --share $(SHARE) \
+	@PYTHONPATH=tests $(BIN)/python tests/campaign/wire.py --share $(SHARE) \
 	  $(if $(filter 1,$(SHARE)),--page docs/performance.md)
+
+# KILLS=6 is what CI runs.
+KILLS ?= 150
+campaign-kill: $(VENV)/.dev  ## Kill cells and guards of a busy lab at random (30 min)
+	@PYTHONPATH=tests $(BIN)/python tests/campaign/kill.py --kills $(KILLS) \
+	  $(if $(filter 150,$(KILLS)),--page docs/performance.md)
+
+campaign-cuts: $(VENV)/.dev  ## Let a process die at each of thousands of commits (15 min)
+	@PYTHONPATH=tests $(BIN)/python tests/campaign/cuts.py --page docs/performance.md
+
+campaign-lanes: $(VENV)/.dev  ## Make 24 samples at once, and one alone (2 min)
+	@PYTHONPATH=tests $(BIN)/python tests/campaign/lanes.py --page docs/performance.md
+
+# The tests play 50 sequences.
+campaign-machine: $(VENV)/.dev  ## A thousand sequences of requests, faults and deaths (20 min)
+	@PPU_MACHINE_SEQUENCES=1000 $(BIN)/python -m pytest -q -s \
+	  tests/integration/test_cell_machine.py
+
+# DAYS=1 is what CI runs.
+DAYS ?= 30
+campaign-soak: $(VENV)/.dev  ## Run jobs for a month, with a fault every hour (20 min)
+	@PYTHONPATH=tests $(BIN)/python tests/campaign/soak.py --days $(DAYS) \
+	  $(if $(filter 30,$(DAYS)),--page docs/performance.md)
 
 docs: $(VENV)/.dev  ## Write the pages that are made from code
 	@$(BIN)/ppu instruments --markdown > docs/reference/instruments.md

@@ -57,6 +57,10 @@ class SimulatedWorld(Protocol):
     def incidents(self) -> Sequence[IncidentRecord]:
         """What went wrong so far, in order of time."""
 
+    @property
+    def acts(self) -> Mapping[str, Sequence[float]]:
+        """When something was done that cannot be undone: lab times [s] by act."""
+
     def truth(self, time: float) -> Mapping[str, Any]:
         """Return curves and states that no instrument can know, for reports."""
 

@@ -6,6 +6,7 @@ Run by `make bench`. Timings are only ever reported here; no test asserts one.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import platform
@@ -14,7 +15,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +25,25 @@ import aiohttp
 import serial
 from pymodbus.client import AsyncModbusSerialClient
 
+from postgres import can_be_started, postgres
 from ppu.core.labfile import load_lab
 from ppu.core.labtime import Debt, LabTimeLoop, stopwatch
 from ppu.core.registry import find_lab
 from ppu.devices.build import build_devices
+from ppu.store import cells
+from ppu.store.jobs import JobRequest
+from ppu.store.queue import claim, submit, submit_many
+from ppu.store.schema import jobs
+from ppu.store.store import Store
 from ppu.twin.bench import Bench
 
 CAMPAIGN = "## Wires under faults"
 ROUNDS = 5
 EXCHANGES = 400
 RUNS = 3
+N_SUBMITTED = 10_000
+N_ENDED = 100_000
+N_CLAIMED = 200
 
 Once = Callable[[], Awaitable[object]]
 
@@ -233,6 +245,67 @@ def measure_demonstrations() -> list[tuple[float, dict[str, Any]]]:
     return runs
 
 
+# -- the queue ----------------------------------------------------------------------
+
+
+@dataclass
+class QueueFigures:
+    """How fast a store takes jobs and gives them out."""
+
+    database: str
+    submitted_per_s: float
+    in_threads_per_s: float
+    claim_ms: float
+    slow_claim_ms: float
+
+
+def measure_queues() -> list[QueueFigures]:
+    """Measure SQLite, and PostgreSQL if it can be started, both fully durable."""
+    with tempfile.TemporaryDirectory() as folder:
+        figures = [measure_queue("SQLite", f"{folder}/store.sqlite")]
+    if can_be_started():
+        with postgres(is_durable=True) as url:
+            figures.append(measure_queue("PostgreSQL", url))
+    return figures
+
+
+def measure_queue(database: str, where: str) -> QueueFigures:
+    """Submit jobs one by one and in threads, end them all, and claim among them."""
+    names = itertools.count()
+
+    def submit_one(store: Store) -> None:
+        wish = JobRequest("bench", "1", {"n": next(names)}, key=f"key {next(names)}")
+        store.write(partial(submit, wanted=wish, now=0.0))
+
+    with Store(where) as store:
+        elapsed = stopwatch()
+        for _ in range(N_SUBMITTED):
+            submit_one(store)
+        alone = N_SUBMITTED / elapsed()
+        with ThreadPoolExecutor(16) as pool:
+            elapsed = stopwatch()
+            list(pool.map(lambda _: submit_one(store), range(N_SUBMITTED)))
+            together = N_SUBMITTED / elapsed()
+        for _ in range((N_ENDED - 2 * N_SUBMITTED) // 1000):
+            wishes = [JobRequest("bench", "1", {"n": next(names)}) for _ in range(1000)]
+            store.write(partial(submit_many, wanted=wishes, now=0.0))
+        ended = jobs.update().values(state="succeeded", started=0.0, ended=0.0)
+        store.write(lambda connection: connection.execute(ended).rowcount)
+        token = store.write(
+            partial(cells.start, name="bench", now=0.0, pid=1, boot_id="", epoch=0.0)
+        )
+        wishes = [JobRequest("bench", "1", {"n": n}) for n in range(N_CLAIMED)]
+        store.write(partial(submit_many, wanted=wishes, now=0.0))
+        times = []
+        for _ in range(N_CLAIMED):
+            elapsed = stopwatch()
+            found = store.write(partial(claim, token=token, now=0.0, lease_s=1e9))
+            times.append(1000 * elapsed())
+            assert found is not None
+    slow = sorted(times)[int(0.95 * N_CLAIMED)]
+    return QueueFigures(database, alone, together, statistics.median(times), slow)
+
+
 def processor() -> str:
     """Return the processor's name."""
     info = Path("/proc/cpuinfo")
@@ -244,7 +317,10 @@ def processor() -> str:
 
 
 def write_page(
-    ratios: list[Ratio], runs: list[tuple[float, dict[str, Any]]], help_s: float
+    ratios: list[Ratio],
+    runs: list[tuple[float, dict[str, Any]]],
+    help_s: float,
+    queues: list[QueueFigures],
 ) -> str:
     """Return the page."""
     paces = [r["lab_time_s"] / r["run_time_s"] for _, r in runs]
@@ -287,6 +363,24 @@ def write_page(
         f"| {r.wire} | {r.bare_ms:.3f} ms | {r.driver_ms:.3f} ms | {r.factor:.2f} | 2 |"
         for r in ratios
     ]
+    lines += [
+        "",
+        "## The queue",
+        "",
+        f"{N_SUBMITTED:,} jobs submitted in one process, each in a commit of its own "
+        "that is on the disk before it is acknowledged (SQLite: WAL, synchronous=FULL; "
+        "PostgreSQL on a Unix socket, fsync on), one after the other and from 16 "
+        f"threads; then {N_CLAIMED} claims with {N_ENDED:,} ended jobs in the store.",
+        "",
+        "| database | jobs/s, one by one | jobs/s, 16 threads | claim, median "
+        "| claim, 95th percentile | required |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {q.database} | {q.submitted_per_s:,.0f} | {q.in_threads_per_s:,.0f} "
+        f"| {q.claim_ms:.1f} ms | {q.slow_claim_ms:.1f} ms | 1,000/s, 5 ms |"
+        for q in queues
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -297,7 +391,7 @@ def main() -> None:
         ratios = loop.run_until_complete(compare(loop))
     loop.close()
     help_s = statistics.median(run_command("--help")[0] for _ in range(RUNS))
-    page = write_page(ratios, measure_demonstrations(), help_s)
+    page = write_page(ratios, measure_demonstrations(), help_s, measure_queues())
     path = Path(sys.argv[1])
     if path.exists():  # what the campaign wrote is not ours
         _, heading, rest = path.read_text(encoding="utf-8").partition(CAMPAIGN)

@@ -30,6 +30,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 from typing_extensions import override
 
+from pages import replace_section
 from ppu.core.errors import MalformedReply, PPUError
 from ppu.core.labfile import load_lab
 from ppu.core.labtime import LabTimeLoop, stopwatch
@@ -671,9 +672,7 @@ def main() -> int:
     if asked.json is not None:
         asked.json.write_text(json.dumps([asdict(tally) for tally in tallies]))
     if asked.page is not None:
-        page = asked.page.read_text(encoding="utf-8")
-        head = page.partition(HEADING)[0].rstrip("\n")
-        asked.page.write_text(f"{head}\n\n{section(tallies)}", encoding="utf-8")
+        replace_section(asked.page, HEADING, section(tallies))
     return 0 if all(tally.is_good for tally in tallies) else 1
 
 

@@ -1,0 +1,164 @@
+"""Run jobs for 30 simulated days, with a fault on some wire every simulated hour.
+
+A small lab of real drivers and simulators does jobs without end; a person releases the
+samples. What the process uses must not grow with the jobs that it has done.
+
+Run by `make campaign-soak`; CI runs one day of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import copy
+import logging
+import os
+import sys
+import tempfile
+import threading
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exercise import LAB, N_CUPS, World, exercise
+from mortal import MortalCell
+from pages import replace_section
+from ppu.core.labtime import stopwatch
+from ppu.store import queue
+from ppu.store.commands import request
+from ppu.store.custody import find_samples
+from ppu.store.jobs import ENDED, JobRequest
+
+HEADING = "## A month of jobs"
+HOUR_S = 3600.0
+MOST_MIB_PER_1000 = 1.0
+FAULTS = ("drop", "delay", "corrupt visibly", "truncate", "reset", "half-open")
+WARM_UP = 0.2
+"""Part of the campaign after which memory is expected to be steady."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """What the process uses when so many jobs have ended."""
+
+    n_jobs: int
+    resident_mib: float
+    n_descriptors: int
+    n_threads: int
+
+
+def main() -> int:
+    """Run the campaign; return 1 if anything grows."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--days", type=float, default=30.0, help="of lab time")
+    parser.add_argument("--page", type=Path, help="page of figures to write to")
+    options = parser.parse_args()
+    logging.getLogger("bluesky").setLevel(logging.CRITICAL)
+    elapsed = stopwatch()
+    with tempfile.TemporaryDirectory() as folder:
+        uses, states, n_faults = soak(Path(folder), options.days * 24)
+    warm = [use for use in uses if use.n_jobs >= WARM_UP * uses[-1].n_jobs]
+    slope = slope_per_1000([u.n_jobs for u in warm], [u.resident_mib for u in warm])
+    grown = {
+        "descriptors": warm[-1].n_descriptors - warm[0].n_descriptors,
+        "threads": warm[-1].n_threads - warm[0].n_threads,
+    }
+    text = (
+        f"{options.days:g} days of lab time with {n_faults} faults on wires: "
+        f"{uses[-1].n_jobs} jobs ("
+        + ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
+        + f"); memory grows by {slope:.2f} MiB per 1,000 jobs (at most "
+        f"{MOST_MIB_PER_1000:g}), {uses[-1].resident_mib:.0f} MiB at the end; "
+        f"descriptors {warm[0].n_descriptors} to {warm[-1].n_descriptors}, threads "
+        f"{warm[0].n_threads} to {warm[-1].n_threads}; {elapsed():.0f} s"
+    )
+    sys.stdout.write(text + "\n")
+    if options.page is not None:
+        body = f"{HEADING}\n\n`make campaign-soak`: {text}."
+        replace_section(options.page, HEADING, body)
+    is_long = options.days >= 5  # a short one says nothing about slopes
+    return int(any(grown.values()) or (is_long and slope > MOST_MIB_PER_1000))
+
+
+def soak(folder: Path, hours: float) -> tuple[list[Use], Counter[str], int]:
+    """Run jobs for so many hours of lab time; return what was used on the way."""
+    rng = np.random.default_rng(0)
+    content = copy.deepcopy(LAB)
+    content["failure_policies"] = {"shake": "abort"}
+    life = MortalCell(content, folder, {"exercise": exercise})
+    uses: list[Use] = []
+    n_faults = 0
+    try:
+        life.start()
+        while life.loop.time() < hours * HOUR_S:
+            device = str(rng.choice(["furnace_1", "operator"]))
+            fault = {"fault": str(rng.choice(FAULTS)), "for_s": 5.0}
+            life.lab.host.call(_inject(life, device, fault))
+            n_faults += 1
+            World.n_faults_due = int(rng.integers(0, 2))
+            for _ in range(6):
+                submit_what_is_missing(life, rng)
+                life.advance(HOUR_S / 6)
+            uses.append(use_of(life))
+            if len(uses) % 24 == 0:
+                sys.stderr.write(f"\r{len(uses) // 24} days, {uses[-1]} ")
+        states = Counter(str(job.state) for job in life.jobs())
+    finally:
+        life.close()
+    sys.stderr.write("\n")
+    return uses, states, n_faults
+
+
+async def _inject(life: MortalCell, device: str, fault: dict[str, Any]) -> None:
+    assert life.lab.bench is not None
+    life.lab.bench.inject(device, fault)
+    await asyncio.sleep(0)
+
+
+def submit_what_is_missing(life: MortalCell, rng: np.random.Generator) -> None:
+    """Release the samples that are done, and let as many jobs run as there are cups."""
+    now = life.loop.stamp()
+    with life.store.read() as connection:
+        kept = find_samples(connection, states=["active", "quarantined"], limit=100)
+        ended = queue.find(connection, states=list(ENDED), limit=10**6)
+        n_open = len(queue.find(connection, limit=10**6)) - len(ended)
+    done = {job.id for job in ended}
+    free = N_CUPS - len(kept)
+    for sample in kept:
+        if sample.job_id in done:
+            content = {"sample": sample.id}
+            ask = partial(request, command="release sample", by="anna", now=now)
+            life.store.write(partial(ask, content=content))
+            free += 1
+    for _ in range(max(min(free, N_CUPS - n_open), 0)):
+        kind = str(rng.choice(["press", "fire", "shake"]))
+        wanted = JobRequest("exercise", "1", {"kind": kind})
+        life.store.write(partial(queue.submit, wanted=wanted, now=now))
+
+
+def use_of(life: MortalCell) -> Use:
+    """Return what the process uses now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    with life.store.read() as connection:
+        n_jobs = len(queue.find(connection, states=list(ENDED), limit=10**6))
+    return Use(
+        n_jobs,
+        pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
+        len(list(Path("/proc/self/fd").iterdir())),
+        threading.active_count(),
+    )
+
+
+def slope_per_1000(jobs: list[int], mib: list[float]) -> float:
+    """Return how many MiB a thousand jobs add, by least squares."""
+    if len(set(jobs)) < 2:
+        return 0.0
+    return float(np.polyfit(np.asarray(jobs) / 1000, np.asarray(mib), 1)[0])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
