@@ -66,19 +66,19 @@ def fault(
         **_read_options(option or []),
     }
     given = {key: value for key, value in script.items() if value is not None}
-    host, port = _read_address(control)
+    host, port = read_address(control)
     if clear:
         if given:
             raise ConfigurationError("--clear ends faults; give nothing else with it")
-        answer = _ask(host, port, {"device": device, "clear": True})
+        answer = ask_bench(host, port, {"device": device, "clear": True})
         typer.echo(f"{answer['lab_time_s']:.0f} s: no faults at {device} any more")
     elif fault is not None:
-        answer = _ask(host, port, {"device": device, **given})
+        answer = ask_bench(host, port, {"device": device, **given})
         typer.echo(f"{answer['lab_time_s']:.0f} s: {fault} at {device}")
     elif given:
         raise ConfigurationError("say which fault: ppu fault DEVICE FAULT")
     else:
-        _show(_ask(host, port, {"faults": device}))
+        _show(ask_bench(host, port, {"faults": device}))
 
 
 def _show(answer: Mapping[str, Any]) -> None:
@@ -109,7 +109,7 @@ def _read_options(options: list[str]) -> dict[str, float]:
     return numbers
 
 
-def _read_address(control: str) -> tuple[str, int]:
+def read_address(control: str) -> tuple[str, int]:
     """Return host and port.
 
     Raises:
@@ -124,7 +124,7 @@ def _read_address(control: str) -> tuple[str, int]:
     return host or "127.0.0.1", int(port)
 
 
-def _ask(host: str, port: int, request: Mapping[str, Any]) -> dict[str, Any]:
+def ask_bench(host: str, port: int, request: Mapping[str, Any]) -> dict[str, Any]:
     """Send *request* to the control socket and return the answer.
 
     Raises:

@@ -138,6 +138,7 @@ def attach_all(to: typer.Typer) -> None:
         sim,
         store,
         submit,
+        truth,
     )
 
     running = (
@@ -149,6 +150,7 @@ def attach_all(to: typer.Typer) -> None:
         instruments,
         sim,
         fault,
+        truth,
         read,
         record,
         new,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _EFFECTS = {
     "happened": "it counts as done; the job goes on with what follows",
-    "not-happened": "it is done now; the job goes on from here",
+    "not-happened": "it will be carried out now; the job goes on from here",
     "retry": "it is tried once more",
     "skip": "it is left out; the job goes on with what follows",
     "park": "its sample is carried home, then the job ends",

@@ -220,7 +220,7 @@ class JobRecorder:
                     "be asked"
                 )
             found = await self._ask(path, found)
-            await self._keep_evidence(path, found, time)
+            await self._keep_evidence(path, found, running_loop().time())
         return found
 
     async def _keep_evidence(self, path: str, found: Evidence, time: float) -> None:

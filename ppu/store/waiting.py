@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from sqlalchemy import Connection, Select, and_, false, func, or_, select
 
 from ppu.store.cells import is_owned
-from ppu.store.jobs import ENDED, Job, JobState
-from ppu.store.schema import commands, job_needs, jobs
+from ppu.store.jobs import ACTIVE, ENDED, Job, JobState
+from ppu.store.schema import commands, events, job_needs, jobs
 from ppu.store.steps import questions
 
 __all__ = ["reasons_to_wait"]
@@ -30,6 +31,9 @@ def _reasons(connection: Connection, job: Job) -> Iterator[str]:
             yield f"{n_before} {are} before it"
     if job.state is JobState.LOST:
         yield "its cell vanished; the next one finds out what became of it"
+    said = connection.execute(_said(job)).scalar()
+    if job.state in ACTIVE and said and (waits := json.loads(said)["for"]):
+        yield waits
     for question in questions(connection, job.id):
         asks = f"it asks about step {question.step.path}: {question.text}"
         if question.answered is None:
@@ -63,6 +67,16 @@ def _n_before(job: Job) -> Select[tuple[int]]:
         .select_from(jobs)
         .where(jobs.c.state == str(JobState.QUEUED), jobs.c.is_held == false())
         .where(jobs.c.n_unmet_needs == 0, goes_first)
+    )
+
+
+def _said(job: Job) -> Select[tuple[str]]:
+    """Ask what the cell said last of what the job waits for; nothing if it goes on."""
+    return (
+        select(events.c.content)
+        .where(events.c.job_id == job.id, events.c.kind == "wait")
+        .order_by(events.c.sequence.desc())
+        .limit(1)
     )
 
 

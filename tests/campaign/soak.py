@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sqlalchemy import ColumnElement, Connection, func, select
 
 from exercise import LAB, N_CUPS, World, exercise
 from mortal import MortalCell
@@ -32,6 +33,7 @@ from ppu.store import queue
 from ppu.store.commands import request
 from ppu.store.custody import find_samples
 from ppu.store.jobs import ENDED, JobRequest
+from ppu.store.schema import jobs
 
 HEADING = "## A month of jobs"
 HOUR_S = 3600.0
@@ -122,11 +124,13 @@ async def _inject(life: MortalCell, device: str, fault: dict[str, Any]) -> None:
 def submit_what_is_missing(life: MortalCell, rng: np.random.Generator) -> None:
     """Release the samples that are done, and let as many jobs run as there are cups."""
     now = life.loop.stamp()
+    ended = [str(state) for state in ENDED]
     with life.store.read() as connection:
         kept = find_samples(connection, states=["active", "quarantined"], limit=100)
-        ended = queue.find(connection, states=list(ENDED), limit=10**6)
-        n_open = len(queue.find(connection, limit=10**6)) - len(ended)
-    done = {job.id for job in ended}
+        mine = [sample.job_id for sample in kept]
+        query = select(jobs.c.id).where(jobs.c.id.in_(mine), jobs.c.state.in_(ended))
+        done = set(connection.execute(query).scalars())
+        n_open = count(connection, jobs.c.state.not_in(ended))
     free = N_CUPS - len(kept)
     for sample in kept:
         if sample.job_id in done:
@@ -144,13 +148,19 @@ def use_of(life: MortalCell) -> Use:
     """Return what the process uses now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     with life.store.read() as connection:
-        n_jobs = len(queue.find(connection, states=list(ENDED), limit=10**6))
+        n_ended = count(connection, jobs.c.state.in_([str(state) for state in ENDED]))
     return Use(
-        n_jobs,
+        n_ended,
         pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
         len(list(Path("/proc/self/fd").iterdir())),
         threading.active_count(),
     )
+
+
+def count(connection: Connection, condition: ColumnElement[bool]) -> int:
+    """Return how many jobs there are of a kind; what was read must not count as use."""
+    query = select(func.count()).select_from(jobs).where(condition)
+    return int(connection.execute(query).scalar_one())
 
 
 def slope_per_1000(jobs: list[int], mib: list[float]) -> float:

@@ -21,6 +21,7 @@ from ppu.store import commands, custody, queue, steps
 from ppu.store.documents import documents_of
 from ppu.store.events import events_after
 from ppu.store.jobs import Effect, Job, JobRequest, JobState
+from ppu.store.waiting import reasons_to_wait
 
 MakeLife = Callable[..., MortalCell]
 
@@ -377,6 +378,26 @@ def test_what_a_job_waits_for_is_on_record(live: MakeLife) -> None:
         f"step press: cup_2, exercise-{other} pressed waits for press "
         f"(job {one} has it)"
     )
+
+
+def test_job_tells_why_it_waits_while_it_does(live: MakeLife) -> None:
+    """What `ppu job` shows is what the cell said last, and nothing when it goes on."""
+    life = live()
+    one, other = submit(life, {"kind": "press"}, {"kind": "press"})
+    life.start()
+    life.advance(10.0)
+
+    def reasons(job_id: int) -> list[str]:
+        with life.store.read() as connection:
+            return reasons_to_wait(connection, queue.get(connection, job_id))
+
+    assert reasons(one) == []
+    assert reasons(other) == [
+        f"step press: cup_2, exercise-{other} pressed waits for press "
+        f"(job {one} has it)"
+    ]
+    life.advance(400.0)
+    assert reasons(other) == []
 
 
 def test_job_that_never_began_to_act_gives_its_container_back(live: MakeLife) -> None:

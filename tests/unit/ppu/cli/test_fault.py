@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from ppu.cli import fault
+from ppu.cli import fault, truth
 from ppu.core.errors import ConfigurationError, ConnectError
 
 Invoke = Callable[..., Result]
@@ -154,3 +154,22 @@ def test_fault_refuses_wrong_words(
 
     assert isinstance(done.exception, ConfigurationError)
     assert text in str(done.exception)
+
+
+def test_truth_tells_where_containers_are(bench: Bench) -> None:
+    """What a camera would show, for whoever plays the person at a bench."""
+    bench.answer = (
+        b'{"ok": true, "lab_time_s": 5.0, "acts": {}, "containers": '
+        b'{"cup_2": null, "cup_1": "rack.1"}}\n'
+    )
+    app = typer.Typer()
+    truth.attach(app)
+
+    done = CliRunner().invoke(app, ["--control", bench.address])
+
+    assert done.exit_code == 0
+    assert bench.asked == {"truth": True}
+    assert done.stdout.splitlines() == [
+        "cup_1            rack.1",
+        "cup_2            in a hand, or on the floor",
+    ]

@@ -51,7 +51,7 @@ def test_recover_lists_what_is_asked(ppu: Ppu, job_id: int) -> None:
     assert f"job {job_id}, step 2: move container: crucible_01, balance.pan" in told
     assert "did it happen? the gripper is empty" in told
     assert "--happened: it counts as done" in told
-    assert "--not-happened: it is done now" in told
+    assert "--not-happened: it will be carried out now" in told
     assert "--retry" not in told
     assert (plain["step"], plain["evidence"]) == ("2", UNSURE)
     assert list(plain["answers"]) == ["happened", "not-happened", "abort"]
