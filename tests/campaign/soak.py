@@ -108,7 +108,11 @@ def soak(folder: Path, hours: float) -> tuple[list[Use], Counter[str], int]:
             uses.append(use_of(life))
             if len(uses) % 24 == 0:
                 sys.stderr.write(f"\r{len(uses) // 24} days, {uses[-1]} ")
-        states = Counter(str(job.state) for job in life.jobs())
+        found = life.jobs()
+        states = Counter(str(job.state) for job in found)
+        why = Counter(job.reason_text for job in found if job.reason_text)
+        for reason, n in why.most_common(5):
+            sys.stdout.write(f"{n} jobs: {reason}\n")
     finally:
         life.close()
     sys.stderr.write("\n")
