@@ -239,18 +239,9 @@ class Cell:
         assert self._owner is not None  # noqa: S101 - made in `owning`
         return self._owner
 
-    @property
-    def n_running(self) -> int:
-        """How many jobs run here."""
-        return len(self._running)
-
     def wake(self) -> None:
         """Look at the store; on the loop."""
         self._woken.set()
-
-    def wake_from_anywhere(self) -> None:
-        """Look at the store; from any thread."""
-        self.lab.host.loop.call_soon_threadsafe(self.wake)
 
     @property
     def lets_nothing_begin(self) -> bool:

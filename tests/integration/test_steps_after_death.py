@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,9 +10,8 @@ from typing import Any, TypeVar
 import pytest
 from bluesky.utils import Msg, MsgGenerator
 from ophyd_async.core import AsyncStatus
-from sqlalchemy import Connection
-from typing_extensions import override
 
+from mortal import DeadError, MortalStore
 from ppu.core.capabilities import (
     Carry,
     Dose,
@@ -24,7 +22,7 @@ from ppu.core.capabilities import (
     MountPowder,
     Segment,
 )
-from ppu.core.errors import InstrumentError, StoreError
+from ppu.core.errors import InstrumentError
 from ppu.core.labfile import LabFile, load_lab
 from ppu.core.labtime import LabTimeLoop
 from ppu.core.registry import find_lab
@@ -509,28 +507,6 @@ def test_abort_stops_the_arm_that_is_waited_for(make: Make) -> None:
 PROFILE = FiringProfile((Segment(80.0, 10.0, 300.0),), cool_to_degc=76.0)
 
 
-class DeadError(StoreError):
-    """The process died here."""
-
-
-class MortalStore(Store):
-    """A store whose process dies at one of its commits, which is not made."""
-
-    def __init__(self, path: Path, dies_at: float) -> None:
-        super().__init__(path, is_verified=False)
-        self.n_works = 0
-        self._dies_at = dies_at
-
-    @override
-    def submit(self, work: Callable[[Connection], T]) -> Future[T]:
-        self.n_works += 1
-        if self.n_works < self._dies_at:
-            return super().submit(work)
-        dead: Future[T] = Future()
-        dead.set_exception(DeadError("dead"))
-        return dead
-
-
 def live(laboratory: Laboratory, store: Store, answers: list[str]) -> Any:
     """Live until the job is done or the process is dead; return its result."""
     host = laboratory.host
@@ -568,7 +544,7 @@ def whole(
     laboratory = Laboratory(host, ("furnace_1",), path=small_lab)
     path = tmp_path_factory.mktemp("whole") / "store.sqlite"
     try:
-        with MortalStore(path, 1e9) as store:
+        with MortalStore(path) as store:
             return live(laboratory, store, []), store.n_works
     finally:
         laboratory.close()
@@ -600,7 +576,10 @@ def test_firing_is_joined_whichever_commit_was_the_last(
     answers: list[str] = []
     # The step begins at the fifth commit, and ends two before the last.
     dies_at = 6 + round(part * (n_works - 8))
-    with MortalStore(path, dies_at) as store, pytest.raises(DeadError):
+    with (
+        MortalStore(path, dies_at, keeps_last=False) as store,
+        pytest.raises(DeadError),
+    ):
         live(laboratory, store, answers)
     laboratory.die()
     laboratory.open()
