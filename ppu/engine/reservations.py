@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
+from typing import Final
 
 from ppu.core.capabilities import CAPABILITIES, Door, Gripper, Transporter
 from ppu.core.custody import Books
@@ -18,10 +19,10 @@ from ppu.core.errors import InterlockError, InternalError
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import LabTimeLoop
 
-__all__ = ["Claimant", "Reservations"]
+__all__ = ["SETTLE_S", "Claimant", "Reservations"]
 
 _HANDS = (Transporter, Gripper, Door)
-_SETTLE_S = 1e-3
+SETTLE_S: Final = 1e-3
 """Lab time after which all who ask at the same moment have asked."""
 
 
@@ -297,7 +298,7 @@ class Reservations:
         """Decide when all have asked who ask now, so that no race decides."""
         if not self._is_due:
             self._is_due = True
-            self._loop.call_later(_SETTLE_S, self._grant)
+            self._loop.call_later(SETTLE_S, self._grant)
 
     def _grant(self) -> None:
         self._is_due = False

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ppu.core.custody import Books
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import LabTimeLoop
+from ppu.engine.empties import Empties
 from ppu.engine.firings import Firings
 from ppu.engine.reservations import Claimant, Reservations
 
@@ -34,6 +35,13 @@ class Resources:
         self.firings = Firings(
             loop, self.reservations, scheduling.share_wait, scheduling.patience_s
         )
+        self.empties = Empties(loop, scheduling.patience_s, self._note_wait)
+
+    def changed(self) -> None:
+        """Look again who may go on: a person moved or cleaned a container."""
+        self.reservations.changed()
+        self.firings.entered()
+        self.empties.changed()
 
     def _note_wait(self, who: Claimant, text: str) -> None:
         if text == self.waits.get(who.id, ""):

@@ -170,6 +170,7 @@ class Runner:
             "settle": self._settle_step,
             "compute": self._compute,
             "earlier_samples": self._earlier_samples,
+            "take_empty": self._take_empty,
             "seat_request": self._request_seat,
             "seat_loaded": self._load_seat,
             "seat_firing": self._begin_firing,
@@ -550,6 +551,16 @@ class Runner:
             return {}
         since_s = self._open[-1].step.begun_s if self._open else 0.0
         return await self._recorder.samples(msg.kwargs["stream"], since_s)
+
+    async def _take_empty(self, msg: Msg) -> str:
+        """Claim an empty container as soon as there is one; answer its name."""
+        lab, kind = msg.kwargs["lab"], msg.kwargs["kind"]
+        if self._gate is None:
+            container: str = lab.free_container(kind)
+            lab.claim_container(container)
+            return container
+        what = f"step {self._open[-1].step.label}" if self._open else "the plan"
+        return await self._shared.empties.take(self._who, lab, kind, what)
 
     # -- seats -----------------------------------------------------------------------
 

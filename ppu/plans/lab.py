@@ -163,17 +163,38 @@ class Lab:
             )
         return self.file.containers[name]
 
-    def free_container(self, kind: str) -> str:
-        """Return an empty container of *kind* that no sample uses yet.
+    def empty_container(self, kind: str) -> str:
+        """Return a container of *kind* such as a sample may get: empty, at its time.
 
         Raises:
-            LimitError: If there is none left.
+            LimitError: If the lab has none.
         """
         for name, entry in self.file.containers.items():
-            is_free = name not in self._books.used and not entry.contents
-            if entry.kind == kind and is_free:
+            if entry.kind == kind and not entry.contents:
                 return name
-        raise LimitError(f"lab {self.name} has no empty {kind} left; clean some")
+        raise LimitError(f"lab {self.name} has no empty {kind}; add one to its file")
+
+    def free_container(self, kind: str) -> str:
+        """Return an empty container of *kind* that no sample uses, at its home.
+
+        Raises:
+            LimitError: If there is none just now; says what a person can do.
+        """
+        books = self._books
+        strays = []
+        for name, entry in self.file.containers.items():
+            if entry.kind != kind or entry.contents or name in books.used:
+                continue
+            if books.places[name] == entry.at and name not in books.under_way:
+                return name
+            strays.append(
+                f"; {name} is free but not at home: carry it to {entry.at} and say "
+                f"'ppu samples --move {name}={entry.at}'"
+            )
+        raise LimitError(
+            f"no {kind} is empty and at home; clean one and say 'ppu samples --release "
+            f"SAMPLE'{''.join(strays)}"
+        )
 
     def claim_container(self, name: str) -> None:
         """Remember that *name* is used by the sample of the present job."""

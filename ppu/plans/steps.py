@@ -39,6 +39,7 @@ __all__ = [
     "plain",
     "restored",
     "step",
+    "take_empty",
 ]
 
 P = ParamSpec("P")
@@ -425,6 +426,22 @@ def earlier_samples(stream: str) -> MsgGenerator[dict[str, list[float]]]:
         Empty if there are none.
     """
     return cast(dict[str, list[float]], (yield Msg("earlier_samples", stream=stream)))
+
+
+def take_empty(lab: Lab, kind: str) -> MsgGenerator[str]:
+    """Wait for an empty container at its home, and claim it for the sample.
+
+    Only people make containers empty, so a plan that is no job of a cell does not wait.
+
+    Args:
+        lab: The lab.
+        kind: Kind of container.
+
+    Raises:
+        LimitError: If there is none, and none comes in time.
+    """
+    lab.empty_container(kind)
+    return cast(str, (yield Msg("take_empty", None, lab=lab, kind=kind)))
 
 
 def _settle(

@@ -490,6 +490,7 @@ class Cell:
             running.stopped_by = running.stopped_by or reason
             running.changed.set()
             self.lab.resources.reservations.withdraw(running.who)
+            self.lab.resources.empties.give_up(running.who, reason)
             for question in running.questions.values():
                 if not question.done():
                     question.set_exception(AbortedError(reason))
@@ -527,8 +528,7 @@ class Cell:
             await self.owner.write(partial(correct, by=command.by, now=now))
             books.correct(container, location)
             outcome = f"{container} is at {location}"
-        self.lab.resources.reservations.changed()
-        self.lab.resources.firings.entered()
+        self.lab.resources.changed()
         return outcome
 
     async def hold_devices(self, who: Claimant) -> None:
@@ -738,5 +738,6 @@ class Cell:
         try:
             for container in await self.owner.fail(running.job, error):
                 self.lab.books.release(container)
+            self.lab.resources.empties.changed()
         except (StaleTokenError, StoreError) as exc:
             self._fault = exc

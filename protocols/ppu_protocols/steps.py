@@ -42,7 +42,7 @@ from ppu.plans.seats import (
     request_seat,
     wait_for_load,
 )
-from ppu.plans.steps import earlier_samples
+from ppu.plans.steps import earlier_samples, take_empty
 from ppu_protocols.evidence import (
     LIGHTEST,
     doors_between,
@@ -81,10 +81,11 @@ def take_container(
     lab: Lab, kind: str, container: str | None = None
 ) -> MsgGenerator[str]:
     """Take a container for the sample, by default an empty one; return its name."""
+    if container is None:
+        return (yield from take_empty(lab, kind))
     yield from bps.null()
-    taken = lab.free_container(kind) if container is None else container
-    lab.claim_container(taken)
-    return taken
+    lab.claim_container(container)
+    return container
 
 
 def _needs_to_move(lab: Lab, container: str, destination: str) -> set[str]:

@@ -258,7 +258,7 @@ def check(lab: Lab, recipe: SolidStateRecipe) -> None:
         )
     doses = recipe.doses()
     doser = lab.the(PowderDoser)
-    container = lab.free_container("crucible")
+    container = lab.empty_container("crucible")
     capacity = lab.container(container).capacity_ml
     faults = []
     volume = 0.0
@@ -290,7 +290,7 @@ def check(lab: Lab, recipe: SolidStateRecipe) -> None:
             f"candidate_phases: none of {', '.join(recipe.candidate_phases)} has a "
             f"line between {start:g} and {stop:g} deg; widen the scan"
         )
-    holder = lab.free_container("holder")
+    holder = lab.empty_container("holder")
     check_load(lab, container, recipe.batch_mass_g)
     pan, station = lab.the(Balance).pan, lab.the(PowderStation)
     station.check_task(Grind(container, _REGRIND_S))

@@ -130,7 +130,7 @@ async def _inject(life: MortalCell, device: str, fault: dict[str, Any]) -> None:
 
 
 def submit_what_is_missing(life: MortalCell, rng: np.random.Generator) -> None:
-    """Release the samples that are done, and let as many jobs run as there are cups."""
+    """Do what a person does: carry home, clean, and ask for as many jobs as cups."""
     now = life.loop.stamp()
     ended = [str(state) for state in ENDED]
     with life.store.read() as connection:
@@ -140,16 +140,33 @@ def submit_what_is_missing(life: MortalCell, rng: np.random.Generator) -> None:
         done = set(connection.execute(query).scalars())
         n_open = count(connection, jobs.c.state.not_in(ended))
     free = N_CUPS - len(kept)
+    ask = partial(request, by="anna", now=now)
     for sample in kept:
-        if sample.job_id in done:
-            content = {"sample": sample.id}
-            ask = partial(request, command="release sample", by="anna", now=now)
-            life.store.write(partial(ask, content=content))
-            free += 1
+        if sample.job_id not in done:
+            continue
+        for cup, place in sample.places.items():
+            home = life.lab.file.containers[cup].at
+            if place != home:
+                life.lab.host.call(carry_home(life, cup, home))
+                said = {"container": cup, "location": home}
+                life.store.write(partial(ask, command="move", content=said))
+        said = {"sample": sample.id}
+        life.store.write(partial(ask, command="release sample", content=said))
+        free += 1
     for _ in range(max(min(free, N_CUPS - n_open), 0)):
         kind = str(rng.choice(["press", "fire", "shake"]))
         wanted = JobRequest("exercise", "1", {"kind": kind})
         life.store.write(partial(queue.submit, wanted=wanted, now=now))
+
+
+async def carry_home(life: MortalCell, cup: str, home: str) -> None:
+    """Carry a cup that did not arrive, or was left where its job ended."""
+    assert life.lab.bench is not None
+    world: Any = life.lab.bench.world
+    place = world.containers[cup].at
+    if place not in (None, home):  # in somebody's hands it is on its way
+        world.pick_up(life.loop.time(), cup, place, "anna")
+        world.put_down(life.loop.time(), cup, home, "anna")
 
 
 def use_of(life: MortalCell) -> Use:

@@ -400,6 +400,76 @@ def test_job_tells_why_it_waits_while_it_does(live: MakeLife) -> None:
     assert reasons(other) == []
 
 
+def release_one(life: MortalCell) -> None:
+    """Say that a sample is gone and its container clean."""
+    with life.store.read() as connection:
+        (sample, *_) = custody.find_samples(connection, states=["active"])
+    write(life, partial(custody.ask_release, sample=sample.id, by="anna"))
+    life.advance(1.0)
+
+
+def test_job_waits_until_somebody_cleans_a_container(live: MakeLife) -> None:
+    """More jobs than containers fail nowhere: they tell what a person can do."""
+    life = live()
+    *first, waiting, last = submit(life, *[{"kind": "press"}] * 6)
+    life.start()
+    life.advance(2000.0)
+    with life.store.read() as connection:
+        told = reasons_to_wait(connection, queue.get(connection, waiting))
+    assert told == [
+        "step take container: crucible waits: no crucible is empty and at home; clean "
+        "one and say 'ppu samples --release SAMPLE'"
+    ]
+
+    release_one(life)
+    life.advance(1000.0)
+
+    assert {job(life, one).state for one in (*first, waiting)} == {JobState.SUCCEEDED}
+    assert job(life, last).state is JobState.RUNNING
+
+
+def test_job_that_waits_for_a_container_goes_on_in_the_next_cell(
+    live: MakeLife,
+) -> None:
+    """A cell drains though jobs wait for people, and the wait outlives it."""
+    life = live()
+    *_, waiting = submit(life, *[{"kind": "press"}] * 5)
+    life.start()
+    life.advance(2000.0)
+    life.end()
+    life.start()
+    life.advance(10.0)
+    release_one(life)
+    life.advance(1000.0)
+
+    assert job(life, waiting).state is JobState.SUCCEEDED
+
+
+def test_job_that_waits_for_a_container_can_be_cancelled(live: MakeLife) -> None:
+    """Nobody needs to clean anything to end it."""
+    life = live()
+    *_, waiting = submit(life, *[{"kind": "press"}] * 5)
+    life.start()
+    life.advance(2000.0)
+    write(life, partial(queue.cancel, job_id=waiting, by="anna"))
+    life.advance(1.0)
+
+    assert job(life, waiting).state is JobState.ABORTED
+
+
+def test_nobody_cleans_a_container_for_ever(live: MakeLife) -> None:
+    """A wait for people has an end, too, and fails with what was missing."""
+    life = live(scheduling={"patience_s": 3600.0})
+    *_, waiting = submit(life, *[{"kind": "press"}] * 5)
+    life.start()
+    life.advance(2 * 3600.0)
+
+    ended = job(life, waiting)
+    assert ended.state is JobState.FAILED
+    assert "waited 3600 s: no crucible is empty" in str(ended.reason_text)
+    assert ended.physical_effect is Effect.NONE
+
+
 def test_job_that_never_began_to_act_gives_its_container_back(live: MakeLife) -> None:
     """A job that fails before it touched anything leaves its container clean."""
     life = live(failure_policies={"shake": "abort"})

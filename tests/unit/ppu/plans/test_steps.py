@@ -213,8 +213,29 @@ def test_lab_gives_an_empty_container_only_once() -> None:
     lab.claim_container(found)
 
     assert found == "empty"
-    with pytest.raises(LimitError, match="no empty crucible left"):
+    with pytest.raises(LimitError, match="no crucible is empty and at home"):
         lab.free_container("crucible")
+
+
+def test_empty_container_elsewhere_is_not_free() -> None:
+    """What a person must carry home first is given to no sample."""
+    lab = Lab(LAB, {})
+    lab.moving("empty", "rack.1")
+    with pytest.raises(LimitError, match="empty is free but not at home: carry it to"):
+        lab.free_container("crucible")
+    lab.moved("empty", "rack.1")
+    with pytest.raises(LimitError, match=r"'ppu samples --move empty=rack\.2'"):
+        lab.free_container("crucible")
+
+    lab.moved("empty", "rack.2")
+
+    assert lab.free_container("crucible") == "empty"
+
+
+def test_lab_without_containers_of_a_kind_is_told_so() -> None:
+    """What is missing for good is not waited for."""
+    with pytest.raises(LimitError, match="has no empty holder; add one to its file"):
+        Lab(LAB, {}).empty_container("holder")
 
 
 def test_lab_follows_containers_and_stock() -> None:

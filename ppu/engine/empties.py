@@ -1,0 +1,100 @@
+"""Empty containers: jobs wait in line for those that people have cleaned."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ppu.core.errors import AbortedError, LimitError
+from ppu.core.labtime import LabTimeLoop
+from ppu.engine.reservations import SETTLE_S, Claimant
+from ppu.plans.lab import Lab
+
+__all__ = ["Empties"]
+
+
+@dataclass
+class _Waiter:
+    who: Claimant
+    lab: Lab
+    kind: str
+    what: str
+    found: asyncio.Future[str] = field(repr=False)
+    why: str = ""
+
+
+class Empties:
+    """Gives empty containers to the jobs that wait for them, as they are ranked.
+
+    Args:
+        loop: The lab's loop.
+        patience_s: How long a job waits before it fails [s].
+        on_wait: Told who waits for what, in words, and with nothing when it ends.
+    """
+
+    def __init__(
+        self,
+        loop: LabTimeLoop,
+        patience_s: float,
+        on_wait: Callable[[Claimant, str], None],
+    ) -> None:
+        self._loop = loop
+        self._patience_s = patience_s
+        self._on_wait = on_wait
+        self._line: list[_Waiter] = []
+        self._is_due = False
+
+    async def take(self, who: Claimant, lab: Lab, kind: str, what: str) -> str:
+        """Wait until there is an empty container, claim it and return its name.
+
+        Args:
+            who: The claimant.
+            lab: The lab as its plan sees it.
+            kind: Kind of container.
+            what: What it is for, in words.
+
+        Raises:
+            LimitError: If it waited too long.
+            AbortedError: If it gave up.
+        """
+        waiter = _Waiter(who, lab, kind, what, self._loop.create_future())
+        self._line.append(waiter)
+        self._line.sort(key=lambda one: one.who)
+        self.changed()
+        try:
+            async with asyncio.timeout(self._patience_s):
+                return await waiter.found
+        except TimeoutError:
+            raise LimitError(
+                f"{what} waited {self._patience_s:g} s: {waiter.why}"
+            ) from None
+        finally:
+            self._line.remove(waiter)
+            self._on_wait(who, "")
+
+    def give_up(self, who: Claimant, reason: str) -> None:
+        """Let *who* wait no longer: its job was cancelled."""
+        for waiter in self._line:
+            if waiter.who == who and not waiter.found.done():
+                waiter.found.set_exception(AbortedError(reason))
+
+    def changed(self) -> None:
+        """Look who gets one: somebody asks, or something was cleaned or carried."""
+        if self._line and not self._is_due:
+            self._is_due = True
+            self._loop.call_later(SETTLE_S, self._give)
+
+    def _give(self) -> None:
+        self._is_due = False
+        for waiter in self._line:
+            if waiter.found.done():
+                continue
+            try:
+                container = waiter.lab.free_container(waiter.kind)
+            except LimitError as exc:
+                waiter.why = str(exc)
+                self._on_wait(waiter.who, f"{waiter.what} waits: {exc}")
+            else:
+                waiter.lab.claim_container(container)
+                waiter.found.set_result(container)
