@@ -37,6 +37,7 @@ from ppu.core.errors import (
     InstrumentError,
     InterlockError,
     InternalError,
+    LimitError,
     MalformedReply,
     NothingToJoinError,
     PPUError,
@@ -638,13 +639,26 @@ async def apply_settings(name: str, wanted: ProgramSettings) -> None:
         await set_if_different(name, signal, value)
 
 
-async def find_changed(wanted: ProgramSettings) -> list[str]:
-    """Return what was set to something else since it was set for a firing."""
+async def find_changed(
+    wanted: ProgramSettings, compare: Callable[[], Awaitable[None]]
+) -> list[str]:
+    """Return what was set to something else since it was set for a firing.
+
+    Args:
+        wanted: What the controller was set to.
+        compare: Refuses a firing, a setting or a program that is not what it should be.
+    """
     found = []
     for signal, value in wanted:
         actual = await signal.get_value()
         if actual != value:
             found.append(f"{signal.name} is {actual}, the firing had set it to {value}")
+    try:
+        await compare()
+    except (LimitError, ConfigurationError) as exc:
+        found.append(str(exc))
+    except InstrumentError as exc:
+        found.append(f"another program is loaded ({exc})")
     return found
 
 

@@ -31,7 +31,6 @@ from ppu.core.capabilities import (
     Segment,
 )
 from ppu.core.errors import (
-    ConfigurationError,
     ConnectError,
     InstrumentError,
     InterlockError,
@@ -472,15 +471,13 @@ class Eurotherm3216(Instrument, Furnace):
         Raises:
             NothingToJoinError: If it does not.
         """
-        changed = await find_changed(self._program_settings())
-        try:
+
+        async def compare() -> None:
             self.check_profile(value.profile)
             await self._compare_safety()
             await self._compare_program(value.profile.segments)
-        except (LimitError, ConfigurationError) as exc:
-            changed.append(str(exc))
-        except InstrumentError as exc:
-            changed.append(f"another program is loaded ({exc})")
+
+        changed = await find_changed(self._program_settings(), compare)
         await self._firing.look_for(value, changed)
 
     @override

@@ -34,7 +34,6 @@ from ppu.core.capabilities import (
     Segment,
 )
 from ppu.core.errors import (
-    ConfigurationError,
     ConnectError,
     InstrumentError,
     InterlockError,
@@ -768,15 +767,13 @@ class EurothermEpc3016(Instrument, Furnace):
         Raises:
             NothingToJoinError: If it does not.
         """
-        changed = await find_changed(self._program_settings())
-        try:
+
+        async def compare() -> None:
             self.check_profile(value.profile)
             await self._compare_safety()
             await self._compare_program(value.profile.segments)
-        except (LimitError, ConfigurationError) as exc:
-            changed.append(str(exc))
-        except InstrumentError as exc:
-            changed.append(f"another program is loaded ({exc})")
+
+        changed = await find_changed(self._program_settings(), compare)
         running = value.samples.get(f"{self.name}_is_program_running", ())
         was_seen_to_end = bool(running) and not running[-1]
         if not was_seen_to_end and await self._is_watchdog_flag_up():
