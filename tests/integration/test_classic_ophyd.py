@@ -7,7 +7,7 @@ import pytest
 from bluesky.utils import MsgGenerator
 
 from ppu.core.capabilities import Balance
-from ppu.core.errors import ConfigurationError, ConnectError
+from ppu.core.errors import ConfigurationError, ConnectError, InstrumentError
 from ppu.twin.open_lab import OpenLab, open_lab
 
 _MODULE = '''
@@ -27,6 +27,18 @@ class Scale(SynSignal):
 
 class Lamp(SynSignal):
     """Nothing that weighs."""
+
+class Turntable(Scale):
+    """One with something in motion."""
+
+    def __init__(self, *args, jams=False, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.stops, self.jams = [], jams
+
+    def stop(self, *, success=False):
+        if self.jams:
+            raise RuntimeError("the brake is worn")
+        self.stops.append(success)
 
 class Absent(Scale):
     """One that never connects."""
@@ -98,6 +110,47 @@ def test_classic_device_is_refused_when_the_lab_file_does_not_fit_it(
     lab_file.write_text(_LAB.replace(old, new))
     with pytest.raises(ConfigurationError, match=told):
         open_lab(str(lab_file), target="hardware").__enter__()
+
+
+@pytest.mark.parametrize("which", ["abort", "orphan", "hold"])
+def test_classic_device_is_halted_when_the_lab_file_says_so(
+    lab_file: Path, which: str
+) -> None:
+    """What is in motion halts, and people learn that nobody verified it."""
+    text = _LAB.replace(":Scale", ":Turntable")
+    lab_file.write_text(text.replace("slots:", f"on_{which}: stop\n    slots:"))
+    with open_lab(str(lab_file), target="hardware") as lab:
+        device = lab.devices["balance"]
+        told = lab.host.call(getattr(device, f"go_to_{which}_state")())
+
+        assert told == "balance: stopped (not verified: ophyd cannot say)"
+        assert lab["balance"].stops == [False]
+
+
+def test_classic_device_keeps_moving_when_the_lab_file_says_nothing(
+    lab_file: Path,
+) -> None:
+    """Who loses its cell, or is held, is left alone by default."""
+    lab_file.write_text(_LAB.replace(":Scale", ":Turntable"))
+    with open_lab(str(lab_file), target="hardware") as lab:
+        device = lab.devices["balance"]
+        told = lab.host.call(device.go_to_orphan_state())
+        told += lab.host.call(device.go_to_hold_state())
+
+        assert told == ""
+        assert lab["balance"].stops == []
+
+
+def test_classic_device_that_does_not_halt_is_named(lab_file: Path) -> None:
+    """Whatever a foreign class raises, people learn that it is not safe."""
+    text = _LAB.replace(":Scale", ":Turntable")
+    text = text.replace("slots:", "on_orphan: stop\n    slots:")
+    lab_file.write_text(text.replace("pan: pan,", "pan: pan, jams: true,"))
+    with (
+        open_lab(str(lab_file), target="hardware") as lab,
+        pytest.raises(InstrumentError, match="did not stop: the brake is worn"),
+    ):
+        lab.host.call(lab.devices["balance"].go_to_orphan_state())
 
 
 def test_classic_device_is_named_when_it_does_not_connect(lab_file: Path) -> None:
