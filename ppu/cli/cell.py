@@ -45,7 +45,7 @@ def cell(
         Path, typer.Option(help="Directory in which each job gets one of its own.")
     ] = Path("results"),
     until_idle: Annotated[
-        bool, typer.Option("--until-idle", help="End when no job is left to run.")
+        bool, typer.Option("--until-idle", help="End when no job is left that can run.")
     ] = False,
     may_heat: Annotated[
         bool,
@@ -86,7 +86,7 @@ def cell(
         Store(store) as kept,
     ):
         opened.check_attended()
-        running = Cell(opened, kept, results, may_heat=may_heat)
+        running = Cell(opened, kept, results, may_heat=may_heat, is_patient=True)
         with running.owning(), _draining(running), _guarded(running, guard_fd):
             tell(f"cell of {opened.file.lab}: {kept.name} is open; Ctrl-C drains")
             with running.listening():

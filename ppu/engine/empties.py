@@ -45,6 +45,13 @@ class Empties:
         self._line: list[_Waiter] = []
         self._is_due = False
 
+    @property
+    def waiting(self) -> set[int]:
+        """Numbers of the jobs that wait for people, once it is decided who waits."""
+        if self._is_due:
+            return set()
+        return {one.who.id for one in self._line if not one.found.done()}
+
     async def take(self, who: Claimant, lab: Lab, kind: str, what: str) -> str:
         """Wait until there is an empty container, claim it and return its name.
 
@@ -61,7 +68,9 @@ class Empties:
         waiter = _Waiter(who, lab, kind, what, self._loop.create_future())
         self._line.append(waiter)
         self._line.sort(key=lambda one: one.who)
-        self.changed()
+        if not self._is_due:  # when all have asked who ask now: no race decides
+            self._is_due = True
+            self._loop.call_later(SETTLE_S, self.changed)
         try:
             async with asyncio.timeout(self._patience_s):
                 return await waiter.found
@@ -81,11 +90,6 @@ class Empties:
 
     def changed(self) -> None:
         """Look who gets one: somebody asks, or something was cleaned or carried."""
-        if self._line and not self._is_due:
-            self._is_due = True
-            self._loop.call_later(SETTLE_S, self._give)
-
-    def _give(self) -> None:
         self._is_due = False
         for waiter in self._line:
             if waiter.found.done():

@@ -192,6 +192,8 @@ class Cell:
         lease_s: How long the cell is trusted with its jobs unless it renews (real
             time) [s].
         may_heat: Whether furnaces may be heated after a crash without a person's word.
+        is_patient: Whether the time of a jumping twin stands still while only people
+            can say how it goes on; otherwise it jumps to the end of their patience.
         find: Returns the protocol of a name; by default one of the installed ones.
     """
 
@@ -203,6 +205,7 @@ class Cell:
         *,
         lease_s: float = 30.0,
         may_heat: bool = False,
+        is_patient: bool = False,
         find: Callable[[str], RegisteredProtocol] = find_protocol,
     ) -> None:
         self._find = find
@@ -210,6 +213,7 @@ class Cell:
         self.store = store
         self.results = results
         self.may_heat = may_heat
+        self._is_patient = is_patient
         self.is_draining = False
         self.was_left_alone = False
         """Whether it ends because its guard is dead."""
@@ -385,17 +389,37 @@ class Cell:
                 return
             if self._is_drained() or self._is_leaving:
                 return
+            waiting = self.lab.resources.empties.waiting
+            if until_idle and waiting >= self._running.keys():
+                tell(
+                    "only empty containers are waited for: release samples with "
+                    "'ppu samples --release SAMPLE', then start a cell again"
+                )
+                return
             await self._wait()
 
     async def _wait(self) -> None:
         """Wait until something has changed; look now and then where time flows."""
         loop = self.lab.host.loop
         if loop.is_jumping:
-            await self._woken.wait()
+            stands_still = self._is_patient and self._waits_for_people()
+            why = loop.hold("people") if stands_still else contextlib.nullcontext()
+            with why:
+                await self._woken.wait()
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(loop.wire_seconds(_POLL_S)):
                 await self._woken.wait()
+
+    def _waits_for_people(self) -> bool:
+        """Return whether no job goes on before somebody says or cleans something."""
+        waiting = self.lab.resources.empties.waiting
+        return bool(self._running) and all(
+            job_id in waiting
+            or (running.is_waiting and not running.changed.is_set())
+            or any(not asked.done() for asked in running.questions.values())
+            for job_id, running in self._running.items()
+        )
 
     def _is_drained(self) -> bool:
         """Return whether every job waits at a step, or for what goes on without us."""
@@ -552,6 +576,8 @@ class Cell:
 
     def _note_wait(self, job_id: int, text: str) -> None:
         """Keep what a job waits for, so that people can see it."""
+        if job_id in self.lab.resources.empties.waiting:
+            self.wake()  # perhaps there is nothing left but to wait for people
         if job_id > 0:
             now = self.lab.host.loop.stamp()
             self.store.submit(

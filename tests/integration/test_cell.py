@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
 import logging
@@ -13,15 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from exercise import LAB, World, exercise
 from mortal import MortalCell
 from ppu.core.errors import StaleTokenError
+from ppu.core.labfile import load_lab
 from ppu.store import commands, custody, queue, steps
 from ppu.store.documents import documents_of
 from ppu.store.events import events_after
 from ppu.store.jobs import Effect, Job, JobRequest, JobState
+from ppu.store.store import Store
 from ppu.store.waiting import reasons_to_wait
+from ppu.twin.cell import Cell
+from ppu.twin.open_lab import OpenLab
 
 MakeLife = Callable[..., MortalCell]
 
@@ -468,6 +474,74 @@ def test_nobody_cleans_a_container_for_ever(live: MakeLife) -> None:
     assert ended.state is JobState.FAILED
     assert "waited 3600 s: no crucible is empty" in str(ended.reason_text)
     assert ended.physical_effect is Effect.NONE
+
+
+@contextlib.contextmanager
+def jumping_cell(folder: Path) -> Iterator[tuple[Cell, Store]]:
+    """A cell of a twin whose time jumps, as `ppu cell` has it."""
+    path = folder / "lab.yaml"
+    path.write_text(yaml.safe_dump(LAB))
+    with (
+        OpenLab(load_lab(path), path, target="twin", pace=None).closing() as lab,
+        Store(folder / "lab.sqlite") as store,
+    ):
+        cell = Cell(
+            lab, store, folder / "results", is_patient=True, find=lambda _: exercise
+        )
+        wanted = [JobRequest("exercise", "1", {"kind": "press"})] * 5
+        store.write(
+            partial(queue.submit_many, wanted=wanted, now=lab.host.loop.stamp())
+        )
+        with cell.owning():
+            yield cell, store
+
+
+def states_of(store: Store) -> list[str]:
+    """Return the states of all jobs."""
+    with store.read() as connection:
+        return sorted(str(found.state) for found in queue.find(connection))
+
+
+def test_time_of_a_twin_stands_still_while_people_clean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody at a keyboard is as fast as a week of jumping lab time."""
+    with jumping_cell(tmp_path) as (cell, store):
+        loop = cell.lab.host.loop
+        hold, stood_at = loop.hold, []
+
+        def clean_then(reason: str) -> contextlib.AbstractContextManager[None]:
+            if reason == "people":
+                stood_at.append(loop.time())
+                with store.read() as connection:
+                    (sample, *_) = custody.find_samples(connection, states=["active"])
+                ask = partial(custody.ask_release, sample=sample.id, by="anna")
+                store.write(partial(ask, now=loop.stamp()))
+                cell.wake()
+            return hold(reason)
+
+        monkeypatch.setattr(loop, "hold", clean_then)
+
+        async def live() -> None:
+            work = asyncio.create_task(cell.arun())
+            await asyncio.sleep(86400.0)
+            cell.drain()
+            await work
+
+        cell.lab.host.call(live())
+
+        assert states_of(store) == ["succeeded"] * 5
+        assert len(stood_at) == 1
+        assert stood_at[0] < 3600.0
+
+
+def test_cell_ends_when_it_is_idle_but_for_people(tmp_path: Path) -> None:
+    """What waits for an empty container is left to the next cell."""
+    with jumping_cell(tmp_path) as (cell, store):
+        cell.run(until_idle=True)
+
+        assert states_of(store) == ["running", *["succeeded"] * 4]
+        assert cell.lab.host.loop.time() < 3600.0
 
 
 def test_job_that_never_began_to_act_gives_its_container_back(live: MakeLife) -> None:
