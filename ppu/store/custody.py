@@ -23,7 +23,7 @@ from ppu.core.errors import (
     nearest,
 )
 from ppu.core.labfile import LabFile
-from ppu.store import cells, commands
+from ppu.store import cells, commands, schema
 from ppu.store.events import announce
 from ppu.store.jobs import Effect
 from ppu.store.schema import (
@@ -92,7 +92,8 @@ class Entry:
 
     Attributes:
         kind: What happened: ``claimed``, ``left``, ``moved``, ``found``, ... or the
-            state that the sample is in from then on.
+            state that the sample is in from then on; ``said`` is a person's word on
+            the job.
         by: Who did it: a job, a person, or empty.
         text: What showed it, or why.
     """
@@ -568,7 +569,33 @@ def history(connection: Connection, sample: str) -> tuple[Sample, list[Entry]]:
             by, why = said.get("by") or "", said.get("reason") or ""
             way = (None, None, None)
             lines.append(Entry(row.sequence, row.stamp, said["state"], *way, by, why))
+    lines += _said(connection, found.job_id)
     return found, sorted(lines, key=lambda line: line.sequence)
+
+
+def _said(connection: Connection, job_id: int) -> list[Entry]:
+    """Return what people said of a job: answers with their notes, and its abort."""
+    requests = schema.commands
+    query = select(requests).where(
+        requests.c.job_id == job_id, requests.c.command.in_(["answer", "abort"])
+    )
+    names = {
+        row.path: row.name
+        for row in connection.execute(
+            select(steps.c.path, steps.c.name).where(steps.c.job_id == job_id)
+        )
+    }
+    found = []
+    for row in connection.execute(query):
+        told = json.loads(row.content)
+        text, why = row.command, told.get("reason")
+        if row.command == "answer":
+            path, why = told["path"], told.get("note")
+            text = f"step {path} ({names.get(path, 'unknown')}): {told['answer']}"
+        text += f" ({why})" if why else ""
+        way = (None, None, None)
+        found.append(Entry(row.sequence, row.asked, "said", *way, row.by, text))
+    return found
 
 
 def containers_of_job(connection: Connection, job_id: int) -> set[str]:

@@ -181,6 +181,20 @@ def test_released_sample_keeps_its_history(ppu: Ppu, job_id: int, cell: Any) -> 
     ]
 
 
+def test_history_tells_what_a_person_said_of_a_step(ppu: Ppu, job_id: int) -> None:
+    """Who said what, when, and what they saw: the sample went on upon their word."""
+    ppu("recover", job_id, "--happened", "--note", "it is on the pan")
+    ppu("abort", job_id, "--reason", "it smells")
+    told = ppu("samples", "s1").out
+    *_, answer, abort = ppu("samples", "s1", "--json").json["history"]
+
+    words = "step 2 (move_container): happened (it is on the pan)"
+    assert f"said, by ann: {words}" in told
+    assert "said, by ann: abort (it smells)" in told
+    assert (answer["kind"], answer["by"], answer["text"]) == ("said", "ann", words)
+    assert answer["time"] <= abort["time"]
+
+
 def test_living_cell_is_asked_to_take_note(ppu: Ppu, job_id: int, cell: Any) -> None:
     """All of what a person says, or nothing."""
     refused = ppu("samples", "--move=crucible_04=rack.9", "--move=crucible_04=rack.2")
