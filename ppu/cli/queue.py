@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppu.cli.store import STORE, StoreOption, change, open_store, when, who
+from ppu.cli.table import fitted
 from ppu.core.errors import ConfigurationError, nearest
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ def jobs(
     store: StoreOption = STORE,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List jobs, the newest first."""
+    """List jobs, the newest first.
+
+    A line that is too long for the terminal is cut; `ppu job ID` tells all.
+    """
     from ppu.store.jobs import JobState
     from ppu.store.queue import find
 
@@ -70,7 +74,7 @@ def jobs(
             f"{job.campaign or '-'}"
         )
         why = f"  ({job.reason_text})" if job.reason_text else ""
-        typer.echo(line + why)
+        typer.echo(fitted(line + why))
 
 
 def _chart(connection: Connection, jobs: list[Job]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ppu.cli.store import STORE, StoreOption, change, open_store, when, who
+from ppu.cli.table import fitted
 from ppu.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _list(store: str, *, is_all: bool, as_json: bool) -> None:
         typer.echo("no samples")
         return
     for one in found:
-        typer.echo(_line(one))
+        typer.echo(fitted(_line(one)))
 
 
 def _line(sample: Sample) -> str:

@@ -49,6 +49,7 @@ def store_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "lab.sqlite"
     monkeypatch.setenv("PPU_STORE", str(path))
     monkeypatch.setenv("LOGNAME", "ann")
+    monkeypatch.delenv("COLUMNS", raising=False)  # nothing is cut
     return path
 
 
