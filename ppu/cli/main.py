@@ -136,6 +136,7 @@ def attach_all(to: typer.Typer) -> None:
         run,
         samples,
         sim,
+        stock,
         store,
         submit,
         truth,
@@ -149,13 +150,14 @@ def attach_all(to: typer.Typer) -> None:
         lab,
         instruments,
         sim,
+        stock,
         fault,
         truth,
         read,
         record,
         new,
     )
-    queueing = (submit, queue, job, recover, samples, store)
+    queueing = (submit, queue, job, recover, samples, stock, store)
     for module in (*running, *queueing):
         module.attach(to)
 

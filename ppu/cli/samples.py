@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ppu.cli.store import STORE, StoreOption, change, open_store, when, who
+from ppu.cli.store import STORE, Request, StoreOption, ask, open_store, when, who
 from ppu.cli.table import fitted
 from ppu.core.errors import ConfigurationError
 
@@ -55,16 +55,15 @@ def samples(
     if release or move:
         if sample is not None:
             raise ConfigurationError("name a sample, or --release and --move; not both")
-        for line in _correct(store, release or [], move or []):
-            typer.echo(line)
+        _correct(store, release or [], move or [])
     elif sample is not None:
         _show(store, sample, as_json=json_)
     else:
         _list(store, is_all=all_, as_json=json_)
 
 
-def _correct(store: str, released: list[str], moved: list[str]) -> list[str]:
-    """Do all that a person says, or nothing of it; return what came of it."""
+def _correct(store: str, released: list[str], moved: list[str]) -> None:
+    """Do all that a person says, or nothing of it."""
     from ppu.store.custody import ask_move, ask_release
 
     ways = []
@@ -76,21 +75,17 @@ def _correct(store: str, released: list[str], moved: list[str]) -> list[str]:
             )
         ways.append((container, location))
 
-    def work(connection: Connection, now: float) -> list[str]:
-        by, lines = who(), []
+    def work(connection: Connection, now: float) -> list[Request]:
+        by, asked = who(), []
         for container, location in ways:
-            is_done = ask_move(connection, container, location, by, now)
-            lines.append(_outcome(f"{container} is at {location}", is_done=is_done))
+            number = ask_move(connection, container, location, by, now)
+            asked.append((f"{container} is at {location}", number))
         for sample in released:
-            is_done = ask_release(connection, sample, by, now)
-            lines.append(_outcome(f"{sample} is released", is_done=is_done))
-        return lines
+            number = ask_release(connection, sample, by, now)
+            asked.append((f"{sample} is released", number))
+        return asked
 
-    return change(store, work)
-
-
-def _outcome(text: str, *, is_done: bool) -> str:
-    return text if is_done else f"{text}: the cell was asked to take note"
+    ask(store, work)
 
 
 def _list(store: str, *, is_all: bool, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import getpass
 import os
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PATIENCE_WALL_S = 5.0
-"""How long a person's command waits for a cell that writes without pause."""
+"""How long a person's command waits for a cell that is busy."""
+_LOOK_EVERY_WALL_S = 0.1
+
+Request = tuple[str, int | None]
+"""What a person asked for, in words, and its number if it waits for the cell."""
 
 StoreOption = Annotated[
     str,
@@ -108,6 +113,57 @@ def write(store: Store, where: str, work: Callable[[Connection, float], T]) -> T
     result = store.write(lambda connection: work(connection, stamp(connection)))
     wake(where)
     return result
+
+
+def ask(where: str, work: Callable[[Connection, float], list[Request]]) -> None:
+    """Do *work* in a transaction, and tell what came of each of its requests.
+
+    A cell that listens is waited for, so that whoever asks reads a refusal at once.
+
+    Args:
+        where: The store.
+        work: Gets the transaction and the stamp of now; returns what each request says,
+            and its number if it waits for the cell.
+
+    Raises:
+        ConfigurationError: If the cell refuses one of them.
+    """
+    from ppu.store.commands import REFUSED
+
+    with open_store(where) as store:
+        asked = write(store, where, work)
+        waiting = [number for _, number in asked if number is not None]
+        settled = asyncio.run(_outcomes(store, where, waiting)) if waiting else {}
+    refusals = []
+    for text, number in asked:
+        outcome = "" if number is None else settled.get(number)
+        if outcome is None:
+            typer.echo(f"{text}: the cell was asked to take note")
+        elif outcome.startswith(REFUSED):
+            refusals.append(
+                f"{text}: the cell refused: {outcome.removeprefix(REFUSED)}"
+            )
+        else:
+            typer.echo(text)
+    if refusals:
+        raise ConfigurationError("; ".join(refusals))
+
+
+async def _outcomes(store: Store, where: str, numbers: list[int]) -> dict[int, str]:
+    """Return what a cell that listens makes of requests, as far as it does so soon."""
+    from ppu.store.commands import outcomes
+    from ppu.store.wake import wake
+
+    found: dict[int, str] = {}
+    if not wake(where):
+        return found
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE_WALL_S):
+            while len(found) < len(numbers):
+                await asyncio.sleep(_LOOK_EVERY_WALL_S)
+                with store.read() as connection:
+                    found = outcomes(connection, numbers)
+    return found
 
 
 def stamp(connection: Connection) -> float:

@@ -104,6 +104,10 @@ class Books:
         """Take note that a person says: *container* is empty and clean again."""
         self.used.discard(container)
 
+    def refill(self, powder: str, mass_g: float) -> None:
+        """Take note that a person added *mass_g* of *powder* [g]."""
+        self.stock_g[powder] = self.stock_g.get(powder, 0.0) + mass_g
+
     def correct(self, container: str, location: str) -> None:
         """Take note that a person found *container* at *location*."""
         self.under_way.pop(container, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,10 @@ from ppu.core.errors import ConfigurationError
 from ppu.store.events import announce, encode
 from ppu.store.schema import commands
 
-__all__ = ["Command", "request", "settle", "waiting"]
+__all__ = ["REFUSED", "Command", "outcomes", "request", "settle", "waiting"]
+
+REFUSED = "refused: "
+"""How the outcome of a request begins that was not granted."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,14 @@ def waiting(connection: Connection) -> list[Command]:
         )
         for row in connection.execute(query)
     ]
+
+
+def outcomes(connection: Connection, numbers: Iterable[int]) -> dict[int, str]:
+    """Return what became of those of some requests that were handled."""
+    query = select(commands.c.sequence, commands.c.outcome).where(
+        commands.c.sequence.in_(list(numbers)), commands.c.handled.is_not(None)
+    )
+    return {row.sequence: row.outcome or "" for row in connection.execute(query)}
 
 
 def settle(connection: Connection, sequence: int, outcome: str, now: float) -> None:

@@ -9,7 +9,7 @@ unsettled, or the job failed after it had touched something.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -217,6 +217,13 @@ def _leave(connection: Connection, change: Left, job_id: int, now: float) -> Non
 
 
 def _arrive(connection: Connection, change: Moved, job_id: int, now: float) -> None:
+    is_there = containers.c.location == change.destination
+    found = connection.execute(select(containers.c.name).where(is_there)).scalar()
+    if found not in (None, change.container):
+        raise InternalError(
+            f"{change.container} arrives at {change.destination}, where the books have "
+            f"{found}"
+        )
     _put(connection, change.container, change.destination)
     way = (change.container, change.origin, change.destination)
     _tell(connection, "moved", *way, f"job {job_id}", now, job_id, change.evidence)
@@ -385,7 +392,7 @@ def _let_go(
 # -- what people do ----------------------------------------------------------------
 
 
-def ask_release(connection: Connection, sample: str, by: str, now: float) -> bool:
+def ask_release(connection: Connection, sample: str, by: str, now: float) -> int | None:
     """Release a sample, or have the cell do it if one lives.
 
     Args:
@@ -395,7 +402,7 @@ def ask_release(connection: Connection, sample: str, by: str, now: float) -> boo
         now: Stamp of the request.
 
     Returns:
-        Whether it is done; otherwise the request waits for the cell.
+        Number of the request that waits for the cell; None if it is done.
 
     Raises:
         ConfigurationError: As :func:`release_sample`.
@@ -403,12 +410,11 @@ def ask_release(connection: Connection, sample: str, by: str, now: float) -> boo
     job_id = _releasable(connection, sample)
     if cells.is_owned(connection):
         said = {"sample": sample}
-        commands.request(
+        return commands.request(
             connection, "release sample", by, now, job_id=job_id, content=said
         )
-        return False
     release_sample(connection, sample, by, now)
-    return True
+    return None
 
 
 def release_sample(
@@ -448,28 +454,44 @@ def _releasable(connection: Connection, sample: str) -> int:
 
 def ask_move(
     connection: Connection, container: str, location: str, by: str, now: float
-) -> bool:
+) -> int | None:
     """Correct where a container is, or have the cell do it if one lives.
 
+    What is asked is checked as if all that was asked before were done.
+
     Returns:
-        Whether it is done; otherwise the request waits for the cell.
+        Number of the request that waits for the cell; None if it is done.
 
     Raises:
         ConfigurationError: As :func:`correct_location`.
     """
-    _check_move(connection, container, location)
-    if cells.is_owned(connection):
+    is_owned = cells.is_owned(connection)
+    _check_move(connection, container, location, is_asked=is_owned)
+    if is_owned:
         said = {"container": container, "location": location}
-        commands.request(connection, "move", by, now, content=said)
-        return False
+        return commands.request(connection, "move", by, now, content=said)
     correct_location(connection, container, location, by, now)
-    return True
+    return None
 
 
 def correct_location(
-    connection: Connection, container: str, location: str, by: str, now: float
+    connection: Connection,
+    container: str,
+    location: str,
+    by: str,
+    now: float,
+    *,
+    at_work: Mapping[str, Collection[int]] | None = None,
 ) -> None:
     """Keep that a person found a container at a location, or put it there.
+
+    Args:
+        connection: A writing transaction of the store.
+        container: What was found.
+        location: Where.
+        by: Who says so.
+        now: Stamp of the request.
+        at_work: Jobs that have a place to themselves for a step, by place.
 
     Raises:
         ConfigurationError: If there is no such container or location, they do not
@@ -477,11 +499,20 @@ def correct_location(
     """
     _check_move(connection, container, location)
     origin = _place_of(connection, container) or _left_from(connection, container)
+    for place in (origin, location):
+        at_place = (at_work or {}).get(place, ())
+        if at_place and _job_in(connection, container) not in at_place:
+            raise ConfigurationError(
+                f"job {', '.join(map(str, sorted(at_place)))} has {place} for a step; "
+                "let that end, or abort it"
+            )
     _put(connection, container, location)
     _tell(connection, "found", container, origin, location, by, now)
 
 
-def _check_move(connection: Connection, container: str, location: str) -> None:
+def _check_move(
+    connection: Connection, container: str, location: str, *, is_asked: bool = False
+) -> None:
     rows = {row.name: row for row in connection.execute(select(containers))}
     if container not in rows:
         raise ConfigurationError(
@@ -497,18 +528,43 @@ def _check_move(connection: Connection, container: str, location: str) -> None:
         raise ConfigurationError(
             f"{container} is a {kind}, and {location} holds a {holds[location]}"
         )
+    asked = _moves_asked(connection) if is_asked else {}
     for row in rows.values():
-        if row.name != container and location in (row.location, row.under_way_to):
+        places = {row.location, row.under_way_to}
+        if row.location is None:  # it may never have left
+            places.add(_left_from(connection, row.name))
+        if row.name in asked:
+            places = {asked[row.name]}
+        if row.name != container and location in places:
             raise ConfigurationError(
-                f"{row.name} is believed to be at {location}; say where that is first"
+                f"{row.name} is believed to be at {location}; say where that is first "
+                f"(ppu samples --move {row.name}=LOCATION)"
             )
-    sample = _sample_in(connection, container)
-    if sample is not None:
-        job = _job_of(connection, _known(connection, sample).job_id)
+    job_id = _job_in(connection, container)
+    if job_id is not None:
+        job = _job_of(connection, job_id)
         if job.state in _MOVES_ALONE:
             raise ConfigurationError(
                 f"job {job.id} is {job.state} with {container}; let it end, or abort it"
             )
+
+
+def _moves_asked(connection: Connection) -> dict[str, str]:
+    """Return where containers will be when the cell has seen to what was asked."""
+    said = [
+        one.content for one in commands.waiting(connection) if one.command == "move"
+    ]
+    return {one["container"]: one["location"] for one in said}
+
+
+def _job_in(connection: Connection, container: str) -> int | None:
+    """Return the job whose sample is in a container, if there is one."""
+    query = (
+        select(samples.c.job_id)
+        .join(sample_containers, sample_containers.c.sample == samples.c.id)
+        .where(sample_containers.c.container == container)
+    )
+    return connection.execute(query).scalar()
 
 
 def _job_of(connection: Connection, job_id: int) -> Any:

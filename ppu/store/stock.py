@@ -4,16 +4,43 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, select
 
-from ppu.core.errors import ConfigurationError, LimitError
+from ppu.core.errors import ConfigurationError, LimitError, nearest
 from ppu.core.labfile import LabFile
+from ppu.store import cells, commands
+from ppu.store.events import announce
 from ppu.store.schema import reservations, stock
 
-__all__ = ["declare_stock", "free_stock", "reserve", "use_stock"]
+__all__ = [
+    "Powder",
+    "ask_refill",
+    "declare_stock",
+    "find_stock",
+    "free_stock",
+    "refill",
+    "reserve",
+    "use_stock",
+]
 
 _ROUNDING_G = 1e-9
+
+
+@dataclass(frozen=True)
+class Powder:
+    """How much of a powder there is, as the books say.
+
+    Attributes:
+        name: Its name in the lab file.
+        mass_g: What should be there [g]; None before a cell has declared it.
+        reserved_g: What jobs that wait or run will use of it [g].
+    """
+
+    name: str
+    mass_g: float | None
+    reserved_g: float
 
 
 def declare_stock(connection: Connection, file: LabFile) -> None:
@@ -27,6 +54,19 @@ def declare_stock(connection: Connection, file: LabFile) -> None:
             left = {"powder": name, "mass_g": powder.mass_g}
             connection.execute(stock.insert(), left)
             _fit_reservations(connection, name, powder.mass_g)
+
+
+def find_stock(connection: Connection) -> list[Powder]:
+    """Return every powder that is known or reserved, by name."""
+    there = {row.powder: row.mass_g for row in connection.execute(select(stock))}
+    query = select(
+        reservations.c.powder, func.sum(reservations.c.mass_g).label("mass_g")
+    ).group_by(reservations.c.powder)
+    reserved = {row.powder: row.mass_g for row in connection.execute(query)}
+    return [
+        Powder(name, there.get(name), reserved.get(name, 0.0))
+        for name in sorted(there.keys() | reserved.keys())
+    ]
 
 
 def free_stock(connection: Connection) -> dict[str, float]:
@@ -81,9 +121,74 @@ def reserve(
     if lacking:
         raise LimitError(
             "; ".join(lacking) + " (in stock, and not reserved by jobs that wait or "
-            "run); refill, ask for less, or cancel others"
+            "run); refill and say so (ppu stock POWDER --refill GRAMS), ask for less, "
+            "or cancel others"
         )
     connection.execute(reservations.insert(), rows)
+
+
+def ask_refill(
+    connection: Connection,
+    powder: str,
+    mass_g: float,
+    by: str,
+    now: float,
+    note: str = "",
+) -> int | None:
+    """Keep that a person added powder, or have the cell do it if one lives.
+
+    Args:
+        connection: A writing transaction of the store.
+        powder: What was added.
+        mass_g: How much [g].
+        by: Who says so.
+        now: Stamp of the request.
+        note: Why, or from which batch; kept with it.
+
+    Returns:
+        Number of the request that waits for the cell; None if it is done.
+
+    Raises:
+        ConfigurationError: As :func:`refill`.
+    """
+    _check_refill(connection, powder, mass_g)
+    if cells.is_owned(connection):
+        said = {"powder": powder, "mass_g": mass_g, "note": note}
+        return commands.request(connection, "refill", by, now, content=said)
+    refill(connection, powder, mass_g, by, now, note)
+    return None
+
+
+def refill(
+    connection: Connection,
+    powder: str,
+    mass_g: float,
+    by: str,
+    now: float,
+    note: str = "",
+) -> None:
+    """Keep that a person added *mass_g* of *powder* to what was there [g].
+
+    Raises:
+        ConfigurationError: If there is no such powder, or the mass cannot be.
+    """
+    left_g = _check_refill(connection, powder, mass_g) + mass_g
+    is_it = stock.c.powder == powder
+    connection.execute(stock.update().where(is_it).values(mass_g=left_g))
+    content = {"powder": powder, "added_g": mass_g, "mass_g": left_g}
+    announce(connection, "stock", content | {"by": by, "note": note}, now)
+
+
+def _check_refill(connection: Connection, powder: str, mass_g: float) -> float:
+    """Return how much of *powder* there is [g], if it may be refilled."""
+    there = {row.powder: row.mass_g for row in connection.execute(select(stock))}
+    if powder not in there:
+        raise ConfigurationError(
+            f"there is no powder '{powder}' in the books; {nearest(powder, there)}"
+        )
+    if not 0 < mass_g < math.inf:
+        raise ConfigurationError(f"{mass_g} g cannot be added; give more than 0")
+    return float(there[powder])
 
 
 def use_stock(connection: Connection, powder: str, mass_g: float, job_id: int) -> None:

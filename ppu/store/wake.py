@@ -56,14 +56,18 @@ def socket_path(where: str | Path) -> Path:
     return Path(folder) / f"ppu-{os.getuid()}-{name}.wake"
 
 
-def wake(where: str | Path) -> None:
-    """Wake the cell of the store *where*; if none listens, nothing happens."""
+def wake(where: str | Path) -> bool:
+    """Wake the cell of the store *where*; return whether one listens here."""
     address = str(socket_path(where))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.setblocking(False)
-        # Nobody is there, or is being woken so often that nobody needs this one.
-        with contextlib.suppress(OSError):
+        try:
             sender.sendto(b"\n", address)
+        except BlockingIOError:
+            return True  # it is being woken so often that nobody needs this one
+        except OSError:
+            return False
+    return True
 
 
 class WakeSocket:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, select
 
@@ -43,6 +44,7 @@ from ppu.store.events import announce
 from ppu.store.jobs import Job, JobState
 from ppu.store.schema import jobs
 from ppu.store.steps import StepState, ask_step, questions, steps_of
+from ppu.store.stock import refill
 from ppu.store.store import Store
 from ppu.store.wake import WakeSocket
 from ppu.twin.job import Job as Execution
@@ -50,6 +52,8 @@ from ppu.twin.job import explained
 from ppu.twin.open_lab import OpenLab
 
 __all__ = ["Cell"]
+
+T = TypeVar("T")
 
 _POLL_S: Final = 1.0
 """How often the store is looked at though nobody said so (real time) [s]."""
@@ -477,7 +481,7 @@ class Cell:
             try:
                 outcome = await self._do(command)
             except ConfigurationError as exc:
-                outcome = f"refused: {exc}"
+                outcome = f"{commands.REFUSED}{exc}"
             if outcome is not None:
                 now = self.lab.host.loop.stamp()
                 await self.owner.write(
@@ -490,11 +494,12 @@ class Cell:
                 )
 
     async def _do(self, command: commands.Command) -> str | None:
-        """Do what is asked; return what came of it, None if it must wait."""
+        """Do what is asked; return what came of it, None if it waits or was kept."""
         if command.command == "may heat":
             return await self._let_heat(command)
-        if command.command in ("release sample", "move"):
-            return await self._do_in_lab(command)
+        if command.command in ("release sample", "move", "refill"):
+            await self._do_in_lab(command)
+            return None
         if command.job_id is None:
             raise ConfigurationError(f"no cell knows the command {command.command!r}")
         running = self._running.get(command.job_id)
@@ -531,29 +536,62 @@ class Cell:
     async def _let_heat(self, command: commands.Command) -> str:
         """Let furnaces be heated again, if it was said of this cell."""
         if command.asked < self.owner.started:
-            return "refused: it was said before this cell began; look again"
+            return f"{commands.REFUSED}it was said before this cell began; look again"
         await self.owner.write(allow_heat)
         self.allow_heat()
         return "furnaces may be heated"
 
-    async def _do_in_lab(self, command: commands.Command) -> str:
-        """Do what is asked of samples and containers."""
-        now, said = self.lab.host.loop.stamp(), command.content
-        books = self.lab.books
+    async def _do_in_lab(self, command: commands.Command) -> None:
+        """Do what is asked of samples, containers and stock.
+
+        That it was done is kept with what was done: it is not done twice.
+        """
+        said, books = command.content, self.lab.books
         if command.command == "release sample":
             release = partial(release_sample, sample=said["sample"])
-            freed = await self.owner.write(partial(release, by=command.by, now=now))
-            for container in freed:
+            for container in await self._keep(command, release):
                 books.release(container)
-            outcome = f"released; {', '.join(freed)} may be used again"
+        elif command.command == "refill":
+            refilled = partial(refill, **said)
+            await self._keep(command, refilled)
+            books.refill(said["powder"], said["mass_g"])
         else:
-            container, location = said["container"], said["location"]
-            correct = partial(correct_location, container=container, location=location)
-            await self.owner.write(partial(correct, by=command.by, now=now))
-            books.correct(container, location)
-            outcome = f"{container} is at {location}"
+            await self._correct_location(command)
         self.lab.resources.changed()
-        return outcome
+
+    async def _correct_location(self, command: commands.Command) -> None:
+        """Believe what a person says of a container, unless a job is at work there."""
+        container, location = command.content["container"], command.content["location"]
+        books, reservations = self.lab.books, self.lab.resources.reservations
+        before = copy.deepcopy(books)
+        at_work = {
+            place: reservations.owners_of(place)
+            for place in (location, before.places.get(container, location))
+        }
+        correct = partial(
+            correct_location, container=container, location=location, at_work=at_work
+        )
+        if container in before.places:
+            books.correct(container, location)  # no step gets the place meanwhile
+        try:
+            await self._keep(command, correct)
+        except BaseException:
+            if container in before.places:
+                books.places[container] = before.places[container]
+                if container in before.under_way:
+                    books.under_way[container] = before.under_way[container]
+            raise
+
+    async def _keep(self, command: commands.Command, work: Callable[..., T]) -> T:
+        """Keep what a person's request changes, and that it was seen to."""
+        now = self.lab.host.loop.stamp()
+
+        def kept(connection: Connection) -> T:
+            result = work(connection, by=command.by, now=now)
+            commands.settle(connection, command.sequence, "done", now)
+            return result
+
+        return await self.owner.write(kept)
 
     async def hold_devices(self, who: Claimant) -> None:
         """Bring what a held job has for itself alone into its declared hold."""

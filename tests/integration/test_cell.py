@@ -20,7 +20,7 @@ from exercise import LAB, World, exercise
 from mortal import MortalCell
 from ppu.core.errors import StaleTokenError
 from ppu.core.labfile import load_lab
-from ppu.store import commands, custody, queue, steps
+from ppu.store import commands, custody, queue, steps, stock
 from ppu.store.documents import documents_of
 from ppu.store.events import events_after
 from ppu.store.jobs import Effect, Job, JobRequest, JobState
@@ -622,6 +622,51 @@ def test_sample_is_released_while_a_cell_lives(live: MakeLife) -> None:
     life.advance(500.0)
 
     assert job(life, last).state is JobState.SUCCEEDED
+
+
+def outcomes(life: MortalCell, *numbers: int) -> list[str]:
+    """Return what the cell made of requests."""
+    with life.store.read() as connection:
+        return list(commands.outcomes(connection, numbers).values())
+
+
+def test_container_is_not_believed_where_a_job_is_at_work(live: MakeLife) -> None:
+    """The cell refuses what the store cannot see, and does it once the place is free."""
+    life = live()
+    (working,) = submit(life, {"kind": "press"})
+    life.start()
+    life.advance(20.0)
+    move = partial(custody.ask_move, container="cup_4", location="press", by="anna")
+    first = write(life, move)
+    life.advance(1.0)
+    believed = life.lab.books.places["cup_4"]
+    life.advance(2000.0)
+    second = write(life, move)
+    life.advance(1.0)
+
+    told = f"refused: job {working} has press for a step; let that end, or abort it"
+    assert outcomes(life, first, second) == [told, "done"]
+    assert believed == "rack.4"
+    assert life.lab.books.places["cup_4"] == "press"
+    with life.store.read() as connection:
+        assert custody.books(connection).places["cup_4"] == "press"
+
+
+def test_refill_comes_into_the_books_of_the_cell_once(live: MakeLife) -> None:
+    """That it was done is kept with it, so the next cell does not do it again."""
+    entry = {"at": "furnace_1.shelf", "mass_g": 2.0, "purity": 0.99}
+    life = live(stock={"BaO": entry | {"bulk_density_g_per_ml": 1.0}})
+    life.start()
+    added = partial(stock.ask_refill, powder="BaO", mass_g=50.0, by="anna")
+    asked = write(life, added)
+    life.advance(1.0)
+    before = life.lab.books.stock_g["BaO"]
+    life.kill()
+    life.start()
+    life.advance(10.0)
+
+    assert outcomes(life, asked) == ["done"]
+    assert (before, life.lab.books.stock_g["BaO"]) == (52.0, 52.0)
 
 
 def test_held_job_keeps_nobody_from_work_after_a_restart(live: MakeLife) -> None:

@@ -1,15 +1,20 @@
 """``ppu recover`` and ``ppu samples``: where people have the last word."""
 
-from collections.abc import Callable
+import contextlib
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ppu.core.custody import Claimed, Left
-from ppu.core.labfile import load_lab
+from ppu.core.labfile import LabFile, load_lab
 from ppu.store import cells, commands, custody, queue, steps
 from ppu.store.jobs import Effect, JobRequest, JobState
+from ppu.store.wake import socket_path
 
 Ppu = Callable[..., Any]
 UNSURE = {"has_happened": None, "text": "the gripper is empty"}
@@ -229,6 +234,51 @@ def test_living_cell_is_asked_to_take_note(ppu: Ppu, job_id: int, cell: Any) -> 
     )
 
 
+@contextlib.contextmanager
+def answering(cell: Any, store_path: Path, outcome: str) -> Iterator[None]:
+    """Let the cell settle the first request that wakes it."""
+
+    def obey(listening: socket.socket) -> None:
+        listening.recv(16)
+        (command,) = waiting(cell)
+        cell.do(commands.settle, command.sequence, outcome)
+
+    path = socket_path(store_path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.settimeout(10.0)
+        listening.bind(str(path))
+        thread = threading.Thread(target=obey, args=(listening,))
+        thread.start()
+        yield
+        thread.join()
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "out", "err"),
+    [
+        ("done", 0, "crucible_04 is at furnace_1.slot_1\n", ""),
+        ("refused: job 7 is there", 2, "", "the cell refused: job 7 is there"),
+    ],
+)
+def test_what_a_listening_cell_makes_of_it_is_told_at_once(
+    ppu: Ppu,
+    job_id: int,
+    cell: Any,
+    store_path: Path,
+    outcome: str,
+    code: int,
+    out: str,
+    err: str,
+) -> None:
+    """A refusal does not only stand in the store, where nobody reads it."""
+    with answering(cell, store_path, outcome):
+        ended = ppu("samples", "--move=crucible_04=furnace_1.slot_1")
+
+    assert (ended.code, ended.out) == (code, out)
+    assert err in ended.err
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
@@ -243,6 +293,55 @@ def test_wrong_correction_is_told(
 ) -> None:
     """With what is allowed."""
     ended = ppu("samples", *options)
+
+    assert (ended.code, text in ended.err) == (2, True)
+
+
+# -- stock -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def powder(cell: Any, small_lab: Path) -> None:
+    """50 g of BaCO3 in the books."""
+    content = load_lab(small_lab).model_dump()
+    entry = {"at": "shelf.1", "mass_g": 50.0, "purity": 0.99}
+    content["stock"] = {"BaCO3": entry | {"bulk_density_g_per_ml": 1.0}}
+    cell.do(custody.declare, LabFile.model_validate(content))
+
+
+@pytest.mark.usefixtures("powder")
+def test_stock_is_listed_and_refilled(ppu: Ppu, cell: Any) -> None:
+    """What is there and what is reserved; then who added how much and why."""
+    cell.do(queue.submit, JobRequest("mix", "1", stock={"BaCO3": 2.0}))
+    listed = ppu("stock").out
+    asked = ppu("stock", "BaCO3", "--refill=50", "--note=lot 7")
+    cell.do(cells.end, cell.token, "stopped")
+    done = ppu("stock", "BaCO3", "--refill=5")
+    told = ppu("stock", "BaCO3").out
+    (plain,) = ppu("stock", "BaCO3", "--json").json
+    (added,) = plain["refills"]
+
+    assert re.search(r"BaCO3 +50\.000 g +2\.000 g", listed)
+    assert "the cell was asked to take note" in asked.out
+    assert done.out == "5 g of BaCO3 were added\n"
+    assert "5 g added, 55.000 g then, by ann" in told
+    assert (plain["mass_g"], plain["reserved_g"]) == (55.0, 2.0)
+    assert (added["added_g"], added["by"]) == (5.0, "ann")
+
+
+@pytest.mark.usefixtures("powder")
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--refill=5"], "say which"),
+        (["BaCO3", "--note=lot 7"], "kept with a --refill"),
+        (["BaCO4"], "did you mean 'BaCO3'"),
+        (["BaCO3", "--refill=-5"], "more than 0"),
+    ],
+)
+def test_wrong_word_on_stock_is_told(ppu: Ppu, options: list[str], text: str) -> None:
+    """With what is allowed."""
+    ended = ppu("stock", *options)
 
     assert (ended.code, text in ended.err) == (2, True)
 

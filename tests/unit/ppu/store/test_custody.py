@@ -225,12 +225,12 @@ def test_released_sample_frees_its_containers(keeper: Bookkeeper) -> None:
     keeper.enter(Left("cup_1", "rack.1", "rack.3"))
     keeper.enter(Moved("cup_1", "rack.1", "rack.3", "the switch is down"))
     end_well(keeper)
-    is_done = keeper.do(custody.ask_release, "s", "ann")
+    waits = keeper.do(custody.ask_release, "s", "ann")
     with keeper.store.read() as connection:
         sample, lines = custody.history(connection, "s")
     told = [(line.kind, line.container, line.by) for line in lines]
 
-    assert is_done
+    assert waits is None
     assert (sample.state, sample.places) == ("released", {})
     assert not keeper.is_used("cup_1")
     assert not keeper.is_used("disc")
@@ -274,13 +274,13 @@ def test_person_corrects_where_a_container_is(keeper: Bookkeeper) -> None:
     keeper.enter(Left("cup_1", "rack.1", "rack.3"))
     keeper.end_job(keeper.job_id, JobState.FAILED)
     keeper.do(cells.end, keeper.token, "stopped")
-    is_done = keeper.do(custody.ask_move, "cup_1", "rack.3", "ann")
+    waits = keeper.do(custody.ask_move, "cup_1", "rack.3", "ann")
     with keeper.store.read() as connection:
         books = custody.books(connection)
         _, lines = custody.history(connection, "s")
     last = lines[-1]
 
-    assert is_done
+    assert waits is None
     assert (books.places["cup_1"], books.under_way) == ("rack.3", {})
     assert (last.kind, last.origin, last.destination, last.by) == (
         "found",
@@ -317,6 +317,49 @@ def test_place_that_something_is_under_way_to_is_taken(keeper: Bookkeeper) -> No
         keeper.do(custody.correct_location, "cup_2", "rack.3", "ann")
 
 
+def test_place_that_something_may_never_have_left_is_taken(keeper: Bookkeeper) -> None:
+    """What did not arrive may stand where it was: a person looks for it first."""
+    keeper.enter(Left("cup_1", "rack.1", "rack.3"))
+    with pytest.raises(ConfigurationError, match=r"samples --move cup_1=LOCATION"):
+        keeper.do(custody.correct_location, "cup_2", "rack.1", "ann")
+    keeper.do(custody.correct_location, "cup_1", "rack.3", "ann")
+    keeper.do(custody.correct_location, "cup_2", "rack.1", "ann")
+
+    assert keeper.store.check() == []
+
+
+def test_what_was_asked_before_counts_when_a_cell_lives(keeper: Bookkeeper) -> None:
+    """Two containers are not put onto one place while the cell is busy."""
+    keeper.do(custody.ask_move, "cup_1", "rack.3", "ann")
+    keeper.do(custody.ask_move, "cup_2", "rack.1", "ann")
+    with pytest.raises(ConfigurationError, match=r"cup_1 is believed to be at rack\.3"):
+        keeper.do(custody.ask_move, "cup_2", "rack.3", "bob")
+
+
+@pytest.mark.parametrize("place", ["rack.1", "rack.3"])
+def test_correction_keeps_off_places_where_another_job_works(
+    keeper: Bookkeeper, place: str
+) -> None:
+    """Its step has them to itself; the job whose sample it is may be helped."""
+    keeper.enter(Claimed("cup_2", "s"))
+    keeper.end_job(keeper.job_id, JobState.NEEDS_INPUT)
+    move = ("cup_1", "rack.3", "ann", 20.0)
+    with pytest.raises(ConfigurationError, match=rf"job 7 has {place} for a step"):
+        keeper.do(custody.correct_location, *move, at_work={place: {7}})
+    move = ("cup_2", "rack.3", "ann", 20.0)
+    taken = {"rack.3": {keeper.job_id}}
+    keeper.do(custody.correct_location, *move, at_work=taken)
+
+    assert keeper.samples()["s"].places == {"cup_2": "rack.3"}
+
+
+def test_two_containers_never_arrive_at_one_place(keeper: Bookkeeper) -> None:
+    """Whoever carried it is told what stands there; nothing is kept."""
+    keeper.enter(Left("cup_1", "rack.1", "rack.2"))
+    with pytest.raises(InternalError, match=r"arrives at rack\.2, where .* cup_2"):
+        keeper.enter(Moved("cup_1", "rack.1", "rack.2"))
+
+
 def test_acts_of_people_wait_for_the_cell_if_one_lives(keeper: Bookkeeper) -> None:
     """Its own books must change with the store's; what cannot be is refused before."""
     keeper.enter(Claimed("cup_1", "s"))
@@ -329,8 +372,7 @@ def test_acts_of_people_wait_for_the_cell_if_one_lives(keeper: Bookkeeper) -> No
     with keeper.store.read() as connection:
         asked = commands.waiting(connection)
 
-    assert not released
-    assert not moved
+    assert [one.sequence for one in asked] == [released, moved]
     assert [(one.command, one.by, one.job_id, one.content) for one in asked] == [
         ("release sample", "ann", keeper.job_id, {"sample": "s"}),
         ("move", "bob", None, {"container": "cup_2", "location": "rack.3"}),
@@ -345,8 +387,10 @@ def test_books_of_a_cell_follow_what_people_say(keeper: Bookkeeper) -> None:
         books = custody.books(connection)
     books.release("cup_1")
     books.correct("disc", "tray.1")
+    books.refill("BaO", 5.0)
 
     assert (books.used, books.under_way) == (set(), {})
+    assert books.stock_g == {"BaO": 5.0}
     assert books.places["disc"] == "tray.1"
 
 

@@ -5,9 +5,10 @@ import pytest
 from ppu.core.custody import StockUsed
 from ppu.core.errors import ConfigurationError, LimitError
 from ppu.core.labfile import LabFile
-from ppu.store import custody, queue
+from ppu.store import cells, commands, custody, queue
+from ppu.store.events import events_after
 from ppu.store.jobs import JobRequest, JobState
-from ppu.store.stock import free_stock
+from ppu.store.stock import Powder, ask_refill, find_stock, free_stock
 from ppu.store.store import Store
 
 
@@ -144,3 +145,61 @@ def test_use_without_a_reservation_is_kept(store: Store) -> None:
     use(store, job_id, 0.5)
 
     assert free(store) == {"BaO": 1.5}
+
+
+def refill(store: Store, powder: str, mass_g: float) -> int | None:
+    """Let a person say that powder was added."""
+    return store.write(lambda c: ask_refill(c, powder, mass_g, "ann", 3.0, "lot 7"))
+
+
+def test_refill_is_kept_with_who_says_so(store: Store) -> None:
+    """What is there grows, what is reserved stays, and an event tells why."""
+    declare(store, BaO=2.0)
+    submit(store, wanting(BaO=1.5, TiO2=1.0))
+    waits = refill(store, "BaO", 50.0)
+    with store.read() as connection:
+        found = find_stock(connection)
+        (told,) = events_after(connection, kinds=["stock"])
+
+    assert waits is None
+    assert found == [Powder("BaO", 52.0, 1.5), Powder("TiO2", None, 1.0)]
+    assert told.content == {
+        "powder": "BaO",
+        "added_g": 50.0,
+        "mass_g": 52.0,
+        "by": "ann",
+        "note": "lot 7",
+    }
+    assert store.check() == []
+
+
+def test_refill_waits_for_the_cell_if_one_lives(store: Store, token: int) -> None:
+    """Its own books must change with the store's."""
+    declare(store, BaO=2.0)
+    number = refill(store, "BaO", 50.0)
+    with store.read() as connection:
+        (asked,) = commands.waiting(connection)
+
+    assert (asked.sequence, asked.command) == (number, "refill")
+    assert asked.content == {"powder": "BaO", "mass_g": 50.0, "note": "lot 7"}
+    assert free(store) == {"BaO": 2.0}
+    store.write(lambda c: cells.end(c, token, "stopped", 4.0))
+
+
+@pytest.mark.parametrize(
+    ("powder", "mass_g", "told"),
+    [
+        ("BaO2", 1.0, "no powder 'BaO2' in the books; did you mean 'BaO'"),
+        ("BaO", 0.0, "more than 0"),
+        ("BaO", -1.0, "more than 0"),
+        ("BaO", float("nan"), "more than 0"),
+        ("BaO", float("inf"), "more than 0"),
+    ],
+)
+def test_refill_that_cannot_be_is_refused(
+    store: Store, powder: str, mass_g: float, told: str
+) -> None:
+    """Of what is not there, and of no amount."""
+    declare(store, BaO=2.0)
+    with pytest.raises(ConfigurationError, match=told):
+        refill(store, powder, mass_g)
