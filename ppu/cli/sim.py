@@ -38,6 +38,9 @@ physically wrong, and {"truth": true} where containers really are and when what 
 be undone was done. Times are lab seconds from now: at_s, every_s, for_s. The
 command `ppu fault` does the same. Faults may also stand in the lab file, under
 devices.NAME.twin.faults.
+
+A person's hands are there, too: {"carry": "crucible_01", "to": "rack_1.1"},
+{"empty": "crucible_01"} and {"refill": "BaCO3", "mass_g": 50}, or `ppu truth`.
 """
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from ppu.core.labfile import DeviceEntry, LabFile
 
 __all__ = [
+    "ActRefusedError",
     "FaultInjector",
     "IncidentRecord",
     "SimulatedInstrument",
@@ -26,6 +27,10 @@ class TwinSettingsError(ValueError):
     def __init__(self, problems: Sequence[tuple[tuple[str | int, ...], str]]) -> None:
         super().__init__("; ".join(text for _, text in problems))
         self.problems = tuple(problems)
+
+
+class ActRefusedError(Exception):
+    """What was asked cannot be done in a simulated world; nothing changed."""
 
 
 class IncidentRecord(Protocol):
@@ -63,6 +68,28 @@ class SimulatedWorld(Protocol):
 
     def truth(self, time: float) -> Mapping[str, Any]:
         """Return curves and states that no instrument can know, for reports."""
+
+    def carry(self, time: float, container_name: str, destination: str) -> None:
+        """Let a person carry a container to *destination*, wherever it is.
+
+        Raises:
+            ActRefusedError: If there is no such container or place, a door is closed,
+                or something stands there or belongs there that this is not.
+        """
+
+    def empty(self, time: float, container_name: str) -> None:
+        """Let a person empty and clean a container.
+
+        Raises:
+            ActRefusedError: If there is none, or nobody gets at it.
+        """
+
+    def refill(self, time: float, powder: str, mass_g: float) -> None:
+        """Let a person add *mass_g* of *powder* to the stock [g].
+
+        Raises:
+            ActRefusedError: If there is no such powder, or no such amount.
+        """
 
 
 class FaultInjector(Protocol):

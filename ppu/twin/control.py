@@ -1,4 +1,4 @@
-"""A bench's control socket: faults, incidents and the truth as lines of JSON.
+"""A bench's control socket: faults, incidents, the truth and hands, as lines of JSON.
 
 One line asks, one line answers. Whoever can reach the loopback address may ask: there
 is nothing but simulated instruments behind it.
@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from ppu.core.errors import ConfigurationError, nearest
 from ppu.core.labtime import running_loop
+from ppu.core.simulation import ActRefusedError
 from ppu.twin.bench import Bench
 
 __all__ = ["ControlSocket"]
@@ -21,7 +22,9 @@ _HOST: Final = "127.0.0.1"
 _LONGEST_LINE: Final = 65536
 _REQUESTS: Final = (
     '{"device": NAME, "fault": FAULT, ...}, {"device": NAME, "clear": true}, '
-    '{"faults": NAME}, {"incidents": true} or {"truth": true}'
+    '{"faults": NAME}, {"incidents": true}, {"truth": true}, '
+    '{"carry": CONTAINER, "to": LOCATION}, {"empty": CONTAINER} or '
+    '{"refill": POWDER, "mass_g": MASS}'
 )
 
 
@@ -141,10 +144,38 @@ class ControlSocket:
                 "known": dict(faults.known),
                 "hits": hits,
             }
-        known = ("device", "faults", "incidents", "truth")
+        if (done := self._lend_a_hand(request, now)) is not None:
+            return {"lab_time_s": now, "done": done}
+        known = ("device", "faults", "incidents", "truth", "carry", "empty", "refill")
         odd = next((key for key in request if key not in known), None)
         hint = "" if odd is None else f"unknown key {odd!r}; {nearest(odd, known)}; "
         raise ConfigurationError(f"{hint}send {_REQUESTS}")
+
+    def _lend_a_hand(self, request: Mapping[str, Any], now: float) -> str | None:
+        """Do what a person at the bench would; return what, None if it is no such act.
+
+        Raises:
+            ConfigurationError: If the world does not allow it.
+        """
+        world = self._bench.world
+        try:
+            if set(request) == {"carry", "to"}:
+                container, place = str(request["carry"]), str(request["to"])
+                world.carry(now, container, place)
+                return f"{container} was carried to {place}"
+            if set(request) == {"empty"}:
+                container = str(request["empty"])
+                world.empty(now, container)
+                return f"{container} was emptied and cleaned"
+            if set(request) == {"refill", "mass_g"}:
+                powder, mass_g = str(request["refill"]), request["mass_g"]
+                if isinstance(mass_g, bool) or not isinstance(mass_g, int | float):
+                    raise ConfigurationError(f"mass_g is no number: {mass_g!r}")
+                world.refill(now, powder, float(mass_g))
+                return f"{mass_g:g} g of {powder} were added"
+        except ActRefusedError as exc:
+            raise ConfigurationError(str(exc)) from exc
+        return None
 
     def _change(self, entry: dict[str, Any], now: float) -> dict[str, Any]:
         """Let a fault come to a device, or end all of its faults."""

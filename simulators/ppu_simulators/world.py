@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from ppu.core.errors import nearest
 from ppu.core.labfile import LabFile
-from ppu.core.simulation import TwinSettingsError
+from ppu.core.simulation import ActRefusedError, TwinSettingsError
 from ppu_simulators.physics.constants import ZERO_DEGC_KELVIN
 from ppu_simulators.physics.matter import Matter, merge
 from ppu_simulators.physics.milling import HAND_GRINDING, mill, recover
@@ -38,12 +38,13 @@ _HOT_CONTAINER_DEGC = 300.0
 _HOT_DOOR_DEGC = 200.0
 _ALUMINA_MAX_DEGC = 1600.0
 _SPILLED_BY_A_FALL = 0.8
+_PERSON = "a person"
 _LEFT_ON_TOOL = 0.002
 _FOREIGN_FRACTION = 1e-3
 """Part of a specimen that may come from another sample before it counts."""
 
 
-class Refused(Exception):  # noqa: N818 - reads as the condition it names
+class Refused(ActRefusedError):  # noqa: N818 - reads as the condition it names
     """What was asked cannot be done in this world; nothing changed."""
 
 
@@ -147,6 +148,7 @@ class World:
         self._gas_into: dict[str, tuple[str, float]] = {}
         self._on_tool: dict[str, Matter] = {}
         self._hands: dict[str, np.random.Generator] = {}
+        self._grippers: list[Callable[[float, str], bool]] = []
         self._has_happened: set[tuple[str, str]] = set()
         self.stock: dict[str, Matter] = {}
         for name, entry in lab.containers.items():
@@ -172,20 +174,25 @@ class World:
                 for powder, mass in contents.items()
             )
             self.containers[name] = container
-        for name, stock in lab.stock.items():
-            believed = {
-                "mass_g": stock.mass_g,
-                "bulk_density_g_per_ml": stock.bulk_density_g_per_ml,
-                "radius_um": math.nan,  # by default that of the phase
-            }
-            twin = settings_of(stock.twin, believed, f"stock.{name}")
-            radius = float(twin["radius_um"])
-            self.stock[name] = Matter.of(
-                phase_of(name),
-                float(twin["mass_g"]),
-                radius_um=None if math.isnan(radius) else radius,
-                bulk_density_g_per_ml=float(twin["bulk_density_g_per_ml"]),
-            )
+        for name in lab.stock:
+            self.stock[name] = self._powder(name)
+
+    def _powder(self, name: str, mass_g: float | None = None) -> Matter:
+        """Return *mass_g* of a powder of the lab file, by default what it has [g]."""
+        stock = self.lab.stock[name]
+        believed = {
+            "mass_g": stock.mass_g,
+            "bulk_density_g_per_ml": stock.bulk_density_g_per_ml,
+            "radius_um": math.nan,  # by default that of the phase
+        }
+        twin = settings_of(stock.twin, believed, f"stock.{name}")
+        radius = float(twin["radius_um"])
+        return Matter.of(
+            phase_of(name),
+            float(twin["mass_g"]) if mass_g is None else mass_g,
+            radius_um=None if math.isnan(radius) else radius,
+            bulk_density_g_per_ml=float(twin["bulk_density_g_per_ml"]),
+        )
 
     def rng(self, *purpose: str) -> np.random.Generator:
         """Return the random stream of *purpose*, the same for the same seed."""
@@ -365,6 +372,86 @@ class World:
                 who,
                 f"{spilled.mass_g:.3f} g fell out of {container_name}",
             )
+
+    # -- people ----------------------------------------------------------------------
+
+    def add_gripper(self, gives: Callable[[float, str], bool]) -> None:
+        """Let people take what a gripper holds.
+
+        Args:
+            gives: Lets go of a container of that name at a lab time, and returns
+                whether it was held.
+        """
+        self._grippers.append(gives)
+
+    def carry(self, time: float, container_name: str, destination: str) -> None:
+        """Let a person carry a container to *destination*, wherever it is.
+
+        A sensible person looks before touching anything, so no incident comes of it
+        but that of a hot container.
+
+        Raises:
+            Refused: If there is no such container or place, a door is closed, or
+                something stands there or belongs there that this is not.
+        """
+        self.advance(time)
+        container = self._within_reach(container_name)
+        holds, other = self.holds(destination), self.at(destination)
+        if not self.is_reachable(destination):
+            raise Refused(f"the door before {destination} is closed")
+        if holds != container.kind:
+            raise Refused(f"{destination} holds a {holds}, not a {container.kind}")
+        if other is container:
+            return
+        if other is not None:
+            raise Refused(f"{destination} is taken by {other.name}")
+        if container.at is not None:
+            self.pick_up(time, container_name, container.at, _PERSON)
+        elif not any(gives(time, container_name) for gives in self._grippers):
+            raise Refused(f"{container_name} is in somebody's hands")
+        self.put_down(time, container_name, destination, _PERSON)
+
+    def empty(self, time: float, container_name: str) -> None:
+        """Let a person empty and clean a container.
+
+        Raises:
+            Refused: If there is none, it is in a hand, or inside something that works.
+        """
+        self.advance(time)
+        container = self._within_reach(container_name)
+        if container.at is None or self._process_at(container.at) is not None:
+            where = "in a hand" if container.at is None else f"at {container.at}"
+            raise Refused(f"{container_name} is {where}; carry it to the bench first")
+        self.empty_out(container)
+        container.residue_of = frozenset()
+        self.note_act(time, f"empty {container_name}")
+
+    def refill(self, time: float, powder: str, mass_g: float) -> None:
+        """Let a person add *mass_g* of *powder* to the stock [g].
+
+        Raises:
+            Refused: If there is no such powder, or no such amount.
+        """
+        self.advance(time)
+        if powder not in self.stock:
+            raise Refused(f"there is no {powder} in stock")
+        if not 0 < mass_g < math.inf:
+            raise Refused(f"{mass_g} g cannot be added; give more than 0")
+        self.stock[powder] = merge([self.stock[powder], self._powder(powder, mass_g)])
+
+    def _within_reach(self, container_name: str) -> Container:
+        """Return a container, if no closed door stands before it.
+
+        Raises:
+            Refused: If there is one, or no such container.
+        """
+        container = self.containers.get(container_name)
+        if container is None:
+            raise Refused(f"there is no container {container_name}")
+        at = container.at
+        if at is not None and at != FLOOR and not self.is_reachable(at):
+            raise Refused(f"the door before {at} is closed")
+        return container
 
     # -- doors -----------------------------------------------------------------------
 

@@ -631,7 +631,7 @@ def outcomes(life: MortalCell, *numbers: int) -> list[str]:
 
 
 def test_container_is_not_believed_where_a_job_is_at_work(live: MakeLife) -> None:
-    """The cell refuses what the store cannot see, and does it once the place is free."""
+    """The cell refuses what the store cannot see, until the place is free."""
     life = live()
     (working,) = submit(life, {"kind": "press"})
     life.start()

@@ -56,6 +56,7 @@ class Hand:
         self._feel = Feel.ARRIVED
         self._wanted_mm = self._from_mm = self._to_mm = self.stroke_mm
         self._from_s = self._to_s = 0.0
+        world.add_gripper(self.give)
 
     # -- looking -------------------------------------------------------------------
 
@@ -124,6 +125,14 @@ class Hand:
         name, self.holds = self.holds, None
         self._world.drop(time, name, self._who)
         self._move(time, self._wanted_mm, Feel.DROPPED)
+
+    def give(self, time: float, container_name: str) -> bool:
+        """Let a person take a container; return whether it was held."""
+        if self.holds != container_name:
+            return False
+        self.holds = None
+        self._move(time, self._wanted_mm, Feel.DROPPED)
+        return True
 
     def endure(self, time: float) -> None:
         """Hold on while the arm moves, if the grip is good for it."""

@@ -1,8 +1,11 @@
 """The world of a lab: what may be done in it, and what it records."""
 
+import math
+
 import pytest
 
 from ppu.core.labfile import LabFile
+from ppu_simulators.instruments._hand import Feel, Hand
 from ppu_simulators.world import FLOOR, Container, Refused, World
 
 OVEN_DEGC = 250.0
@@ -182,3 +185,95 @@ def test_world_counts_what_cannot_be_undone(world: World) -> None:
         "grind cup": [4.0, 5.0],
         "mount cup on holder": [6.0],
     }
+
+
+# -- people ------------------------------------------------------------------------
+
+
+def test_person_carries_what_lies_on_the_floor(world: World) -> None:
+    """A container that was dropped, or is elsewhere than believed, is not lost."""
+    world.pick_up(0.0, "cup", "rack.1", "arm")
+    world.drop(5.0, "cup", "arm")
+    n_incidents = len(world.incidents)
+    world.carry(10.0, "cup", "oven.slot")
+    world.carry(20.0, "cup", "oven.slot")
+
+    assert world.at("oven.slot") is world.containers["cup"]
+    assert len(world.incidents) == n_incidents
+    assert world.acts == {"move cup to oven.slot": [10.0]}
+
+
+def test_person_takes_a_container_out_of_a_gripper(world: World) -> None:
+    """The hand feels that it is gone; what a busy person holds stays there."""
+    hand = Hand(world, "arm")
+    hand.grip(0.0, "rack.1", 39.0)
+    world.carry(10.0, "cup", "rack.1")
+    world.pick_up(20.0, "pot", "rack.2", "operator")
+    with pytest.raises(Refused, match="pot is in somebody's hands"):
+        world.carry(21.0, "pot", "rack.2")
+
+    assert (hand.holds, hand.feel(30.0)) == (None, Feel.DROPPED)
+    assert world.containers["cup"].at == "rack.1"
+    assert world.incidents == []
+
+
+@pytest.mark.parametrize(
+    ("container", "destination", "told"),
+    [
+        ("jug", "rack.1", "there is no container jug"),
+        ("cup", "rack.9", "there is no place called rack.9"),
+        ("cup", "rack.2", "taken by pot"),
+        ("cup", "tray.1", "tray.1 holds a holder, not a crucible"),
+        ("cup", "oven.slot", "the door before oven.slot is closed"),
+    ],
+)
+def test_person_looks_before_carrying(
+    world: World, container: str, destination: str, told: str
+) -> None:
+    """What cannot be is refused; nothing was touched and nothing went wrong."""
+    world.add_door("oven")
+    with pytest.raises(Refused, match=told):
+        world.carry(1.0, container, destination)
+
+    assert world.incidents == []
+    assert world.containers["cup"].at == "rack.1"
+
+
+def test_person_empties_a_container_within_reach(world: World) -> None:
+    """What was in it is still in the world; inside a furnace it stays in it."""
+    before = world.elements()
+    world.empty(1.0, "cup")
+    world.carry(2.0, "pot", "oven.slot")
+    with pytest.raises(Refused, match=r"pot is at oven\.slot; carry it"):
+        world.empty(3.0, "pot")
+    world.add_door("oven")
+    with pytest.raises(Refused, match=r"the door before oven\.slot is closed"):
+        world.carry(4.0, "pot", "rack.2")
+
+    assert world.containers["cup"].matter.mass_g == 0.0
+    assert world.containers["pot"].matter.mass_g > 1.9
+    assert world.elements() == pytest.approx(before)
+    assert world.acts["empty cup"] == [1.0]
+
+
+def test_person_refills_stock_of_powders_that_there_are() -> None:
+    """With the same grains as before, and no impossible amounts."""
+    entry = {"at": "shelf.1", "mass_g": 2.0, "purity": 0.99}
+    file = LabFile.model_validate(
+        {
+            "lab": "stock",
+            "schema_version": 1,
+            "devices": {},
+            "locations": {"shelf.1": {"holds": "crucible"}},
+            "containers": {},
+            "stock": {"BaCO3": entry | {"bulk_density_g_per_ml": 1.0}},
+        }
+    )
+    world = World(file, seed=1)
+    world.refill(1.0, "BaCO3", 50.0)
+    for powder, mass_g in (("BaO", 1.0), ("BaCO3", 0.0), ("BaCO3", math.nan)):
+        with pytest.raises(Refused):
+            world.refill(2.0, powder, mass_g)
+
+    assert world.stock["BaCO3"].mass_g == pytest.approx(52.0)
+    assert world.stock["BaCO3"].volume_ml == pytest.approx(52.0)

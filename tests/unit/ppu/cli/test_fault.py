@@ -171,5 +171,47 @@ def test_truth_tells_where_containers_are(bench: Bench) -> None:
     assert bench.asked == {"truth": True}
     assert done.stdout.splitlines() == [
         "cup_1            rack.1",
-        "cup_2            in a hand, or on the floor",
+        "cup_2            in a hand",
     ]
+
+
+def run_truth(*words: str) -> Result:
+    """Run ``ppu truth``."""
+    app = typer.Typer()
+    truth.attach(app)
+    return CliRunner().invoke(app, list(words))
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (["--carry", "cup_1", "--to", "rack.1"], {"carry": "cup_1", "to": "rack.1"}),
+        (["--empty", "cup_1"], {"empty": "cup_1"}),
+        (["--refill", "BaO=5"], {"refill": "BaO", "mass_g": 5.0}),
+    ],
+)
+def test_truth_lends_a_hand(
+    bench: Bench, words: list[str], asked: dict[str, Any]
+) -> None:
+    """What was done is told, with its lab time."""
+    bench.answer = b'{"ok": true, "lab_time_s": 5.0, "done": "it was done"}\n'
+    done = run_truth("--control", bench.address, *words)
+
+    assert (done.exit_code, done.stdout) == (0, "5 s: it was done\n")
+    assert bench.asked == asked
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--carry", "cup_1"], "--carry CONTAINER --to LOCATION"),
+        (["--to", "rack.1"], "--carry CONTAINER --to LOCATION"),
+        (["--empty", "cup_1", "--refill", "BaO"], "should look like BaCO3=50"),
+    ],
+)
+def test_truth_refuses_wrong_words(words: list[str], text: str) -> None:
+    """Before anything is sent."""
+    done = run_truth("--control", "127.0.0.1:1", *words)
+
+    assert isinstance(done.exception, ConfigurationError)
+    assert text in str(done.exception)

@@ -175,9 +175,30 @@ def test_control_socket_tells_where_containers_really_are_and_what_was_done(
     assert told["acts"] == {"grind crucible_01": [3.0]}
 
 
+def test_control_socket_lends_hands(play: Play, small_lab: Path) -> None:
+    """Whoever plays the person can carry and empty, as far as the world allows."""
+    moved, emptied, refused, looked = talk(
+        play,
+        small_lab,
+        b'{"carry": "crucible_01", "to": "balance.pan"}',
+        b'{"empty": "crucible_01"}',
+        b'{"carry": "crucible_04", "to": "balance.pan"}',
+        b'{"truth": true}',
+    )
+
+    assert moved["done"] == "crucible_01 was carried to balance.pan"
+    assert emptied["done"] == "crucible_01 was emptied and cleaned"
+    assert (refused["ok"], "taken by crucible_01" in refused["error"]) == (False, True)
+    assert looked["containers"]["crucible_01"] == "balance.pan"
+
+
 @pytest.mark.parametrize(
     ("line", "text"),
     [
+        (b'{"carry": "crucible_01"}', '{"carry": CONTAINER, "to": LOCATION}'),
+        (b'{"empty": 7}', "no container 7"),
+        (b'{"refill": "BaO", "mass_g": true}', "mass_g is no number"),
+        (b'{"refill": "BaO", "mass_g": 1}', "no BaO in stock"),
         (b"drop the balance", "not JSON"),
         (b"[1]", "not a JSON object"),
         (b"[" * 30000, "not JSON"),
