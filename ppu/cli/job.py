@@ -41,7 +41,7 @@ def job(
 ) -> None:
     """Show a job: its state, why it waits, its steps, and what it asks.
 
-    With --follow the command ends with the job, with code 0 if it succeeded.
+    With --follow the command ends with the job, with code 0 if it succeeded, else 4.
     """
     from ppu.store.jobs import JobState
 

@@ -37,6 +37,17 @@ class Exit(IntEnum):
     INTERRUPTED = INTERRUPTED_CODE
 
 
+EXIT_MEANINGS = {
+    Exit.DONE: "done, and all is well",
+    Exit.WRONG_INPUT: "wrong input: correct the command line or a file",
+    Exit.REFUSED: "refused: a limit, the stock or an interlock forbids it",
+    Exit.FAILED: "failed: a run, a job, a check or a store; the message says what",
+    Exit.UNREACHABLE: "an instrument could not be reached",
+    Exit.INTERRUPTED: "stopped by a person or a signal",
+}
+"""What the codes mean; `docs/reference/exit-codes.md` says the same."""
+
+
 class PluggableGroup(TyperGroup):
     """A group that also has the commands other packages bring."""
 
@@ -60,7 +71,8 @@ app = typer.Typer(
     name="ppu",
     cls=PluggableGroup,
     help="PPU: programming a laboratory like a processor.",
-    epilog="Try: ppu run solid_state_synthesis --seed 7",
+    epilog="Try: ppu run solid_state_synthesis --seed 7\n\n\b\nExit codes:\n"
+    + "\n".join(f"  {code:<5}{text}" for code, text in EXIT_MEANINGS.items()),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -188,7 +200,7 @@ def _run_command() -> int:
         app()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else Exit.DONE
-        # typer makes 1 of a broken pipe, and no command ends so.
+        # typer makes 1 of a broken pipe; no command of PPU's own ends with 1.
         return Exit.FAILED if code == 1 else code
     except PPUError as exc:
         tell(f"error: {exc}")

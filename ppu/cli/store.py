@@ -50,7 +50,10 @@ def attach(app: typer.Typer) -> None:
 
 @store_app.command(epilog="Example: ppu store check --store /data/lab.sqlite")
 def check(store: StoreOption = STORE) -> None:
-    """Check everything that must hold in a store; each violation is a line."""
+    """Check everything that must hold in a store; each violation is a line.
+
+    The exit code is 4 if there is one, or if the store is damaged.
+    """
     with open_store(store) as opened:
         faults = opened.check()
     for fault in faults:

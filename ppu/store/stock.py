@@ -184,7 +184,8 @@ def _check_refill(connection: Connection, powder: str, mass_g: float) -> float:
     there = {row.powder: row.mass_g for row in connection.execute(select(stock))}
     if powder not in there:
         raise ConfigurationError(
-            f"there is no powder '{powder}' in the books; {nearest(powder, there)}"
+            f"there is no powder '{powder}' in the books, which a cell opens with its "
+            f"lab file; {nearest(powder, there)}"
         )
     if not 0 < mass_g < math.inf:
         raise ConfigurationError(f"{mass_g} g cannot be added; give more than 0")

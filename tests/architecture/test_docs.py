@@ -16,7 +16,7 @@ import pytest
 import typer
 
 from ppu import open_lab
-from ppu.cli.main import attach_all
+from ppu.cli.main import EXIT_MEANINGS, Exit, attach_all
 from ppu.cli.new import Example, Wire, write_files
 from ppu.core.errors import ConfigurationError
 from ppu.plans.protocol import RegisteredProtocol
@@ -171,10 +171,24 @@ def test_commands_of_the_queue_are_as_the_how_to_shows_them(
     refused = {line.split()[0] for line, code in codes.items() if code}
 
     assert len(shown) > 15
-    # There is no job 12 in this store, and no sample.
+    # There is no job 12 in this store, no sample, and no powder that a cell declared.
     about_one = {"hold", "resume", "cancel", "abort", "job", "recover", "samples"}
-    assert refused <= about_one, codes
+    assert refused <= about_one | {"stock"}, codes
     assert not codes["recover"]
+
+
+def test_exit_codes_are_documented_as_they_are(ppu_command: str) -> None:
+    """The page, ``ppu --help`` and the code know the same codes and meanings."""
+    page = (ROOT / "docs/reference/exit-codes.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (.*?) \|", page, re.MULTILINE)
+    told = subprocess.run(  # noqa: S603 - our own command
+        [ppu_command, "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    shown = re.findall(r"^ +(\d+) +(.+)$", told, re.MULTILINE)
+    meant = [(str(int(code)), text) for code, text in EXIT_MEANINGS.items()]
+
+    assert set(EXIT_MEANINGS) == set(Exit)
+    assert rows == shown == meant
 
 
 @pytest.mark.parametrize(
@@ -185,6 +199,7 @@ def test_commands_of_the_queue_are_as_the_how_to_shows_them(
         "CHANGELOG.md",
         "docs/how-to/run-a-queue.md",
         "docs/how-to/write-a-protocol.md",
+        "docs/reference/exit-codes.md",
         ADD_AN_INSTRUMENT,
     ],
 )

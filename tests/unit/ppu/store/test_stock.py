@@ -189,7 +189,7 @@ def test_refill_waits_for_the_cell_if_one_lives(store: Store, token: int) -> Non
 @pytest.mark.parametrize(
     ("powder", "mass_g", "told"),
     [
-        ("BaO2", 1.0, "no powder 'BaO2' in the books; did you mean 'BaO'"),
+        ("BaO2", 1.0, "no powder 'BaO2' in the books, .*; did you mean 'BaO'"),
         ("BaO", 0.0, "more than 0"),
         ("BaO", -1.0, "more than 0"),
         ("BaO", float("nan"), "more than 0"),
