@@ -80,20 +80,24 @@ def jobs(
 def _chart(connection: Connection, jobs: list[Job]) -> str:
     """Return a chart of the outer steps of *jobs*, the oldest first."""
     from ppu.plans.gantt import Bar, gantt
+    from ppu.store.cells import starts
     from ppu.store.events import last_stamp
     from ppu.store.steps import steps_of
+    from ppu.store.waiting import waits_of
 
-    now = last_stamp(connection)
+    now = last_stamp(connection) or 0.0
     rows = {}
     for one in reversed(jobs):
-        rows[f"job {one.id}"] = [
-            Bar(
-                step.name.replace("_", " "), step.begun, step.ended or now or step.begun
-            )
+        bars = [
+            Bar(step.name.replace("_", " "), step.begun, step.ended or now)
             for step in steps_of(connection, one.id)
             if "." not in step.path
         ]
-    return gantt(rows)
+        waits = waits_of(connection, one.id, now)
+        bars += [Bar("", begun, ended, is_wait=True) for begun, ended in waits]
+        rows[f"job {one.id}"] = bars
+    restarts = starts(connection)[1:]
+    return gantt(rows, marks=restarts, mark="another cell began")
 
 
 def summary(job: Job) -> dict[str, Any]:

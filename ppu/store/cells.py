@@ -11,7 +11,16 @@ from ppu.core.errors import StaleTokenError
 from ppu.store.events import announce
 from ppu.store.schema import cells, meta
 
-__all__ = ["beat", "boot_id", "end", "is_owned", "lab_of", "require_token", "start"]
+__all__ = [
+    "beat",
+    "boot_id",
+    "end",
+    "is_owned",
+    "lab_of",
+    "require_token",
+    "start",
+    "starts",
+]
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
@@ -101,6 +110,12 @@ def lab_of(connection: Connection) -> str | None:
     """Return the name of the lab that the store is of, None before its first cell."""
     query = select(cells.c.name).order_by(cells.c.token.desc()).limit(1)
     return connection.execute(query).scalar()
+
+
+def starts(connection: Connection) -> list[float]:
+    """Return when each cell of the store began, the first one first."""
+    query = select(cells.c.started).order_by(cells.c.token)
+    return list(connection.execute(query).scalars())
 
 
 def newest(connection: Connection) -> Row[Any] | None:

@@ -12,12 +12,52 @@ from ppu.store.jobs import ACTIVE, ENDED, Job, JobState
 from ppu.store.schema import commands, events, job_needs, jobs
 from ppu.store.steps import questions
 
-__all__ = ["reasons_to_wait"]
+__all__ = ["reasons_to_wait", "waits_of"]
+
+_STANDS = {str(JobState.PAUSED), str(JobState.NEEDS_INPUT), str(JobState.LOST)}
+_BEGINS = {str(JobState.STAGING), str(JobState.RECOVERING)}
+"""States in which a job comes to a cell."""
+_GOES = {str(state) for state in ACTIVE} - _STANDS
 
 
 def reasons_to_wait(connection: Connection, job: Job) -> list[str]:
     """Return what a job waits for, a sentence each; nothing if it waits for nothing."""
     return [] if job.state in ENDED else list(_reasons(connection, job))
+
+
+def waits_of(
+    connection: Connection, job_id: int, until: float
+) -> list[tuple[float, float]]:
+    """Return from when to when a job that had begun did not go on.
+
+    It waited for devices or places, for a person, or for a cell.
+
+    Args:
+        connection: A transaction of the store.
+        job_id: The job.
+        until: Stamp of the end of a wait that lasts.
+    """
+    query = (
+        select(events.c.stamp, events.c.kind, events.c.content)
+        .where(events.c.job_id == job_id, events.c.kind.in_(["job", "wait"]))
+        .order_by(events.c.sequence)
+    )
+    state, is_kept, since = "", False, None
+    found = []
+    for stamp, kind, content in connection.execute(query):
+        said = json.loads(content)
+        if kind == "wait":
+            is_kept = bool(said["for"])
+        else:
+            state = said.get("state", state)
+            is_kept = is_kept and state not in _BEGINS  # the cell that said so is gone
+        waits = state in _STANDS or (state in _GOES and is_kept)
+        if waits and since is None:
+            since = stamp
+        elif since is not None and not waits:
+            found.append((since, stamp))
+            since = None
+    return found if since is None else [*found, (since, until)]
 
 
 def _reasons(connection: Connection, job: Job) -> Iterator[str]:
@@ -31,8 +71,7 @@ def _reasons(connection: Connection, job: Job) -> Iterator[str]:
             yield f"{n_before} {are} before it"
     if job.state is JobState.LOST:
         yield "its cell vanished; the next one finds out what became of it"
-    said = connection.execute(_said(job)).scalar()
-    if job.state in ACTIVE and said and (waits := json.loads(said)["for"]):
+    if job.state in ACTIVE and (waits := _said(connection, job)):
         yield waits
     for question in questions(connection, job.id):
         asks = f"it asks about step {question.step.path}: {question.text}"
@@ -70,14 +109,20 @@ def _n_before(job: Job) -> Select[tuple[int]]:
     )
 
 
-def _said(job: Job) -> Select[tuple[str]]:
-    """Ask what the cell said last of what the job waits for; nothing if it goes on."""
-    return (
-        select(events.c.content)
-        .where(events.c.job_id == job.id, events.c.kind == "wait")
+def _said(connection: Connection, job: Job) -> str:
+    """Return what its cell said last of what the job waits for; empty if it goes on."""
+    query = (
+        select(events.c.kind, events.c.content)
+        .where(events.c.job_id == job.id, events.c.kind.in_(["job", "wait"]))
         .order_by(events.c.sequence.desc())
-        .limit(1)
     )
+    for kind, content in connection.execute(query):
+        said = json.loads(content)
+        if kind == "wait":
+            return str(said["for"])
+        if said.get("state") in _BEGINS:
+            break
+    return ""
 
 
 def _asked(job: Job) -> Select[tuple[str, str]]:

@@ -14,6 +14,7 @@ from ppu.cli.store import who
 from ppu.core.custody import Claimed
 from ppu.core.labfile import load_lab
 from ppu.store import cells, commands, custody, documents, queue, steps
+from ppu.store.events import announce
 from ppu.store.jobs import Effect, JobRequest, JobState
 from ppu.store.wake import socket_path
 
@@ -286,3 +287,54 @@ def test_whoever_has_no_name_has_a_number(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("getpass.getuser", nameless)
 
     assert who().startswith("user ")
+
+
+# -- the chart ---------------------------------------------------------------------
+
+
+def waits(cell: Any, job_id: int, text: str) -> None:
+    """Let the cell say what a job waits for."""
+    cell.do(announce, "wait", {"for": text}, job_id=job_id)
+
+
+def test_chart_shows_waits_and_restarts(ppu: Ppu, queued: list[int], cell: Any) -> None:
+    """What a job did, when it only waited, and when another cell began."""
+    job_id = cell.run_job()
+    cell.begin_step(job_id, "0", "fire_container", "crucible_01")
+    cell.now += 50.0
+    cell.do(steps.end_step, job_id, "0", None, cell.token)
+    waits(cell, job_id, "furnace_1 (job 7 has it)")
+    cell.now += 20.0
+    cell.token = cell.do(cells.start, "small", pid=1, boot_id="boot", epoch=0.0)
+    cell.do(queue.lose_vanished)
+    cell.now += 8.0
+    cell.do(queue.adopt, job_id, token=cell.token, lease_s=1e9)
+    cell.change(job_id, JobState.RUNNING)
+    cell.begin_step(job_id, "1", "diffract", "crucible_01")
+    cell.now += 20.0
+    cell.do(steps.end_step, job_id, "1", None, cell.token)
+    mark, bar, *_, legend = ppu("jobs", "--gantt").out.splitlines()
+    letters = "".join(dict.fromkeys(bar.split()[-1].replace(".", "")))
+
+    assert letters == "A-B"
+    assert mark.count("|") == 1
+    assert bar[mark.index("|")] == "-"
+    assert legend.endswith(
+        "A fire container, B diffract, - waits, | another cell began"
+    )
+
+
+def test_wait_of_a_cell_that_is_gone_is_not_told(
+    ppu: Ppu, queued: list[int], cell: Any
+) -> None:
+    """The next cell says by itself what a job waits for."""
+    job_id = cell.run_job()
+    waits(cell, job_id, "furnace_1 (job 7 has it)")
+    before = ppu("job", job_id).out
+    cell.token = cell.do(cells.start, "small", pid=1, boot_id="boot", epoch=0.0)
+    cell.do(queue.lose_vanished)
+    cell.do(queue.adopt, job_id, token=cell.token, lease_s=1e9)
+    after = ppu("job", job_id).out
+
+    assert "waits: furnace_1 (job 7 has it)" in before
+    assert "furnace_1" not in after
