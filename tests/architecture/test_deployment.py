@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ppu.twin import cell
 from ppu.twin.predecessor import DRAIN_S
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -52,6 +53,14 @@ def test_unit_gives_the_guard_the_time_it_takes() -> None:
     assert float(found["WatchdogSec"]) > 1.0
     assert found["Type"] == "notify"
     assert found["Restart"] == "always"
+
+
+def test_cell_drains_before_anybody_kills_it_when_the_guard_dies() -> None:
+    """Systemd leaves it alone, and the next guard waits longer than a drain takes."""
+    found = service()
+
+    assert (found["KillMode"], found["OOMPolicy"]) == ("process", "continue")
+    assert cell._DRAIN_S < DRAIN_S
 
 
 def test_unit_uses_only_variables_of_the_example_and_known_options(
