@@ -12,6 +12,11 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from sqlalchemy import Engine, create_engine, func, select, text
+from sqlalchemy.pool import NullPool
+
+from postgres import HOW_TO_HAVE_IT, can_be_started, postgres
+from ppu.store.schema import SCHEMA_VERSION, jobs, meta, metadata
 
 # Every random draw is seeded, hypothesis's too: a red run is red for everybody.
 # `HYPOTHESIS_PROFILE=explore make test` looks for new examples.
@@ -79,6 +84,46 @@ def small_lab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ppu_command() -> str:
     """The installed ``ppu`` program of the interpreter that runs the tests."""
     return str(Path(sys.executable).with_name("ppu"))
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL on a Unix socket in a temporary folder, ended with the session."""
+    pytest.importorskip("psycopg", reason=HOW_TO_HAVE_IT)
+    if not can_be_started():
+        pytest.skip(HOW_TO_HAVE_IT)
+    with postgres(is_durable=False) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def postgres_schema(postgres_url: str) -> Iterator[tuple[str, Engine]]:
+    """A schema with a store's tables, and an engine to look after them."""
+    engine = create_engine(
+        postgres_url.replace("postgresql:", "postgresql+psycopg:"), poolclass=NullPool
+    )
+    with engine.begin() as connection:
+        connection.execute(text("CREATE SCHEMA kept"))
+    yield f"{postgres_url}&options=-csearch_path%3Dkept", engine
+    engine.dispose()
+
+
+@pytest.fixture
+def postgres_store(postgres_schema: tuple[str, Engine]) -> Iterator[str]:
+    """Where an empty store in PostgreSQL is; it is emptied after the test."""
+    url, engine = postgres_schema
+    yield url
+    with engine.begin() as connection:
+        connection.execute(text("SET search_path TO kept"))
+        if (
+            connection.execute(select(func.count()).select_from(jobs)).scalar_one()
+            > 999
+        ):
+            connection.execute(text("TRUNCATE jobs CASCADE"))  # slow to begin with
+        for table in reversed(metadata.sorted_tables):
+            connection.execute(table.delete())
+        version = {"key": "schema_version", "content": str(SCHEMA_VERSION)}
+        connection.execute(meta.insert(), version)
 
 
 SERVING_WALL_S = 60.0

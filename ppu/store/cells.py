@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,25 +13,40 @@ from ppu.store.events import announce
 from ppu.store.schema import cells, meta
 
 __all__ = [
+    "LEASE_S",
     "beat",
     "boot_id",
+    "depose",
     "end",
     "is_owned",
     "lab_of",
+    "outlived",
     "require_token",
     "start",
     "starts",
 ]
 
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+LEASE_S: Final = 30.0
+"""How long a cell may act after it last renewed its lease (real time) [s]."""
 
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+_PROCESSES: Final = Path("/proc/self/ns/pid")
 
 _NO_HEAT = "no heat"
+_DEPOSED = "deposed"
+"""How a cell ended that may still be acting until its lease has run out."""
+_VANISHED = "vanished"
 
 
 def boot_id() -> str:
-    """Return what tells this boot of the computer from others, where it says so."""
-    return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else "unknown"
+    """Return what tells this boot of the computer from others, where it says so.
+
+    Containers on one computer have boots of their own: each counts its processes by
+    itself.
+    """
+    if not _BOOT_ID.exists():
+        return "unknown"
+    return f"{_BOOT_ID.read_text().strip()} {_PROCESSES.readlink()}"
 
 
 def start(
@@ -56,7 +72,7 @@ def start(
         epoch: Stamp of the cell's lab time 0.
     """
     connection.execute(
-        cells.update().where(cells.c.ended.is_(None)).values(ended=now, how="vanished")
+        cells.update().where(cells.c.ended.is_(None)).values(ended=now, how=_VANISHED)
     )
     token = (connection.execute(_NEWEST).scalar() or 0) + 1
     row = {"token": token, "name": name, "pid": pid, "boot_id": boot_id}
@@ -95,6 +111,63 @@ def end(connection: Connection, token: int, how: str, now: float) -> None:
         cells.update().where(cells.c.token == token).values(ended=now, how=how)
     )
     announce(connection, "cell", {"token": token, "how": how}, now)
+
+
+def depose(connection: Connection, now: float) -> Row[Any] | None:
+    """Let the last cell renew nothing any more, if it may still be acting.
+
+    It may unless it has ended, or was of this boot and its process is gone. Its lease
+    was renewed before now: after :data:`LEASE_S` it acts no more, whatever its clock
+    says; then call :func:`outlived`.
+
+    Args:
+        connection: A writing transaction of the store, whose lock the caller has.
+        now: Stamp of the end of its rule.
+
+    Returns:
+        The cell that must be outlived; None if nobody is left that could act.
+    """
+    last = newest(connection)
+    if last is None or _is_dead(last) or last.how not in (None, _DEPOSED):
+        return None
+    if last.ended is None:
+        forbid_heat(connection)  # it did not end well
+        connection.execute(
+            cells.update()
+            .where(cells.c.token == last.token)
+            .values(ended=now, how=_DEPOSED)
+        )
+        announce(connection, "cell", {"token": last.token, "how": _DEPOSED}, now)
+    return last
+
+
+def outlived(connection: Connection, token: int) -> None:
+    """Keep that the lease of a deposed cell has run out, so that nobody waits again.
+
+    Raises:
+        StaleTokenError: If another cell has begun meanwhile.
+    """
+    last = newest(connection)
+    if last is None or last.token != token:
+        raise StaleTokenError(
+            "another cell has taken the store meanwhile; stop that one first"
+        )
+    connection.execute(
+        cells.update().where(cells.c.token == token).values(how=_VANISHED)
+    )
+
+
+def _is_dead(cell: Row[Any]) -> bool:
+    """Whether the process of a cell is gone for certain."""
+    if cell.boot_id == "unknown" or cell.boot_id != boot_id():
+        return False
+    try:
+        os.kill(cell.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # it is there, and somebody else's
+    return False
 
 
 def is_owned(connection: Connection) -> bool:

@@ -37,7 +37,7 @@ from ppu.plans.protocol import RegisteredProtocol, find_protocol
 from ppu.plans.seats import Seat
 from ppu.plans.steps import Decision, Evidence, Failed, Needs, StepRecord, restored_as
 from ppu.store import commands
-from ppu.store.cells import allow_heat
+from ppu.store.cells import LEASE_S, allow_heat
 from ppu.store.custody import correct_location, release_sample
 from ppu.store.documents import close_open_runs
 from ppu.store.events import announce
@@ -50,6 +50,7 @@ from ppu.store.wake import WakeSocket
 from ppu.twin.job import Job as Execution
 from ppu.twin.job import explained
 from ppu.twin.open_lab import OpenLab
+from ppu.twin.predecessor import outlive
 
 __all__ = ["Cell"]
 
@@ -207,7 +208,7 @@ class Cell:
         store: Store,
         results: Path,
         *,
-        lease_s: float = 30.0,
+        lease_s: float = LEASE_S,
         may_heat: bool = False,
         is_patient: bool = False,
         find: Callable[[str], RegisteredProtocol] = find_protocol,
@@ -292,9 +293,12 @@ class Cell:
 
         Raises:
             StoreBusyError: If another cell owns the store.
+            StaleTokenError: If another one took it while an earlier one was outlived.
             ConnectError: If an instrument is absent or is a stranger.
         """
         with self.store.own():
+            if self.lab.bench is None:  # a twin shares its instruments with nobody
+                self.lab.host.call(outlive(self.store))
             self.lab.connect()
             self._owner = Ownership(
                 self.store, self.lab.file, self.lab.host.loop, lease_s=self._lease_s

@@ -8,6 +8,7 @@ import fcntl
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +23,7 @@ from ppu.store import cells
 from ppu.store.store import Store
 from ppu.store.wake import socket_path
 
-__all__ = ["DRAIN_S", "await_end", "watching"]
+__all__ = ["DRAIN_S", "await_end", "outlive", "watching"]
 
 DRAIN_S: Final = 90.0
 """How long a cell whose guard is dead may take to end by itself (real time) [s]."""
@@ -53,8 +54,38 @@ def watching(where: str) -> Iterator[None]:
         yield
 
 
+async def outlive(store: Store) -> None:
+    """Wait until no earlier cell can be touching the instruments; on the loop.
+
+    A file is locked by the process of its cell, and free only when that is gone. The
+    lock of a server goes with a connection: whoever lost that may act on, until its
+    lease has run out. So it may renew no more, and a lease is waited for; the caller
+    owns *store*, so that nobody else takes it meanwhile.
+
+    Args:
+        store: The store, owned by the caller.
+
+    Raises:
+        StaleTokenError: If another cell has begun all the same.
+        StoreError: If the store cannot be written.
+    """
+    if store.is_file:
+        return
+    loop = running_loop()
+    last = await store.awrite(partial(cells.depose, now=loop.stamp()))
+    if last is None:
+        return
+    tell(
+        f"store {store.name}: its last cell (process {last.pid}, perhaps of another "
+        "computer) did not end as it should and may still act on the instruments; "
+        f"waiting {cells.LEASE_S:g} s, until its lease has surely run out"
+    )
+    await asyncio.sleep(loop.wire_seconds(cells.LEASE_S))
+    await store.awrite(partial(cells.outlived, token=last.token))
+
+
 async def await_end(where: str, drain_s: float = DRAIN_S) -> None:
-    """Wait until no cell owns the store *where*; end one that does not end by itself.
+    """Wait until no cell acts for the store *where*; end one that does not by itself.
 
     Args:
         where: The store; there may be none yet.
@@ -64,23 +95,31 @@ async def await_end(where: str, drain_s: float = DRAIN_S) -> None:
         ConfigurationError: If a cell owns it that never had a guard: whoever started
             it is there to stop it.
         StoreBusyError: If the cell does not end, and may not or cannot be killed.
+        StaleTokenError: If another cell has begun meanwhile.
         StoreError: If the store cannot be read.
     """
     if not _may_be_there(where):
         return
     with Store(where, is_verified=False) as store:
-        if await _is_free(store, 0.0):
-            return
-        _refuse_unguarded(store)
-        tell(f"guard: a cell still owns {store.name}; it has {drain_s:g} s to end")
-        if await _is_free(store, drain_s):
-            return
-        _kill(store)
-        if not await _is_free(store, _DYING_S):
-            raise StoreBusyError(
-                f"store {store.name}: its cell was killed and does not end; see to the "
-                "process by hand"
-            )
+        await _await_lock(store, drain_s)
+        with store.own():
+            await outlive(store)
+
+
+async def _await_lock(store: Store, drain_s: float) -> None:
+    """Wait until nobody owns *store*; end a cell that does not end by itself."""
+    if await _is_free(store, 0.0):
+        return
+    _refuse_unguarded(store)
+    tell(f"guard: a cell still owns {store.name}; it has {drain_s:g} s to end")
+    if await _is_free(store, drain_s):
+        return
+    _kill(store)
+    if not await _is_free(store, _DYING_S):
+        raise StoreBusyError(
+            f"store {store.name}: its cell was killed and does not end; see to the "
+            "process by hand"
+        )
 
 
 def _may_be_there(where: str) -> bool:

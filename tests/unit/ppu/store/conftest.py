@@ -4,35 +4,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, create_engine, func, select, text
-from sqlalchemy.pool import NullPool
 
-from postgres import HOW_TO_HAVE_IT, can_be_started, postgres
 from ppu.store import cells
-from ppu.store.schema import SCHEMA_VERSION, jobs, meta, metadata
 from ppu.store.store import Store
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """A PostgreSQL on a Unix socket in a temporary folder, ended with the session."""
-    pytest.importorskip("psycopg", reason=HOW_TO_HAVE_IT)
-    if not can_be_started():
-        pytest.skip(HOW_TO_HAVE_IT)
-    with postgres(is_durable=False) as url:
-        yield url
-
-
-@pytest.fixture(scope="session")
-def postgres_schema(postgres_url: str) -> Iterator[tuple[str, Engine]]:
-    """A schema with a store's tables, and an engine to look after them."""
-    engine = create_engine(
-        postgres_url.replace("postgresql:", "postgresql+psycopg:"), poolclass=NullPool
-    )
-    with engine.begin() as connection:
-        connection.execute(text("CREATE SCHEMA kept"))
-    yield f"{postgres_url}&options=-csearch_path%3Dkept", engine
-    engine.dispose()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -41,19 +15,7 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield str(tmp_path / "store.sqlite")
         return
-    url, engine = request.getfixturevalue("postgres_schema")
-    yield url
-    with engine.begin() as connection:
-        connection.execute(text("SET search_path TO kept"))
-        if (
-            connection.execute(select(func.count()).select_from(jobs)).scalar_one()
-            > 999
-        ):
-            connection.execute(text("TRUNCATE jobs CASCADE"))  # slow to begin with
-        for table in reversed(metadata.sorted_tables):
-            connection.execute(table.delete())
-        version = {"key": "schema_version", "content": str(SCHEMA_VERSION)}
-        connection.execute(meta.insert(), version)
+    yield request.getfixturevalue("postgres_store")
 
 
 @pytest.fixture

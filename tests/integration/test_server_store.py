@@ -1,0 +1,198 @@
+"""Who owns a store on a server: its lock goes with a connection, not with a process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, text
+from typing_extensions import override
+
+from ppu.core.errors import StaleTokenError
+from ppu.core.labfile import load_lab
+from ppu.core.labtime import running_loop
+from ppu.engine.ownership import Ownership
+from ppu.store import cells
+from ppu.store.store import Store
+from ppu.twin.cell import Cell
+from ppu.twin.open_lab import OpenLab, open_lab
+from ppu.twin.predecessor import await_end, outlive
+
+Play = Callable[[Coroutine[Any, Any, Any]], Any]
+ELSEWHERE = {"pid": 7, "boot_id": "of another computer"}
+
+
+@pytest.fixture
+def store(postgres_store: str) -> Iterator[Store]:
+    """A store on a server."""
+    with Store(postgres_store) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def bench_file(
+    serve: Callable[..., dict[str, Any]],
+    small_lab: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The lab file of a simulated bench in a process of its own."""
+    path = tmp_path_factory.mktemp("bench") / "bench.yaml"
+    serve(str(small_lab), "--write-lab", str(path))
+    return path
+
+
+def start(store: Store, **process: Any) -> int:
+    """Let a cell take the store; return its token."""
+    return store.write(partial(cells.start, name="lab", now=0.0, epoch=0.0, **process))
+
+
+def outlived_after(play: Play, store: Store) -> float:
+    """Return for how long an earlier cell is waited for [s]."""
+
+    async def wait() -> float:
+        began = running_loop().time()
+        with store.own():
+            await outlive(store)
+        return running_loop().time() - began
+
+    waited: float = play(wait())
+    return waited
+
+
+def lose_locks(engine: Engine) -> None:
+    """Have the server end the connections that hold locks, as a restart does."""
+    with engine.begin() as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_locks "
+                "WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
+            )
+        )
+
+
+def test_cell_that_may_still_act_is_waited_for_and_renews_no_more(
+    play: Play, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever takes a store over from somebody elsewhere lets a whole lease pass."""
+    token = start(store, **ELSEWHERE)
+    waited = outlived_after(play, store)
+
+    assert waited >= cells.LEASE_S
+    assert "waiting 30 s" in capsys.readouterr().err
+    with pytest.raises(StaleTokenError):
+        store.write(partial(cells.beat, token=token, now=1.0))
+    with store.read() as connection:
+        assert not cells.may_heat(connection)
+
+
+def test_guard_waits_for_a_cell_elsewhere_once_and_its_cell_does_not(
+    play: Play, store: Store, postgres_store: str
+) -> None:
+    """A lease that has run out is not waited for again."""
+    start(store, **ELSEWHERE)
+
+    async def wait() -> float:
+        began = running_loop().time()
+        await await_end(postgres_store)
+        return running_loop().time() - began
+
+    assert play(wait()) >= cells.LEASE_S
+    assert outlived_after(play, store) == 0.0
+
+
+def test_wait_that_was_cut_short_is_begun_anew(play: Play, store: Store) -> None:
+    """A new owner that dies while it waits has outlived nobody."""
+    start(store, **ELSEWHERE)
+    store.write(partial(cells.depose, now=1.0))
+
+    assert outlived_after(play, store) >= cells.LEASE_S
+
+
+def test_nobody_waits_for_a_cell_that_ended_or_is_dead(
+    play: Play, store: Store
+) -> None:
+    """One that ended as it should acts no more, nor does one whose process is gone."""
+    cells_before = outlived_after(play, store)
+    token = start(store, **ELSEWHERE)
+    store.write(partial(cells.end, token=token, how="its cell ended", now=1.0))
+    ended = outlived_after(play, store)
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    start(store, pid=gone.pid, boot_id=cells.boot_id())
+    dead = outlived_after(play, store)
+
+    assert (cells_before, ended, dead) == (0.0, 0.0, 0.0)
+
+
+def test_cell_whose_process_is_there_is_waited_for(play: Play, store: Store) -> None:
+    """A process that lost its connection lives on, and so may its cell."""
+    start(store, pid=os.getpid(), boot_id=cells.boot_id())
+
+    assert outlived_after(play, store) >= cells.LEASE_S
+
+
+def test_whoever_began_during_the_wait_keeps_the_store(
+    play: Play, store: Store
+) -> None:
+    """The lock may be lost once more; two that waited must not both go on."""
+    token = start(store, **ELSEWHERE)
+    store.write(partial(cells.depose, now=1.0))
+    start(store, **ELSEWHERE)
+    with pytest.raises(StaleTokenError, match="another cell"):
+        store.write(partial(cells.outlived, token=token))
+
+
+def test_nobody_waits_for_the_owner_of_a_file(play: Play, tmp_path: Path) -> None:
+    """Its lock goes with the process, so whoever gets it is alone."""
+    with Store(tmp_path / "lab.sqlite") as store:
+        start(store, **ELSEWHERE)
+
+        assert outlived_after(play, store) == 0.0
+
+
+class NotingLab(OpenLab):
+    """Notes whether an earlier owner is still trusted when instruments are opened."""
+
+    earlier: Ownership
+    found: list[bool]
+
+    @override
+    def connect(self) -> None:
+        self.found.append(self.earlier.is_trusted)
+        super().connect()
+
+
+def test_cell_touches_no_instrument_while_one_without_its_lock_is_trusted(
+    postgres_store: str,
+    postgres_schema: tuple[str, Engine],
+    bench_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After the server restarted, the lock is free though its old owner lives."""
+    monkeypatch.setattr(cells, "LEASE_S", 0.5)
+    lab = NotingLab(load_lab(bench_file), bench_file, target="hardware", pace=1.0)
+    with (
+        contextlib.ExitStack() as ends,
+        lab.closing(),
+        Store(postgres_store) as old,
+        Store(postgres_store) as new,
+    ):
+        other = ends.enter_context(open_lab(str(bench_file), "hardware").closing())
+        with contextlib.suppress(Exception):  # its connection will be gone
+            ends.enter_context(old.own())
+        lab.earlier = Ownership(old, lab.file, other.host.loop, lease_s=0.5)
+        lab.found = []
+        lose_locks(postgres_schema[1])
+        other.host.call(lab.earlier.renew())
+        with Cell(lab, new, tmp_path / "results").owning():
+            pass
+
+    assert lab.found == [False]
