@@ -1,4 +1,8 @@
-"""What people and clients ask the cell to do; rows, so that no request is lost."""
+"""What people and clients ask the cell to do; rows, so that no request is lost.
+
+One is handled when its effect is kept, in the same transaction: a cell that dies before
+leaves it to the next one.
+"""
 
 from __future__ import annotations
 
@@ -65,13 +69,20 @@ def request(
     return sequence
 
 
-def waiting(connection: Connection) -> list[Command]:
-    """Return the requests that nobody has handled yet, oldest first."""
+def waiting(connection: Connection, job_id: int | None = None) -> list[Command]:
+    """Return the requests that nobody has handled yet, oldest first.
+
+    Args:
+        connection: A transaction of the store.
+        job_id: Only those about this job.
+    """
     query = (
         select(commands)
         .where(commands.c.handled.is_(None))
         .order_by(commands.c.sequence)
     )
+    if job_id is not None:
+        query = query.where(commands.c.job_id == job_id)
     return [
         Command(
             row.sequence,

@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from ppu.core.errors import ConfigurationError, StaleTokenError
 from ppu.store.cells import is_owned, require_token
-from ppu.store.commands import request
+from ppu.store.commands import request, settle, waiting
 from ppu.store.custody import give_up_samples
 from ppu.store.events import announce, announce_all, encode, last_event
 from ppu.store.jobs import ACTIVE, ALLOWED, ENDED, Effect, Job, JobRequest, JobState
@@ -681,6 +681,16 @@ def _write_state(
         if change.get(name) is not None:
             announced[name] = change[name]
     announce(connection, "job", announced, now, row.id)
+    if state in ENDED:
+        _settle_requests(connection, row.id, state, now)
+
+
+def _settle_requests(
+    connection: Connection, job_id: int, state: JobState, now: float
+) -> None:
+    """Keep that nothing is left to do of what was asked about a job that ended."""
+    for asked in waiting(connection, job_id):
+        settle(connection, asked.sequence, f"the job ended: {state}", now)
 
 
 _EXTENT = list(Effect)

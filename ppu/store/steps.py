@@ -7,7 +7,7 @@ Every function works in a transaction of the caller, as those of
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, or_, select
 
 from ppu.core.errors import ConfigurationError, DivergedError
 from ppu.store.cells import require_token
-from ppu.store.commands import request
+from ppu.store.commands import request, settle, waiting
 from ppu.store.custody import review_samples
 from ppu.store.events import announce, encode
 from ppu.store.jobs import ENDED, Effect
@@ -128,7 +128,8 @@ def begin_step(
 ) -> Step | None:
     """Keep that a step begins; return what was known of it before, None if nothing.
 
-    One that is done stays as it is, and must not run.
+    One that is done stays as it is, and must not run. A person's answer to try it again
+    is acted on with that.
 
     Raises:
         DivergedError: If the journal has another step there: the protocol, or what
@@ -176,6 +177,7 @@ def begin_step(
             .values(physical_effect=str(Effect.PARTIAL))
         )
     _announce(connection, job_id, path, StepState.INTENT, now, name=name)
+    _act_on_answers(connection, job_id, path, now, ["retry"])
     return known
 
 
@@ -187,7 +189,9 @@ def end_step(
     token: int,
     now: float,
 ) -> None:
-    """Keep the result of a step; from now on it is never run again.
+    """Keep the result of a step; from now on it is never run again, and asks nothing.
+
+    What a person answered about it is acted on with that.
 
     Raises:
         StaleTokenError: If a newer cell has taken over; nothing is kept.
@@ -196,6 +200,8 @@ def end_step(
     content["policy"] = None
     _write(connection, job_id, path, content, token)
     _announce(connection, job_id, path, StepState.DONE, now)
+    _act_on_answers(connection, job_id, path, now, ["skip", "park", "happened"])
+    _end_questions_within(connection, job_id, path, now)
 
 
 def fail_step(
@@ -221,7 +227,8 @@ def settle_step(
 ) -> None:
     """Keep what shows whether a step happened that was under way.
 
-    If nothing does, the job's sample is quarantined until something does.
+    If nothing does, the job's sample is quarantined until something does. A person's
+    answer that it did not happen is acted on with that: the step runs from now on.
 
     Raises:
         StaleTokenError: If a newer cell has taken over; nothing is kept.
@@ -232,6 +239,8 @@ def settle_step(
     _write(connection, job_id, path, content, token)
     _announce(connection, job_id, path, state, now, evidence=evidence)
     review_samples(connection, job_id, now)
+    if evidence.get("has_happened") is False:
+        _act_on_answers(connection, job_id, path, now, ["not-happened"])
 
 
 def ask_step(
@@ -245,7 +254,8 @@ def ask_step(
 ) -> None:
     """Keep that a person must say how a job goes on after a step that failed.
 
-    The question stands until the step begins again or is done.
+    The question stands until the step begins again or is done. It takes the place of
+    earlier ones about this step and those within; no answer to these is for it.
 
     Raises:
         ConfigurationError: If there is no such step, or it is not the step that waits.
@@ -260,6 +270,8 @@ def ask_step(
     policy = {"question": question, "answers": list(answers)}
     _write(connection, job_id, path, {"policy": encode(policy)}, token)
     _announce(connection, job_id, path, StepState.FAILED, now, **policy)
+    _act_on_answers(connection, job_id, path, now, ["abort"])
+    _end_questions_within(connection, job_id, path, now)
 
 
 def questions(connection: Connection, job_id: int | None = None) -> list[Question]:
@@ -351,6 +363,39 @@ def _answers_given(connection: Connection) -> dict[tuple[int, str], str]:
         said = json.loads(content)
         given[job_id, said["path"]] = said["answer"]
     return given
+
+
+def _act_on_answers(
+    connection: Connection, job_id: int, path: str, now: float, said: Collection[str]
+) -> None:
+    """Keep that answers of a kind about a step have had their effect.
+
+    That of "abort" is the end of the job.
+    """
+    for asked in waiting(connection, job_id):
+        content = asked.content
+        is_meant = asked.command == "answer" and content["path"] == path
+        if is_meant and content["answer"] in said:
+            settle(connection, asked.sequence, "acted on", now)
+
+
+def _end_questions_within(
+    connection: Connection, job_id: int, path: str, now: float
+) -> None:
+    """Keep that steps within another one ask nothing any more: that decides."""
+    connection.execute(
+        steps.update()
+        .where(
+            steps.c.job_id == job_id,
+            steps.c.path.startswith(path + ".", autoescape=True),
+            steps.c.policy.is_not(None),
+        )
+        .values(policy=None)
+    )
+    for asked in waiting(connection, job_id):
+        within = asked.content.get("path", "").startswith(path + ".")
+        if asked.command == "answer" and within:
+            settle(connection, asked.sequence, f"step {path} decided", now)
 
 
 def _place(step: Step) -> list[int]:

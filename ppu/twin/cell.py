@@ -43,7 +43,13 @@ from ppu.store.documents import close_open_runs
 from ppu.store.events import announce
 from ppu.store.jobs import Job, JobState
 from ppu.store.schema import jobs
-from ppu.store.steps import StepState, ask_step, questions, steps_of
+from ppu.store.steps import (
+    SETTLING_ANSWERS,
+    StepState,
+    ask_step,
+    questions,
+    steps_of,
+)
 from ppu.store.stock import refill
 from ppu.store.store import Store
 from ppu.store.wake import WakeSocket
@@ -66,6 +72,14 @@ _DRAIN_S: Final = 60.0
 
 
 @dataclass
+class _Question:
+    """What a job asks a person."""
+
+    allowed: Sequence[str]
+    answer: asyncio.Future[dict[str, Any]]
+
+
+@dataclass
 class _Running:
     """A job that runs here, and what people want of it."""
 
@@ -77,7 +91,9 @@ class _Running:
     is_held: bool = False
     stopped_by: str = ""
     is_waiting: bool = False
-    questions: dict[str, asyncio.Future[dict[str, Any]]] = field(default_factory=dict)
+    questions: dict[str, _Question] = field(default_factory=dict)
+    heard: set[int] = field(default_factory=set)
+    """Requests that it acts on and that are handled when it has."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -163,28 +179,33 @@ class _Running:
 
     async def settle(self, path: str, found: Evidence) -> Evidence:
         """Ask a person whether a step has happened."""
-        answer = await self._ask(path, found.text, ["happened", "not-happened"])
+        answer = await self._ask(path, found.text, SETTLING_ANSWERS)
+        if answer["answer"] == "abort":
+            raise AbortedError(f"abort: by {answer['by']}")
         text = f"{answer['by']}: {answer.get('note') or answer['answer']}"
         return Evidence(answer["answer"] == "happened", text, found.result)
 
     async def _ask(
         self, path: str, question: str, allowed: Sequence[str]
     ) -> dict[str, Any]:
-        """Wait for one of the *allowed* answers."""
+        """Wait for one of the *allowed* answers, which may be there already.
+
+        Raises:
+            AbortedError: If the job was cancelled.
+        """
+        if self.stopped_by:
+            raise AbortedError(self.stopped_by)
         await self.be(JobState.NEEDS_INPUT, reason=("question", question))
         tell(f"job {self.job.id} asks: {question} (see `ppu recover`)")
         loop = self.cell.lab.host.loop
-        while True:
-            waiting = self.questions[path] = loop.create_future()
-            self.cell.wake()  # an answer may be there already
-            try:
-                answer: dict[str, Any] = await waiting
-            finally:
-                del self.questions[path]
-            if answer["answer"] in allowed:
-                await self.be(JobState.RUNNING, reason=_NOTHING)
-                return answer
-            tell(f"job {self.job.id}: {answer['answer']} is none of {allowed}")
+        asked = self.questions[path] = _Question(allowed, loop.create_future())
+        self.cell.wake()
+        try:
+            answer = await asked.answer
+        finally:
+            del self.questions[path]
+        await self.be(JobState.RUNNING, reason=_NOTHING)
+        return answer
 
 
 class Cell:
@@ -425,7 +446,7 @@ class Cell:
         return bool(self._running) and all(
             job_id in waiting
             or (running.is_waiting and not running.changed.is_set())
-            or any(not asked.done() for asked in running.questions.values())
+            or any(not asked.answer.done() for asked in running.questions.values())
             for job_id, running in self._running.items()
         )
 
@@ -487,18 +508,30 @@ class Cell:
             except ConfigurationError as exc:
                 outcome = f"{commands.REFUSED}{exc}"
             if outcome is not None:
-                now = self.lab.host.loop.stamp()
-                await self.owner.write(
-                    partial(
-                        commands.settle,
-                        sequence=command.sequence,
-                        outcome=outcome,
-                        now=now,
-                    )
-                )
+                # If its job has ended meanwhile, that was the answer.
+                with contextlib.suppress(ConfigurationError):
+                    await self.owner.write(self._handled(command, outcome))
+
+    def _handled(
+        self, command: commands.Command, outcome: str
+    ) -> Callable[[Connection], None]:
+        """Return what keeps that *command* is handled."""
+        return partial(
+            commands.settle,
+            sequence=command.sequence,
+            outcome=outcome,
+            now=self.lab.host.loop.stamp(),
+        )
 
     async def _do(self, command: commands.Command) -> str | None:
-        """Do what is asked; return what came of it, None if it waits or was kept."""
+        """Do what is asked.
+
+        Returns:
+            What came of it; None if that is kept with its effect, now or later.
+
+        Raises:
+            ConfigurationError: If it cannot be done; nothing was.
+        """
         if command.command == "may heat":
             return await self._let_heat(command)
         if command.command in ("release sample", "move", "refill"):
@@ -510,40 +543,61 @@ class Cell:
         if running is None:
             return f"job {command.job_id} does not run here"
         if command.command == "answer":
-            question = running.questions.get(command.content.get("path", ""))
-            if question is None or question.done():
-                return (
-                    None  # it may be asked soon: a job that is run again is on its way
-                )
-            question.set_result({**command.content, "by": command.by})
-            return "answered"
+            return self._answer(running, command)
         if command.command in ("cancel", "abort"):
-            why = command.content.get("reason") or f"by {command.by}"
-            reason = f"{command.command}: {why}"
-            running.stopped_by = running.stopped_by or reason
-            running.changed.set()
-            self.lab.resources.reservations.withdraw(running.who)
-            self.lab.resources.empties.give_up(running.who, reason)
-            for question in running.questions.values():
-                if not question.done():
-                    question.set_exception(AbortedError(reason))
-            if command.command == "abort":
-                loop = self.lab.host.loop
-                # The engine waits for the loop to take note: not from the loop itself.
-                abort = partial(running.runner.abort, reason)
-                with loop.hold("a job is aborted"):
-                    await loop.run_in_executor(self._executor, abort)
-                return "aborted"
-            return "it ends before its next step"
+            await self._stop(running, command)
+            return None
         raise ConfigurationError(f"no cell knows the command {command.command!r}")
 
-    async def _let_heat(self, command: commands.Command) -> str:
+    @staticmethod
+    def _answer(running: _Running, command: commands.Command) -> str | None:
+        """Hand an answer to the job; the step that acts on it says that it is handled.
+
+        If it asks nothing now, it may soon: one that is run again is on its way there.
+        """
+        question = running.questions.get(command.content.get("path", ""))
+        is_heard = command.sequence in running.heard
+        if is_heard or question is None or question.answer.done():
+            return None
+        said = command.content["answer"]
+        if said not in question.allowed:
+            return f"{commands.REFUSED}{said} is none of {', '.join(question.allowed)}"
+        running.heard.add(command.sequence)
+        question.answer.set_result({**command.content, "by": command.by})
+        return None
+
+    async def _stop(self, running: _Running, command: commands.Command) -> None:
+        """Cancel or abort a job, again if it waits anew; its end says it is handled."""
+        why = command.content.get("reason") or f"by {command.by}"
+        reason = f"{command.command}: {why}"
+        running.stopped_by = running.stopped_by or reason
+        running.changed.set()
+        self.lab.resources.reservations.withdraw(running.who)
+        self.lab.resources.empties.give_up(running.who, reason)
+        for question in running.questions.values():
+            if not question.answer.done():
+                question.answer.set_exception(AbortedError(reason))
+        if command.command == "abort" and command.sequence not in running.heard:
+            running.heard.add(command.sequence)
+            loop = self.lab.host.loop
+            # The engine waits for the loop to take note: not from the loop itself.
+            abort = partial(running.runner.abort, reason)
+            with loop.hold("a job is aborted"):
+                await loop.run_in_executor(self._executor, abort)
+
+    async def _let_heat(self, command: commands.Command) -> str | None:
         """Let furnaces be heated again, if it was said of this cell."""
         if command.asked < self.owner.started:
             return f"{commands.REFUSED}it was said before this cell began; look again"
-        await self.owner.write(allow_heat)
+        handle = self._handled(command, "furnaces may be heated")
+
+        def allow(connection: Connection) -> None:
+            allow_heat(connection)
+            handle(connection)
+
+        await self.owner.write(allow)
         self.allow_heat()
-        return "furnaces may be heated"
+        return None
 
     async def _do_in_lab(self, command: commands.Command) -> None:
         """Do what is asked of samples, containers and stock.
@@ -588,11 +642,11 @@ class Cell:
 
     async def _keep(self, command: commands.Command, work: Callable[..., T]) -> T:
         """Keep what a person's request changes, and that it was seen to."""
-        now = self.lab.host.loop.stamp()
+        now, handle = self.lab.host.loop.stamp(), self._handled(command, "done")
 
         def kept(connection: Connection) -> T:
             result = work(connection, by=command.by, now=now)
-            commands.settle(connection, command.sequence, "done", now)
+            handle(connection)
             return result
 
         return await self.owner.write(kept)
@@ -656,6 +710,7 @@ class Cell:
         adopted = [await self._new(job) for job in found]
         for running in adopted:
             await self._restore(running)
+        await self._obey()  # what was said of them before they go on
         for running in adopted:
             self._start(running, is_adopted=True)
 

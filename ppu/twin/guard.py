@@ -1,9 +1,10 @@
 """The guard: a small process that starts the cell and takes its place when it dies.
 
 It has no plug-ins but the drivers, runs no plan and writes nothing to the store, but
-that a cell on a server's store that it waits for may renew no more. While a cell lives it only listens to its heartbeat; when the cell is dead or silent, it ends
-it, brings the instruments to their orphan states, lets them go, and starts another
-one, which goes on with what was under way.
+that a cell on a server's store that it waits for may renew no more. While a cell lives
+it only listens to its heartbeat; when the cell is dead or silent, it ends it, brings
+the instruments to their orphan states, lets them go, and starts another one, which goes
+on with what was under way.
 """
 
 from __future__ import annotations

@@ -796,3 +796,133 @@ def test_busy_store_is_waited_for_by_the_cell_itself(
 
     assert job(life, one).state is JobState.SUCCEEDED
     assert World.acts.total() == 1
+
+
+# -- what people said, and cells that die before it has its effect --------------------
+
+
+def die_until_it_is_handled(life: MortalCell, job_id: int, *, keeps_last: bool) -> None:
+    """Let one cell after the other die, each a commit later, until all is handled."""
+    for dies_at in range(2, 100):
+        life.start(dies_at, keeps_last=keeps_last)
+        life.advance(20.0)
+        life.kill()
+        with life.store.read() as connection:
+            if not commands.waiting(connection, job_id):
+                return
+    pytest.fail("what was said is never handled")
+
+
+@pytest.mark.parametrize("keeps_last", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "said", "state"),
+    [
+        ("shake", "retry", JobState.SUCCEEDED),
+        ("shake", "skip", JobState.SUCCEEDED),
+        ("shake", "park", JobState.FAILED),
+        ("shake", "abort", JobState.FAILED),
+        ("press", "abort", JobState.ABORTED),
+    ],
+)
+def test_answer_is_given_once_wherever_cells_die(
+    live: MakeLife, kind: str, said: str, state: JobState, keeps_last: bool
+) -> None:
+    """What a person said has its effect, though cells die before that is kept."""
+    life = live()
+    World.n_faults_due = 2 if kind == "shake" else 0
+    (one,) = submit(life, {"kind": kind})
+    for _ in range(2):  # the second cell asks what became of what the first one did
+        life.start()
+        life.advance(25.0)
+        life.kill()
+    life.store.is_dead = False  # others may write to it
+    answer(life, one, said)
+    die_until_it_is_handled(life, one, keeps_last=keeps_last)
+    life.start()
+    life.advance(2000.0)
+
+    assert job(life, one).state is state
+
+
+@pytest.mark.parametrize("keeps_last", [False, True])
+def test_step_that_a_person_saw_happen_is_done_wherever_cells_die(
+    live: MakeLife, keeps_last: bool
+) -> None:
+    """It is neither asked about again nor run."""
+    life = live()
+    (one,) = submit(life, {"kind": "press"})
+    for _ in range(2):  # the second cell asks what became of what the first one did
+        life.start()
+        life.advance(25.0)
+        life.kill()
+    life.store.is_dead = False  # others may write to it
+    answer(life, one, "happened")
+    die_until_it_is_handled(life, one, keeps_last=keeps_last)
+
+    assert steps_of(life, one)["press"].state is steps.StepState.DONE
+    assert World.acts.total() == 0
+
+
+@pytest.mark.parametrize("keeps_last", [False, True])
+@pytest.mark.parametrize("end", [queue.cancel, partial(queue.abort, reason="")])
+def test_job_that_was_given_up_ends_wherever_cells_die(
+    live: MakeLife, end: Any, keeps_last: bool
+) -> None:
+    """No cell goes on with a job that a person gave up before the one before died."""
+    life = live()
+    (one,) = submit(life, {"kind": "shake"})
+    life.start()
+    life.advance(5.0)
+    write(life, partial(end, job_id=one, by="anna"))
+    life.kill()
+    die_until_it_is_handled(life, one, keeps_last=keeps_last)
+    life.start()
+    life.advance(2000.0)
+
+    assert job(life, one).state is JobState.ABORTED
+    assert World.acts.total() == 0
+
+
+def test_question_of_an_outer_step_takes_the_place_of_those_within(
+    live: MakeLife,
+) -> None:
+    """Whoever gave an inner step up is asked about the outer one, and nothing else."""
+    life = live(failure_policies={"shake_once": "ask", "press_and_shake": "ask"})
+    World.n_faults_due = 1
+    (one,) = submit(life, {"kind": "nested"})
+    life.start()
+    life.advance(100.0)
+    answer(life, one, "abort")
+    life.advance(10.0)
+    with life.store.read() as connection:
+        (question,) = steps.questions(connection, one)
+        assert commands.waiting(connection, one) == []
+    answer(life, one, "retry")
+    life.advance(10.0)
+    life.kill()
+    life.start()
+    life.advance(2000.0)
+
+    assert question.step.name == "press_and_shake"
+    assert question.answered is None
+    assert job(life, one).state is JobState.SUCCEEDED
+
+
+def test_step_that_is_tried_again_from_outside_asks_anew(live: MakeLife) -> None:
+    """An answer is for the question that stood, not for the next one."""
+    life = live(
+        failure_policies={
+            "shake_once": "ask",
+            "press_and_shake": "retry",
+        }
+    )
+    World.n_faults_due = 2
+    (one,) = submit(life, {"kind": "nested"})
+    life.start()
+    life.advance(100.0)
+    answer(life, one, "abort")
+    life.advance(100.0)
+    answer(life, one, "retry")
+    life.advance(100.0)
+
+    assert job(life, one).state is JobState.SUCCEEDED
