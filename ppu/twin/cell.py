@@ -67,6 +67,8 @@ _POLL_S: Final = 1.0
 _FOR_GOOD_S: Final = 1e9
 _NOTHING: Final = ("", "")
 """What is said of a job that runs as it should."""
+_N_SPARE: Final = 4
+"""Threads beside those of the jobs, for what is short."""
 _DRAIN_S: Final = 60.0
 """How long a cell without a guard lets motion end (real time) [s]."""
 
@@ -255,9 +257,8 @@ class Cell:
         self._idle_runners: list[Runner] = [lab.host]
         self._woken = asyncio.Event()
         self._starting = asyncio.Lock()
-        self._executor = ThreadPoolExecutor(
-            lab.file.scheduling.jobs_at_once + 4, thread_name_prefix="job"
-        )
+        self._executor: ThreadPoolExecutor
+        """A thread for each job, and some for what is short; made in `owning`."""
         self._owner: Ownership | None = None
         self._fault: PPUError | None = None
         self._is_leaving = False
@@ -324,6 +325,7 @@ class Cell:
             self._owner = Ownership(
                 self.store, self.lab.file, self.lab.host.loop, lease_s=self._lease_s
             )
+            self._executor = self._make_executor(self._owner)
             self.may_heat = self.may_heat or self._owner.was_clean
             self.lab.books.become(self._owner.books())
             for device in self.lab.devices.values():
@@ -340,6 +342,11 @@ class Cell:
                     # If it cannot be kept, the next cell takes it for a crash.
                     with contextlib.suppress(StaleTokenError, StoreError):
                         self._owner.end(how, is_sound=is_sound)
+
+    def _make_executor(self, owner: Ownership) -> ThreadPoolExecutor:
+        """Return one with a thread for each job, though more are adopted than begun."""
+        n_jobs = max(self.lab.file.scheduling.jobs_at_once, len(owner.lost()))
+        return ThreadPoolExecutor(n_jobs + _N_SPARE, thread_name_prefix="job")
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:

@@ -908,6 +908,35 @@ def test_question_of_an_outer_step_takes_the_place_of_those_within(
     assert job(life, one).state is JobState.SUCCEEDED
 
 
+def test_more_jobs_are_adopted_than_may_begin_at_once(live: MakeLife) -> None:
+    """A lab file that lowers `jobs_at_once` between two cells keeps no job waiting."""
+    cups = {
+        f"cup_{n}": {
+            "kind": "crucible",
+            "at": f"rack.{n}",
+            "capacity_ml": 5,
+            "tare_g": 9,
+        }
+        for n in range(1, 9)
+    }
+    racks = {f"rack.{n}": {"holds": "crucible"} for n in range(1, 9)}
+    life = live(containers=cups, locations={**LAB["locations"], **racks})
+    submit(life, *[{"kind": "press"}] * 7)
+    (last,) = submit(life, {"kind": "press"}, priority=1)  # the first to press
+    life.start()
+    life.advance(5.0)
+    life.kill()
+    few = life.lab.file.scheduling.model_copy(update={"jobs_at_once": 1})
+    life.lab.file = life.lab.file.model_copy(update={"scheduling": few})
+    life.start()
+    life.advance(10.0)
+    answer(life, last, "not-happened")
+    life.advance(10000.0)
+
+    assert {str(one.state) for one in life.jobs()} == {"succeeded"}
+    assert World.acts.total() == 8
+
+
 def test_step_that_is_tried_again_from_outside_asks_anew(live: MakeLife) -> None:
     """An answer is for the question that stood, not for the next one."""
     life = live(
