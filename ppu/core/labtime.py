@@ -200,6 +200,7 @@ class LabTimeLoop(asyncio.SelectorEventLoop):
         self._next_hold = 0
         self._debts: dict[str, Debt] = {}
         self.faults: list[InternalError] = []
+        """When time was wrong; whoever runs a plan then fails with it."""
         selector = _LabTimeSelector()
         super().__init__(selector)
         # A timer that is exactly due fires only if half a float step of time() stays

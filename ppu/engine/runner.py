@@ -299,6 +299,7 @@ class Runner:
     def _call(self, plan: Iterable[Msg]) -> Any:
         """Call the engine, in a thread of its caller."""
         loop = self.loop
+        n_faults = len(loop.faults)  # earlier ones are of plans that ran then
 
         def on_message(_: Msg) -> None:
             timing = self.timing
@@ -330,8 +331,8 @@ class Runner:
             raise cause_of(exc) from exc
         finally:
             self._is_running = False
-        if loop.faults:
-            raise loop.faults[0]
+        if len(loop.faults) > n_faults:
+            raise loop.faults[n_faults]
         return result.plan_result
 
     def in_run(

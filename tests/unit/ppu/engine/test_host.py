@@ -304,11 +304,20 @@ def test_steps_are_told_and_kept_when_they_begin_and_end(
     ]
 
 
-def test_fault_of_the_loop_fails_the_run(host: Host) -> None:
-    """A result that time itself was wrong for is not returned."""
-    host.loop.faults.append(InternalError("lab time was held by /dev/pts/9"))
+def test_fault_of_the_loop_fails_the_run_and_none_after_it(host: Host) -> None:
+    """A result that time itself was wrong for is not returned; later ones are."""
+
+    def fault() -> None:
+        host.loop.faults.append(InternalError("lab time was held by /dev/pts/9"))
+
+    def move_wrongly(door: Door) -> MsgGenerator[list[float]]:
+        yield from compute(fault)
+        return (yield from move(door, 1.0))
+
     with pytest.raises(InternalError, match="/dev/pts/9"):
-        host.run(move(Door(), 1.0))
+        host.run(move_wrongly(Door()))
+
+    assert host.run(move(Door(), 1.0)) == [1.0]
 
 
 def trace_of_a_job() -> list[tuple[float, str]]:
