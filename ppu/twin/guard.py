@@ -23,8 +23,9 @@ from ppu.core.labtime import running_loop
 from ppu.core.notices import tell
 from ppu.core.stopping import INTERRUPTED_CODE
 from ppu.engine.heartbeat import GUARD_FD, PERIOD_S, Heartbeat
+from ppu.store.cells import LEASE_S
 from ppu.twin.orphans import Orphans
-from ppu.twin.predecessor import await_end
+from ppu.twin.predecessor import await_end, file_of
 from ppu.twin.service_manager import notify
 
 __all__ = ["MOST_EARLY_ENDS", "Guard"]
@@ -32,11 +33,15 @@ __all__ = ["MOST_EARLY_ENDS", "Guard"]
 MOST_EARLY_ENDS: Final = 3
 """After so many cells that ended early no other one is started."""
 EARLY_S: Final = 60.0
-"""A cell that ends sooner than this after its start has ended early [s]."""
+"""A cell that ends sooner than this after its first word has ended early [s]."""
 _MEMORY_S: Final = 600.0
 """For how long an early end counts (real time) [s]."""
 _FIRST_WORD_S: Final = 60.0
-"""How long a cell may take to open store and instruments (real time) [s]."""
+"""How long a cell may take to open a small store and instruments (real time) [s]."""
+_READ_BYTES_PER_S: Final = 10e6
+"""How fast a cell reads its store through for damage, at least."""
+_MARGIN_S: Final = 60.0
+"""What a service manager waits longer than the guard does (real time) [s]."""
 _LAST_WORD_S: Final = 15.0
 """How long a cell may take to end once it is silent on purpose (real time) [s]."""
 
@@ -48,7 +53,7 @@ class CellEnd:
     Attributes:
         code: Its exit code, negative for a signal.
         text: What was seen, for people.
-        lived_s: How long after its start (real time) [s].
+        lived_s: How long after its first word, 0 without one (real time) [s].
     """
 
     code: int
@@ -138,7 +143,10 @@ class Guard:
     async def _run_cell(self) -> CellEnd:
         """Start a cell, and return when its process has ended, if need be by force."""
         loop = running_loop()
-        began = loop.time()
+        began: list[float] = []
+        first_word_s = _first_word_s(self._store)
+        # A service manager that waits for READY waits for what is read before it, too.
+        notify(f"EXTEND_TIMEOUT_USEC={int((first_word_s + _MARGIN_S) * 1e6)}")
         ours, theirs = socket.socketpair()
         with theirs:
             process = await _start(self._command, theirs)
@@ -148,6 +156,7 @@ class Guard:
         died: asyncio.Future[str] = loop.create_future()
 
         def greet() -> None:
+            began.append(loop.time())
             tell(f"guard: the cell of process {process.pid} runs")
             notify(f"READY=1\nSTATUS=The cell of process {process.pid} runs.")
 
@@ -156,7 +165,7 @@ class Guard:
             ours,
             died.set_result,
             on_first_word=greet,
-            first_word_s=_FIRST_WORD_S,
+            first_word_s=first_word_s,
         )
         heartbeat.start()
         exited = asyncio.create_task(process.wait())
@@ -175,7 +184,7 @@ class Guard:
             code,
             f"the cell of process {process.pid} {why or _told(code)}, {silent_s:.1f} s "
             "after its last heartbeat",
-            (loop.time() - began) / loop.wire_seconds(1.0),
+            (loop.time() - began[0]) / loop.wire_seconds(1.0) if began else 0.0,
         )
 
     @staticmethod
@@ -209,12 +218,27 @@ class Guard:
         """Start no other cell; see that nothing heats until somebody comes."""
         text = (
             f"{self._most_early_ends} cells have ended within {EARLY_S:g} s of their "
-            "start; NO OTHER ONE IS STARTED. What heats is brought to its abort state "
-            "and watched. Find out why they ended, stop this guard, start it again"
+            "first heartbeat; NO OTHER ONE IS STARTED. What heats is brought to its "
+            "abort state and watched. Find out why they ended, stop this guard, start "
+            "it again"
         )
         tell(f"guard: {text}")
         notify(f"READY=1\nSTATUS=GIVEN UP: {text}.")
         await self._orphans.keep_safe(self._stopped)
+
+
+def _first_word_s(store: str) -> float:
+    """Return how long a cell of *store* may take to open it (real time) [s].
+
+    A file is read through for damage; on a server, an earlier cell may be outlived.
+    """
+    file = file_of(store)
+    if file is None:
+        return _FIRST_WORD_S + LEASE_S
+    try:
+        return _FIRST_WORD_S + file.stat().st_size / _READ_BYTES_PER_S
+    except OSError:  # the cell will make it, or say what is wrong
+        return _FIRST_WORD_S
 
 
 async def _start(

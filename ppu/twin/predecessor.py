@@ -23,7 +23,7 @@ from ppu.store import cells
 from ppu.store.store import Store
 from ppu.store.wake import socket_path
 
-__all__ = ["DRAIN_S", "await_end", "outlive", "watching"]
+__all__ = ["DRAIN_S", "await_end", "file_of", "outlive", "watching"]
 
 DRAIN_S: Final = 90.0
 """How long a cell whose guard is dead may take to end by itself (real time) [s]."""
@@ -98,7 +98,8 @@ async def await_end(where: str, drain_s: float = DRAIN_S) -> None:
         StaleTokenError: If another cell has begun meanwhile.
         StoreError: If the store cannot be read.
     """
-    if not _may_be_there(where):
+    file = file_of(where)
+    if file is not None and not file.exists():
         return
     with Store(where, is_verified=False) as store:
         await _await_lock(store, drain_s)
@@ -122,12 +123,13 @@ async def _await_lock(store: Store, drain_s: float) -> None:
         )
 
 
-def _may_be_there(where: str) -> bool:
+def file_of(where: str) -> Path | None:
+    """Return the file of the store *where*; None if it is no file."""
     try:
         is_file = "://" not in where or make_url(where).get_backend_name() == "sqlite"
     except ArgumentError:  # whoever opens it is told
-        return True
-    return not is_file or Path(where.removeprefix("sqlite:///")).exists()
+        return None
+    return Path(where.removeprefix("sqlite:///")) if is_file else None
 
 
 async def _is_free(store: Store, within_s: float) -> bool:

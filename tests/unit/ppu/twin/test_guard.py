@@ -107,6 +107,39 @@ def test_guard_gives_up_when_cells_keep_ending_early(
     assert "NO OTHER ONE IS STARTED" in capsys.readouterr().err
 
 
+def test_guard_gives_up_when_no_cell_ever_says_a_word(
+    run: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that hangs while it opens its store has ended early, however long it took."""
+    monkeypatch.setattr(guard_module, "_FIRST_WORD_S", 0.0)
+    monkeypatch.setattr(guard_module, "EARLY_S", 0.1)
+
+    async def come_and_stop(guard: Guard, orphans: NotedOrphans) -> None:
+        await orphans.is_kept_safe.wait()
+        guard.stop()
+
+    is_well, _ = run("import signal; signal.pause()", come_and_stop)
+
+    assert not is_well
+    assert "NO OTHER ONE IS STARTED" in capsys.readouterr().err
+
+
+def test_guard_has_patience_with_a_cell_that_opens_a_large_store(
+    tmp_path: Path,
+) -> None:
+    """All of a file is read before the first word; a server's is waited for."""
+    path = tmp_path / "large.sqlite"
+    new = guard_module._first_word_s(str(path))
+    with path.open("wb") as file:
+        file.truncate(10**10)
+    large = [guard_module._first_word_s(w) for w in (str(path), f"sqlite:///{path}")]
+    server = guard_module._first_word_s("postgresql://lab@server/lab")
+
+    assert new == 60.0
+    assert large == [1060.0, 1060.0]
+    assert server == 90.0
+
+
 def test_guard_forgets_early_ends_after_ten_minutes_and_ignores_late_ones(
     play: Play,
 ) -> None:
@@ -151,6 +184,7 @@ def test_guard_passes_a_stop_on_and_tells_the_service_manager(
     assert is_well
     assert asked == ["orphan state"]
     assert "WATCHDOG=1" in told
+    assert "EXTEND_TIMEOUT_USEC=120000000" in told
 
 
 def test_guard_kills_a_cell_that_closes_its_end_and_does_not_end(
