@@ -93,6 +93,7 @@ class _Running:
     is_held: bool = False
     stopped_by: str = ""
     is_waiting: bool = False
+    is_ending_badly: bool = False
     questions: dict[str, _Question] = field(default_factory=dict)
     heard: set[int] = field(default_factory=set)
     """Requests that it acts on and that are handled when it has."""
@@ -669,12 +670,18 @@ class Cell:
                 tell(text)
 
     def _sole_devices(self, who: Claimant) -> list[str]:
-        """Return the devices that *who* has and shares with nobody."""
+        """Return the devices that *who* has and that nobody else goes on with.
+
+        Of jobs that share one and end badly at the same moment, the last to do so has
+        it to itself.
+        """
         reservations = self.lab.resources.reservations
+        ending = {n for n, other in self._running.items() if other.is_ending_badly}
         return [
             name
             for name in reservations.held_by(who)
-            if name in self.lab.devices and reservations.owners_of(name) == {who.id}
+            if name in self.lab.devices
+            and reservations.owners_of(name) - ending <= {who.id}
         ]
 
     def _note_wait(self, job_id: int, text: str) -> None:
@@ -860,6 +867,7 @@ class Cell:
 
     async def _end_badly(self, running: _Running, error: Exception) -> None:
         """Bring what a failed job had to itself to its abort state; note why."""
+        running.is_ending_badly = True
         try:
             for line in await self.lab.amake_safe(self._sole_devices(running.who)):
                 tell(f"job {running.job.id}: {line}")

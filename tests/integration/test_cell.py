@@ -955,3 +955,80 @@ def test_step_that_is_tried_again_from_outside_asks_anew(live: MakeLife) -> None
     life.advance(100.0)
 
     assert job(life, one).state is JobState.SUCCEEDED
+
+
+# -- members of a firing that go at the same moment -----------------------------------
+
+
+def three_slots() -> dict[str, Any]:
+    """Return the part of a lab file by which three jobs may share the furnace."""
+    furnace = copy.deepcopy(LAB["devices"]["furnace_1"])
+    names = [f"furnace_1.slot_{n}" for n in (1, 2, 3)]
+    slots = {name: {"holds": "crucible", "inside": "furnace_1"} for name in names}
+    return {
+        "devices": LAB["devices"] | {"furnace_1": furnace | {"slots": names}},
+        "locations": LAB["locations"] | slots,
+    }
+
+
+def fire_together(life: MortalCell, n_jobs: int) -> list[int]:
+    """Let jobs share a firing; return them, whoever leads first, when it is hot."""
+    jobs = submit(life, *[{"kind": "fire"}] * n_jobs)
+    life.start()
+    while any("fire_seat" not in steps_of(life, n) for n in jobs):
+        life.advance(50.0)
+    life.advance(200.0)
+    return sorted(jobs, key=lambda n: steps_of(life, n)["load_seat"].result != "lead")
+
+
+def abort_at_once(life: MortalCell, jobs: list[int]) -> None:
+    """Abort jobs in one transaction, so that the cell hears it at one moment."""
+
+    def work(connection: Any, now: float) -> None:
+        for job_id in jobs:
+            queue.abort(connection, job_id, "anna", "", now)
+
+    write(life, work)
+    life.advance(60.0)
+
+
+def is_heating(life: MortalCell) -> bool:
+    """Whether the furnace's program runs."""
+    assert life.lab.bench is not None
+    furnace: Any = life.lab.bench.instruments["furnace_1"]
+    return bool(furnace.read(23, 1, life.loop.time()) != [0])
+
+
+def test_furnace_is_made_safe_when_all_its_jobs_are_aborted_at_once(
+    live: MakeLife,
+) -> None:
+    """None of them may leave it to the others; what they had is free again."""
+    life = live(**three_slots())
+    jobs = fire_together(life, 3)
+    was_heating = is_heating(life)
+    abort_at_once(life, jobs)
+
+    assert [str(job(life, n).state) for n in jobs] == ["aborted"] * 3
+    assert was_heating
+    assert not is_heating(life)
+    assert life.lab.resources.reservations._owners == {}
+    assert life.lab.resources.firings._firings == {}
+
+
+@pytest.mark.parametrize("stays", [0, 1, 2])
+def test_firing_goes_on_when_all_but_one_are_aborted_at_once(
+    live: MakeLife, stays: int
+) -> None:
+    """Whoever is left leads, and finds the furnace as it was."""
+    life = live(**three_slots())
+    jobs = fire_together(life, 3)
+    left = jobs[stays]
+    abort_at_once(life, [n for n in jobs if n != left])
+    is_on = is_heating(life)
+    life.advance(8000.0)
+
+    assert is_on
+    assert job(life, left).state is JobState.SUCCEEDED
+    assert len(STARTS) == 1
+    assert life.lab.resources.reservations._owners == {}
+    assert life.lab.resources.firings._firings == {}
