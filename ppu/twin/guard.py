@@ -10,7 +10,9 @@ on with what was under way.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import shutil
 import signal
 import socket
 from collections import deque
@@ -24,6 +26,7 @@ from ppu.core.notices import tell
 from ppu.core.stopping import INTERRUPTED_CODE
 from ppu.engine.heartbeat import GUARD_FD, PERIOD_S, Heartbeat
 from ppu.store.cells import LEASE_S
+from ppu.store.store import LEAST_FREE_BYTES
 from ppu.twin.orphans import Orphans
 from ppu.twin.predecessor import await_end, file_of
 from ppu.twin.service_manager import notify
@@ -220,11 +223,21 @@ class Guard:
             f"{self._most_early_ends} cells have ended within {EARLY_S:g} s of their "
             "first heartbeat; NO OTHER ONE IS STARTED. What heats is brought to its "
             "abort state and watched. Find out why they ended, stop this guard, start "
-            "it again"
+            f"it again{_lack_of_room(self._store)}"
         )
         tell(f"guard: {text}")
         notify(f"READY=1\nSTATUS=GIVEN UP: {text}.")
         await self._orphans.keep_safe(self._stopped)
+
+
+def _lack_of_room(store: str) -> str:
+    """Return what to say of the disk of a store in a file, if it is nearly full."""
+    file = file_of(store)
+    with contextlib.suppress(OSError):
+        free = None if file is None else shutil.disk_usage(file.absolute().parent).free
+        if free is not None and free < LEAST_FREE_BYTES:
+            return f". The disk of {file} has {free / 1e6:.0f} MB free: free space"
+    return ""
 
 
 def _first_word_s(store: str) -> float:

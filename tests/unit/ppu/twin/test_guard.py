@@ -104,7 +104,24 @@ def test_guard_gives_up_when_cells_keep_ending_early(
 
     assert not is_well
     assert asked == ["orphan state"] * 4 + ["abort state"]
-    assert "NO OTHER ONE IS STARTED" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "NO OTHER ONE IS STARTED" in told
+    assert "free space" not in told
+
+
+def test_guard_that_gives_up_says_so_when_the_disk_is_full(
+    run: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No cell can begin on a full disk, and furnaces are cold until it has room."""
+    monkeypatch.setattr(guard_module, "LEAST_FREE_BYTES", 10**18)
+
+    async def come_and_stop(guard: Guard, orphans: NotedOrphans) -> None:
+        await orphans.is_kept_safe.wait()
+        guard.stop()
+
+    run("raise SystemExit(4)", come_and_stop)
+
+    assert "MB free: free space" in capsys.readouterr().err
 
 
 def test_guard_gives_up_when_no_cell_ever_says_a_word(
