@@ -9,7 +9,8 @@ A jump must not overtake bytes that are under way inside this process, or every 
 would seem to come too late. So both ends of an in-process link keep a :class:`Debt`:
 what one end wrote and the other has not read yet. While any debt is positive, or
 somebody holds the loop (:meth:`LabTimeLoop.hold`), time stands still and the loop
-blocks in ``select``.
+blocks in ``select``. Links in memory (:mod:`ppu.core.memory`) need none: their bytes
+are something left to do.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ppu.core.errors import InternalError
+from ppu.core.memory import Switchboard
 
 __all__ = [
     "TWIN_EPOCH",
@@ -199,6 +201,7 @@ class LabTimeLoop(asyncio.SelectorEventLoop):
         self._hold_lock = threading.Lock()
         self._next_hold = 0
         self._debts: dict[str, Debt] = {}
+        self.switchboard = Switchboard()
         self.faults: list[InternalError] = []
         """When time was wrong; whoever runs a plan then fails with it."""
         selector = _LabTimeSelector()

@@ -1,4 +1,4 @@
-"""JSON over HTTP, through aiohttp."""
+"""JSON over HTTP, through aiohttp; also to an instrument in this process."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import logging
 import operator
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
 from ppu.core.errors import ConnectError, LinkBroken, MalformedReply, ReplyTimeout
 from ppu.core.labtime import running_loop
+from ppu.core.memory import MEMORY
 from ppu.transports.confirm import confirm
 from ppu.transports.link import Allowance, Exchange, Link, rounded, wire_log
 
@@ -76,7 +78,9 @@ class HttpClient(Link):
 
     @override
     async def _open(self) -> None:
-        connector = aiohttp.TCPConnector(limit=1, keepalive_timeout=_KEEP_ALIVE_S)
+        is_in_memory = urlsplit(self.endpoint).hostname == MEMORY
+        make = _MemoryConnector if is_in_memory else aiohttp.TCPConnector
+        connector = make(limit=1, keepalive_timeout=_KEEP_ALIVE_S)
         self._session = aiohttp.ClientSession(
             base_url=self.endpoint,
             connector=connector,
@@ -233,3 +237,20 @@ class HttpClient(Link):
         if not isinstance(answer, dict):
             raise MalformedReply(f"{where} answered no JSON object: {received[:80]!r}")
         return answer
+
+
+class _MemoryConnector(aiohttp.BaseConnector):
+    """Connects within this process, as aiohttp's own connectors do outside of it."""
+
+    @override
+    async def _create_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Any],
+        timeout: aiohttp.ClientTimeout,
+    ) -> ResponseHandler:
+        board = running_loop().switchboard
+        try:
+            return board.connect(req.url.port or 0, self._factory)[1]
+        except OSError as exc:
+            raise aiohttp.ClientConnectorError(req.connection_key, exc) from exc

@@ -32,6 +32,7 @@ __all__ = [
     "Exchange",
     "Link",
     "LinkStatistics",
+    "Receiver",
     "rounded",
 ]
 
@@ -678,15 +679,16 @@ class ByteLink(Link):
                 LinkBroken(f"{self.device}: {self.endpoint}: {reason}")
             )
 
-    def _opened(self, *, is_new: bool) -> None:
+    def _opened(self, *, is_new: bool, is_in_memory: bool = False) -> None:
         """The path is open.
 
         Args:
             is_new: Whether nothing sent before can arrive on it. An instrument on a
                 serial line does not know that its port was closed meanwhile.
+            is_in_memory: Whether a jump cannot overtake what is under way.
         """
         loop = running_loop()
-        if loop.is_jumping:
+        if loop.is_jumping and not is_in_memory:
             self._debt = loop.debt(self.endpoint)
             self._debt.open()
         self._buffer.clear()
@@ -695,3 +697,34 @@ class ByteLink(Link):
             self._abandoned = None
         elif self._must_drain:
             self._note_late(loop.time())
+
+
+class Receiver(asyncio.Protocol):
+    """Hands what an asyncio transport received to a link.
+
+    Args:
+        received: Takes the bytes.
+        lost: Takes the transport when it is gone, and the error if there was one.
+    """
+
+    def __init__(
+        self,
+        received: Callable[[bytes], None],
+        lost: Callable[[asyncio.BaseTransport, Exception | None], None],
+    ) -> None:
+        self._received = received
+        self._lost = lost
+        self._transport: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take note of the transport."""
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Hand *data* on."""
+        self._received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the link."""
+        if self._transport is not None:
+            self._lost(self._transport, exc)

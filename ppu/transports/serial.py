@@ -1,4 +1,7 @@
-"""Serial lines (RS-232, RS-485, USB adapters, pseudo-terminals) through pyserial."""
+"""Serial lines (RS-232, RS-485, USB adapters, pseudo-terminals) through pyserial.
+
+A port ``memory:N`` is the line of a simulated instrument in this process.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
 from ppu.core.errors import ConnectError
-from ppu.transports.link import ByteLink
+from ppu.core.labtime import running_loop
+from ppu.core.memory import MEMORY, MemoryTransport
+from ppu.transports.link import ByteLink, Receiver
 
 __all__ = ["SerialConnection", "SerialLink"]
 
@@ -41,6 +46,9 @@ class SerialConnection(BaseModel):
     def endpoint(self) -> str:
         """The device file."""
         return self.port
+
+
+_HUNG_UP = "the port was closed (unplugged?)"
 
 
 def _is_pseudo_terminal(port: str) -> bool:
@@ -73,6 +81,8 @@ class SerialLink(ByteLink):
         )
         self.connection = connection
         self._port: serial.Serial | None = None
+        self._wire: MemoryTransport | None = None
+        """What there is instead of a port if the instrument is in this process."""
         self._fd = -1
         self._unsent = b""
         self._is_writing = False
@@ -80,11 +90,14 @@ class SerialLink(ByteLink):
     @property
     @override
     def is_open(self) -> bool:
-        return self._port is not None
+        return self._port is not None or self._wire is not None
 
     @override
     async def _open(self) -> None:
         line = self.connection
+        if line.port.startswith(f"{MEMORY}:"):
+            self._open_in_memory()
+            return
         # A pseudo-terminal carries bytes and no parity, and refuses to be asked for it
         # from the second time on; the simulated port behind it knows the lab file.
         is_pseudo = _is_pseudo_terminal(line.port)
@@ -106,13 +119,25 @@ class SerialLink(ByteLink):
         asyncio.get_running_loop().add_reader(self._fd, self._readable)
         self._opened(is_new=False)
 
+    def _open_in_memory(self) -> None:
+        try:
+            self._wire, _ = running_loop().switchboard.connect(
+                int(self.connection.port.partition(":")[2]),
+                lambda: Receiver(self._received, self._lost),
+                is_exclusive=True,
+                extra={"baudrate": self.connection.baudrate},
+            )
+        except (OSError, ValueError) as exc:
+            raise ConnectError(self._explain(exc)) from exc
+        self._opened(is_new=False, is_in_memory=True)
+
     def _explain(self, exc: Exception) -> str:
         line = self.connection
         where = f"{self.device}: cannot open {line.port}"
         number = getattr(exc, "errno", None)
         if number in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EBUSY):
             return f"{where}: another program has it open; close that program"
-        if number == errno.ENOENT:
+        if number in (errno.ENOENT, errno.ECONNREFUSED):
             return f"{where}: no such port; is the adapter plugged in?"
         if number == errno.EACCES:
             return f"{where}: permission denied; is the user in group dialout?"
@@ -128,6 +153,9 @@ class SerialLink(ByteLink):
         self._shut()
 
     def _shut(self) -> None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.abort()
         port, self._port = self._port, None
         if port is None:
             return
@@ -143,6 +171,9 @@ class SerialLink(ByteLink):
 
     @override
     def _write(self, data: bytes) -> None:
+        if self._wire is not None:
+            self._wire.write(data)
+            return
         self._unsent += data
         self._send()
 
@@ -173,9 +204,14 @@ class SerialLink(ByteLink):
             data = b""
             reason = exc.strerror or str(exc)
         else:
-            reason = "the port was closed (unplugged?)"
+            reason = _HUNG_UP
         if data:
             self._received(data)
             return
         self._broken(reason)
         self._shut()
+
+    def _lost(self, wire: asyncio.BaseTransport, exc: Exception | None) -> None:
+        if wire is self._wire:
+            self._broken(str(exc or _HUNG_UP))
+            self._shut()

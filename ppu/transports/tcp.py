@@ -1,4 +1,4 @@
-"""TCP streams."""
+"""TCP streams, also to an instrument in this process (host ``memory``)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
 from ppu.core.errors import ConnectError
-from ppu.core.labtime import running_loop
-from ppu.transports.link import ByteLink, Decoder
+from ppu.core.labtime import LabTimeLoop, running_loop
+from ppu.core.memory import MEMORY
+from ppu.transports.link import ByteLink, Decoder, Receiver
 
 __all__ = ["TcpConnection", "TcpLink"]
 
@@ -80,9 +81,7 @@ class TcpLink(ByteLink):
         try:
             wait = self._at_most(loop.wire_seconds(self.deadline_s))
             async with asyncio.timeout(wait):
-                transport, _ = await loop.create_connection(
-                    lambda: _Receiver(self), self.connection.host, self.connection.port
-                )
+                transport = await self._connect(loop)
         except TimeoutError as exc:
             raise ConnectError(
                 f"{self.device}: {self.endpoint} did not accept a connection within "
@@ -97,7 +96,21 @@ class TcpLink(ByteLink):
             release()
         self._transport = transport
         # A gateway to a serial line may pass on to a new connection what comes late.
-        self._opened(is_new=not self.was_late)
+        self._opened(is_new=not self.was_late, is_in_memory=self._is_in_memory)
+
+    @property
+    def _is_in_memory(self) -> bool:
+        return self.connection.host == MEMORY
+
+    async def _connect(self, loop: LabTimeLoop) -> asyncio.Transport:
+        host, port = self.connection.host, self.connection.port
+
+        def make_receiver() -> Receiver:
+            return Receiver(self._received, self._lost)
+
+        if self._is_in_memory:
+            return loop.switchboard.connect(port, make_receiver)[0]
+        return (await loop.create_connection(make_receiver, host, port))[0]
 
     @override
     async def _close(self) -> None:
@@ -128,26 +141,7 @@ class TcpLink(ByteLink):
             if not self._is_kept_open:
                 await self._close()
 
-    def _lost(self, transport: asyncio.BaseTransport, reason: str) -> None:
+    def _lost(self, transport: asyncio.BaseTransport, exc: Exception | None) -> None:
         if transport is self._transport:
             self._transport = None
-            self._broken(reason)
-
-
-class _Receiver(asyncio.Protocol):
-    """Hands what asyncio received to its link."""
-
-    def __init__(self, link: TcpLink) -> None:
-        self._link = link
-        self._transport: asyncio.BaseTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self._link._received(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._transport is not None:
-            reason = f"{exc}" if exc else "the instrument closed the connection"
-            self._link._lost(self._transport, reason)
+            self._broken(f"{exc}" if exc else "the instrument closed the connection")

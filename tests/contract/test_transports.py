@@ -22,7 +22,7 @@ from ppu.core.errors import (
     ReplyTimeout,
     UnencodableRequest,
 )
-from ppu.core.labtime import LabTimeLoop
+from ppu.core.labtime import LabTimeLoop, running_loop
 from ppu.testing import TransportContract, TransportRig
 from ppu.testing.transports import on_rig
 from ppu.transports.http import HttpClient, HttpConnection
@@ -384,6 +384,56 @@ class HttpRig(TransportRig):
         return loop.debt(self.endpoint).amount
 
 
+class SerialLineInMemory(SerialLineRig):
+    """Lines on a serial port in memory."""
+
+    @override
+    async def start(self) -> None:
+        listen_in_memory()
+        await super().start()
+
+
+class TcpLineInMemory(TcpLineRig):
+    """Lines on a stream in memory."""
+
+    @override
+    async def start(self) -> None:
+        listen_in_memory()
+        await super().start()
+
+
+class ModbusRtuInMemory(ModbusRtuRig):
+    """Modbus RTU on a serial port in memory."""
+
+    @override
+    async def start(self) -> None:
+        listen_in_memory()
+        await super().start()
+
+
+class ModbusTcpInMemory(ModbusTcpRig):
+    """Modbus TCP in memory."""
+
+    @override
+    async def start(self) -> None:
+        listen_in_memory()
+        await super().start()
+
+
+class HttpInMemory(HttpRig):
+    """JSON over HTTP in memory."""
+
+    @override
+    async def start(self) -> None:
+        listen_in_memory()
+        await super().start()
+
+
+def listen_in_memory() -> None:
+    """Let fronts that start on this loop listen in memory."""
+    running_loop().switchboard.is_asked_for = True
+
+
 def with_crc(frame: str) -> bytes:
     """Return a Modbus RTU frame with its checksum."""
     body = bytes.fromhex(frame)
@@ -423,6 +473,36 @@ class TestHttp(TransportContract):
     rig = HttpRig
 
 
+class TestSerialLinesInMemory(TransportContract):
+    """Lines on a serial port in memory."""
+
+    rig = SerialLineInMemory
+
+
+class TestTcpLinesInMemory(TransportContract):
+    """Lines on a stream in memory."""
+
+    rig = TcpLineInMemory
+
+
+class TestModbusRtuInMemory(TransportContract):
+    """Modbus RTU in memory."""
+
+    rig = ModbusRtuInMemory
+
+
+class TestModbusTcpInMemory(TransportContract):
+    """Modbus TCP in memory."""
+
+    rig = ModbusTcpInMemory
+
+
+class TestHttpInMemory(TransportContract):
+    """JSON over HTTP in memory."""
+
+    rig = HttpInMemory
+
+
 # -- what some of them promise --------------------------------------------------------
 
 
@@ -453,7 +533,10 @@ def test_http_error_status_is_no_answer(play: Play) -> None:
     play(on_rig(HttpRig, scenario))
 
 
-def test_serial_port_is_refused_when_another_program_has_it(play: Play) -> None:
+@pytest.mark.parametrize("make", [SerialLineRig, SerialLineInMemory])
+def test_serial_port_is_refused_when_another_program_has_it(
+    play: Play, make: type[SerialLineRig]
+) -> None:
     """Two programs on one port would answer each other's requests."""
 
     async def scenario(rig: TransportRig) -> None:
@@ -463,7 +546,7 @@ def test_serial_port_is_refused_when_another_program_has_it(play: Play) -> None:
         with pytest.raises(ConnectError, match="another program has it open"):
             await second.ask("2")
 
-    play(on_rig(SerialLineRig, scenario))
+    play(on_rig(make, scenario))
 
 
 @pytest.mark.parametrize("answered", ["other unit", "other function", "too many"])

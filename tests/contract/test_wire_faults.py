@@ -11,7 +11,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -68,6 +68,7 @@ class Rig(ABC):
     """A client, a front, and what may go wrong between them."""
 
     link: Link
+    is_in_memory: ClassVar[bool] = False
 
     def __init__(self, seed: int = 0) -> None:
         self.faults = Faults("rig", [], {}, np.random.default_rng(seed))
@@ -223,6 +224,36 @@ class HttpRig(Rig):
         await self.front.stop()
 
 
+class SerialLineInMemory(SerialLineRig):
+    """The same without a pseudo-terminal."""
+
+    is_in_memory = True
+
+
+class TcpLineInMemory(TcpLineRig):
+    """The same without a socket."""
+
+    is_in_memory = True
+
+
+class ModbusRtuInMemory(ModbusRtuRig):
+    """The same without a pseudo-terminal."""
+
+    is_in_memory = True
+
+
+class ModbusTcpInMemory(ModbusTcpRig):
+    """The same without a socket."""
+
+    is_in_memory = True
+
+
+class HttpInMemory(HttpRig):
+    """The same without a socket."""
+
+    is_in_memory = True
+
+
 def serial_connection(front: SerialFront) -> SerialConnection:
     """Open the port of *front*; return the connection that leads there."""
     return SerialConnection(transport="serial", port=front.start(), baudrate=BAUDRATE)
@@ -234,7 +265,14 @@ async def tcp_connection(front: TcpFront) -> TcpConnection:
     return TcpConnection(transport="tcp", host=host, port=port)
 
 
-RIGS = [SerialLineRig, TcpLineRig, ModbusRtuRig, ModbusTcpRig, HttpRig]
+PAIRS: list[tuple[type[Rig], type[Rig]]] = [
+    (SerialLineRig, SerialLineInMemory),
+    (TcpLineRig, TcpLineInMemory),
+    (ModbusRtuRig, ModbusRtuInMemory),
+    (ModbusTcpRig, ModbusTcpInMemory),
+    (HttpRig, HttpInMemory),
+]
+RIGS = [rig for pair in PAIRS for rig in pair]
 EVERYWHERE = (
     "drop",
     "delay",
@@ -252,8 +290,8 @@ EVERYWHERE = (
 )
 CASES = [
     *((rig, fault) for rig in RIGS for fault in EVERYWHERE),
-    *((rig, "wrong unit") for rig in (ModbusRtuRig, ModbusTcpRig)),
-    (ModbusTcpRig, "wrong transaction id"),
+    *((rig, "wrong unit") for rig in RIGS if issubclass(rig, ModbusRig)),
+    *((rig, "wrong transaction id") for rig in RIGS if issubclass(rig, ModbusTcpRig)),
 ]
 every_link = pytest.mark.parametrize("make", RIGS, ids=lambda rig: rig.__name__)
 every_fault = pytest.mark.parametrize(
@@ -263,6 +301,7 @@ every_fault = pytest.mark.parametrize(
 
 async def on_rig(rig: Rig, scenario: Callable[[Rig], Any]) -> None:
     """Play *scenario* on *rig*; close both ends, and owe nothing."""
+    running_loop().switchboard.is_asked_for = rig.is_in_memory
     await rig.start()
     try:
         await scenario(rig)
@@ -481,3 +520,36 @@ def test_cancelled_exchange_leaves_a_good_link_when_the_answer_is_late(
         assert [await rig.ask(n) for n in (3, 4)] == [3, 4]
 
     play(on_rig(make(), scenario))
+
+
+@pytest.mark.parametrize("kernel_and_memory", PAIRS, ids=lambda pair: pair[1].__name__)
+@given(
+    fault=st.sampled_from(EVERYWHERE), seed=st.integers(0, 1000), is_safe=st.booleans()
+)
+@settings(deadline=None, max_examples=40)
+def test_memory_carries_what_the_kernel_carries(
+    kernel_and_memory: tuple[type[Rig], type[Rig]],
+    fault: str,
+    seed: int,
+    is_safe: bool,
+) -> None:
+    """The same comes of each exchange at the same lab time, whatever goes wrong."""
+    told: list[list[tuple[float, str]]] = []
+
+    async def scenario(rig: Rig) -> None:
+        outcomes = []
+        for number in range(12):
+            if number == 1:
+                rig.inject(fault=fault, for_s=5)
+            try:
+                outcome = str(await rig.ask(number, is_safe=is_safe))
+            except (TransportError, MalformedReply, InstrumentError) as exc:
+                outcome = type(exc).__name__
+            outcomes.append((running_loop().time(), outcome))
+            await asyncio.sleep(0.7)
+        told.append(outcomes)
+
+    for make in kernel_and_memory:
+        play_seeded(on_rig(make(seed), scenario))
+
+    assert told[0] == told[1]

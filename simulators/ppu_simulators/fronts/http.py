@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from ppu.core.labtime import Debt, running_loop
 from ppu_simulators.faults import Faults, Strike
-from ppu_simulators.fronts.listener import LOOPBACK, Listener, reset
+from ppu_simulators.fronts.listener import Listener, open_listener, reset
 from ppu_simulators.fronts.wire_faults import (
     DELAY_S,
     FLOOD_BYTES_PER_S,
@@ -77,7 +77,7 @@ class HttpService(Protocol):
 
 
 class HttpFront:
-    """Serves one instrument on a loopback port.
+    """Serves one instrument on a loopback port, or in memory.
 
     Args:
         service: The instrument's wire language.
@@ -116,9 +116,8 @@ class HttpFront:
         )
         self._runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_S)
         await self._runner.setup()
-        self._listener = Listener(self._asked_port, server)
-        port = await self._listener.open()
-        self.url = f"http://{LOOPBACK}:{port}"
+        self._listener = await open_listener(self._asked_port, server)
+        self.url = f"http://{self._listener.host}:{self._listener.port}"
         loop = running_loop()
         if loop.is_jumping:
             self._debt = loop.debt(self.url)

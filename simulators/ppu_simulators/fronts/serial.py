@@ -1,23 +1,17 @@
-"""A serial port as a pseudo-terminal that behaves like a line with a speed."""
+"""A serial port that behaves like a line with a speed."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import tempfile
-import termios
-import tty
-import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from ppu.core.labtime import Debt, LabTimeLoop, running_loop
+from ppu.core.labtime import LabTimeLoop, running_loop
 from ppu_simulators.faults import Faults
 from ppu_simulators.fronts.conversation import Answer, Conversation, Moments
+from ppu_simulators.fronts.serial_port import SerialPort, open_serial_port
 from ppu_simulators.fronts.wire_faults import (
     Flood,
     PortWatch,
@@ -27,11 +21,6 @@ from ppu_simulators.fronts.wire_faults import (
 )
 
 __all__ = ["SerialFront", "SerialLine"]
-
-_SPEEDS = {
-    getattr(termios, f"B{rate}"): rate
-    for rate in (1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200, 230400)
-}
 
 
 @dataclass(frozen=True)
@@ -48,12 +37,12 @@ class SerialLine:
 
 
 class SerialFront:
-    """Serves one instrument on a pseudo-terminal.
+    """Serves one instrument on a pseudo-terminal, or in memory.
 
-    The client's baud rate can be read from the terminal, so bytes take the time they
+    The client's baud rate can be read from the port, so bytes take the time they
     need on a real line, and a wrong rate gets silence. A pty drops the client's
-    parity silently; the twin tells it where it is known. What clients open is a link
-    to the terminal: it is the same after the line was unplugged and plugged in again.
+    parity silently; the twin tells it where it is known. What clients open is a path
+    that is the same after the line was unplugged and plugged in again.
 
     Args:
         conversation: The instrument's wire language.
@@ -76,13 +65,10 @@ class SerialFront:
         self._conversation = conversation
         self.line = line
         self._client_parity = client_parity
-        self._master = -1
-        self._slave = -1
         self.path = ""
+        self._port: SerialPort | None = None
         self._can_open = False
-        self._remove_folder: Callable[[], object] | None = None
         self._loop: LabTimeLoop
-        self._debt: Debt | None = None
         self._pending: deque[asyncio.TimerHandle] = deque()
         self._heard_at = 0.0
         self._free_at = 0.0
@@ -97,15 +83,10 @@ class SerialFront:
             self._watch = PortWatch(faults, self._set_port)
 
     def start(self) -> str:
-        """Open the pseudo-terminal and return the path that leads to it."""
+        """Open the port and return the path that leads to it."""
         self._loop = running_loop()
-        folder = tempfile.mkdtemp(prefix="ppu-serial-")
-        # A program that ends without stopping its fronts leaves nothing behind either.
-        self._remove_folder = weakref.finalize(self, shutil.rmtree, folder, True)
-        self.path = str(Path(folder) / "port")
-        if self._loop.is_jumping:
-            self._debt = self._loop.debt(self.path)
-            self._debt.count_requests()
+        self._port = open_serial_port(self._hear)
+        self.path = self._port.path
         self._set_port(True, True)
         if self._watch is not None:
             self._watch.start(self._loop)
@@ -113,7 +94,7 @@ class SerialFront:
 
     def stop(self) -> None:
         """Close it, as if the cable were pulled for good."""
-        if self._remove_folder is None:
+        if self._port is None:
             return
         if self._watch is not None:
             self._watch.stop()
@@ -121,51 +102,31 @@ class SerialFront:
             timer.cancel()
         self._pending.clear()
         self._set_port(False, False)
-        self._remove_folder()
-        self._remove_folder = None
+        self._port.stop()
+        self._port = None
 
     # -- the port --------------------------------------------------------------------
 
     def _set_port(self, is_plugged_in: bool, can_open: bool) -> None:
-        """Bring the terminal, and the path that leads to it, there or away."""
-        if not is_plugged_in:
+        """Bring the line, and the path that leads to it, there or away."""
+        if self._port is None:
+            return
+        if is_plugged_in:
+            self._port.plug_in()
+        else:
             self._hang_up()
-        elif self._master < 0:
-            self._plug_in()
         self._can_open = can_open
-        path = Path(self.path)
-        target = os.ttyname(self._slave) if can_open else None
-        if path.is_symlink() and str(path.readlink()) != target:
-            path.unlink()
-        if target is not None and not path.is_symlink():
-            path.symlink_to(target)
-
-    def _plug_in(self) -> None:
-        self._master, self._slave = os.openpty()
-        tty.setraw(self._master)
-        tty.setraw(self._slave)
-        os.set_blocking(self._master, False)
-        self._loop.add_reader(self._master, self._readable)
+        self._port.set_open(can_open)
 
     def _hang_up(self) -> None:
-        if self._master < 0:
-            return
         self._flood = None
-        self._loop.remove_reader(self._master)
-        if self._debt is not None:
-            self._debt.clear()
-        os.close(self._master)
-        os.close(self._slave)
-        self._master = self._slave = -1
+        if self._port is not None:
+            self._port.hang_up()
 
     # -- bytes -----------------------------------------------------------------------
 
-    def _readable(self) -> None:
-        data = os.read(self._master, 4096)
-        if self._debt is not None:
-            self._debt.settle_request(len(data))
-        attributes = termios.tcgetattr(self._master)
-        rate = _SPEEDS.get(attributes[4], 0)
+    def _hear(self, data: bytes, rate: int) -> None:
+        """Take what the client sent at *rate* baud."""
         if rate != self.line.baudrate or self._client_parity != self.line.parity:
             return  # framing errors only: the instrument hears noise and keeps silent
         byte_s = self.line.bits_per_byte / rate
@@ -225,13 +186,5 @@ class SerialFront:
         self._later(piece[1], self._send_flood, flood)
 
     def _send(self, data: bytes) -> None:
-        if self._master < 0 or not data:
-            return
-        if self._debt is not None:
-            self._debt.add(len(data))
-        try:
-            n_written = os.write(self._master, data)
-        except BlockingIOError:
-            n_written = 0  # nobody reads: a real line loses the bytes, too
-        if self._debt is not None:
-            self._debt.add(n_written - len(data))
+        if self._port is not None and data:
+            self._port.write(data)

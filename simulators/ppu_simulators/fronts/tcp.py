@@ -8,9 +8,10 @@ from typing import Any
 
 from ppu.core.errors import InternalError
 from ppu.core.labtime import Debt, LabTimeLoop, running_loop
+from ppu.core.memory import MEMORY
 from ppu_simulators.faults import Faults
 from ppu_simulators.fronts.conversation import Answer, Conversation, Moments
-from ppu_simulators.fronts.listener import LOOPBACK, Listener, reset
+from ppu_simulators.fronts.listener import Listener, open_listener, reset
 from ppu_simulators.fronts.wire_faults import (
     FLOOD_BYTES_PER_S,
     Flood,
@@ -24,7 +25,7 @@ __all__ = ["TcpFront"]
 
 
 class TcpFront:
-    """Serves one instrument on a loopback port.
+    """Serves one instrument on a loopback port, or in memory.
 
     Args:
         conversation: The instrument's wire language; a function that makes one if
@@ -52,9 +53,10 @@ class TcpFront:
         self.framing = framing_of(example)
         self.connections: set[asyncio.Transport] = set()
         self.pending: set[asyncio.TimerHandle] = set()
-        self.host = LOOPBACK
+        self.host = ""
         self.port = 0
-        self._listener = Listener(port, self._accept)
+        self._asked_port = port
+        self._listener: Listener | None = None
         self._watch: PortWatch | None = None
         if faults is not None:
             rule_out(faults, "TCP port", self.framing)
@@ -62,7 +64,8 @@ class TcpFront:
 
     async def start(self) -> tuple[str, int]:
         """Listen, and return host and port."""
-        self.port = await self._listener.open()
+        self._listener = await open_listener(self._asked_port, self._accept)
+        self.host, self.port = self._listener.host, self._listener.port
         if self._watch is not None:
             self._watch.start(running_loop())
         return self.host, self.port
@@ -74,7 +77,8 @@ class TcpFront:
         for timer in self.pending:
             timer.cancel()
         self.pending.clear()
-        await self._listener.stop()
+        if self._listener is not None:
+            await self._listener.stop()
         for transport in list(self.connections):
             transport.abort()
 
@@ -93,7 +97,8 @@ class TcpFront:
         return self.conversation
 
     def _set_port(self, is_plugged_in: bool, can_open: bool) -> None:
-        self._listener.set_open(can_open)
+        if self._listener is not None:
+            self._listener.set_open(can_open)
         if not is_plugged_in:
             for transport in list(self.connections):
                 transport.abort()
@@ -122,7 +127,7 @@ class _Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - it is a stream
         self._transport = transport
         self._front.connections.add(transport)
-        if self._loop.is_jumping:
+        if self._loop.is_jumping and self._front.host != MEMORY:
             self._debt = self._loop.debt(f"{self._front.host}:{self._front.port}")
 
     def data_received(self, data: bytes) -> None:
