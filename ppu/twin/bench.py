@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ppu.core.errors import ConfigurationError, nearest
 from ppu.core.labfile import DeviceEntry, LabFile, lab_error
@@ -17,7 +17,10 @@ from ppu.core.simulation import (
     TwinSettingsError,
 )
 
-__all__ = ["Bench"]
+__all__ = ["Bench", "Links"]
+
+Links = Literal["kernel", "memory"]
+"""What carries bytes to a bench: pseudo-terminals and loopback ports, or memory."""
 
 _ADDRESSES = ("port", "host", "url", "results_folder")
 
@@ -31,6 +34,8 @@ class Bench:
         seed: Seed of every random stream.
         nonces: What devices answer as their identity, by device.
         only: Names of the devices to serve; by default all that have a simulator.
+        links: ``kernel``, which any program can use; or ``memory``, which is quicker
+            and the same in every run, for clients on the bench's own loop.
 
     Raises:
         ConfigurationError: If a simulator cannot be made of its entry.
@@ -43,7 +48,9 @@ class Bench:
         seed: int,
         nonces: Mapping[str, str] | None = None,
         only: tuple[str, ...] = (),
+        links: Links = "kernel",
     ) -> None:
+        self._links = links
         world_class = load_class(lab.simulation.world, "simulation.world")
         try:
             self.world: SimulatedWorld = world_class(lab, seed)
@@ -93,6 +100,7 @@ class Bench:
         if self._is_listening:
             return
         self._is_listening = True
+        running_loop().switchboard.is_asked_for = self._links == "memory"
         for name, instrument in self.instruments.items():
             address = await instrument.start()
             self.connections[name] = rewired(self._entries[name].hardware, address)

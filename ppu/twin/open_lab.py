@@ -25,7 +25,7 @@ from ppu.engine.host import Host
 from ppu.engine.recorder import JobRecorder
 from ppu.engine.resources import Resources
 from ppu.plans.lab import Lab
-from ppu.twin.bench import Bench
+from ppu.twin.bench import Bench, Links
 from ppu.twin.pace import DEFAULT_PACE, Pace, Target, make_loop
 
 __all__ = ["OpenLab", "Target", "open_lab"]
@@ -52,6 +52,7 @@ class OpenLab(Mapping[str, Any]):
         seed: Seed of the twin's random streams.
         only: Devices to connect; by default all.
         attended: Whether somebody stays beside hardware that heats.
+        links: What carries bytes to the twin; see :class:`~ppu.twin.bench.Bench`.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class OpenLab(Mapping[str, Any]):
         seed: int | None = None,
         only: tuple[str, ...] = (),
         attended: bool = False,
+        links: Links = "kernel",
     ) -> None:
         self.file = file
         self.path = path
@@ -75,7 +77,7 @@ class OpenLab(Mapping[str, Any]):
         self._only = only
         self.bench: Bench | None = None
         if target == "twin":
-            self.bench = Bench(file, path, self.seed, only=only)
+            self.bench = Bench(file, path, self.seed, only=only, links=links)
         self.is_simulated = target == "twin" or file.simulated_bench is not None
         loop = make_loop(file, target, pace)
         self.books = Books.of(file)
@@ -350,6 +352,7 @@ def open_lab(
     seed: int | None = None,
     only: tuple[str, ...] = (),
     attended: bool = False,
+    links: Links = "kernel",
 ) -> OpenLab:
     """Open a lab; use it in a ``with`` statement.
 
@@ -362,6 +365,8 @@ def open_lab(
         only: Devices to connect; by default all.
         attended: Whether somebody stays beside hardware that heats; without it such
             hardware can be read, but no plan runs.
+        links: What carries bytes to a twin: ``kernel`` for pseudo-terminals and
+            loopback ports, or ``memory``, which is quicker and the same in every run.
 
     Example:
         >>> with open_lab("a-lab", only=("balance",)) as lab:
@@ -379,4 +384,5 @@ def open_lab(
         seed=seed,
         only=only,
         attended=attended,
+        links=links,
     )

@@ -12,6 +12,7 @@ import pytest
 
 from ppu import open_lab
 from ppu.plans.protocol import find_protocol
+from ppu.twin.bench import Links
 from ppu.twin.job import Job
 
 SHORT = {
@@ -66,9 +67,11 @@ def read_documents(out: Path) -> list[Any]:
     return [json.loads(line) for line in lines]
 
 
-def run_job(lab: Path, out: Path, asked: dict[str, Any], seed: int) -> Run:
+def run_job(
+    lab: Path, out: Path, asked: dict[str, Any], seed: int, links: Links = "kernel"
+) -> Run:
     """Run ``fire_sample`` on the twin of *lab*."""
-    with open_lab(str(lab), seed=seed) as opened:
+    with open_lab(str(lab), seed=seed, links=links) as opened:
         job = Job(opened, find_protocol("fire_sample"), asked, out)
         job.check()
         result = job.run(lambda: 0.0)
@@ -84,8 +87,9 @@ def start(
 ) -> Callable[..., Run]:
     """Runs a job in a directory of its own."""
 
-    def start(asked: dict[str, Any], seed: int = 7) -> Run:
-        return run_job(small_lab, tmp_path_factory.mktemp("run") / "out", asked, seed)
+    def start(asked: dict[str, Any], seed: int = 7, links: Links = "kernel") -> Run:
+        out = tmp_path_factory.mktemp("run") / "out"
+        return run_job(small_lab, out, asked, seed, links)
 
     return start
 
@@ -101,6 +105,13 @@ def test_documents_are_equal_when_the_seed_is_the_same(
 ) -> None:
     """Two runs of the same job agree in every field, uids aside."""
     assert start(SHORT).comparable == first.comparable
+
+
+def test_documents_are_equal_over_memory_and_over_the_kernel(
+    first: Run, start: Callable[..., Run]
+) -> None:
+    """Links in memory carry the same bytes at the same lab times."""
+    assert start(SHORT, links="memory").comparable == first.comparable
 
 
 def test_documents_differ_when_the_seed_is_another(
