@@ -21,12 +21,15 @@ from ppu.plans import RegisteredProtocol
 from ppu.store.jobs import Job
 from ppu.store.queue import find
 from ppu.store.store import Store
+from ppu.twin.bench import Links
 from ppu.twin.cell import Cell
 from ppu.twin.open_lab import OpenLab
 
 __all__ = ["DeadError", "MortalCell", "MortalStore"]
 
 T = TypeVar("T")
+
+_A_MOMENT_S = 1e-3
 
 
 class DeadError(StoreError):
@@ -78,6 +81,7 @@ class MortalCell:
         content: Content of the lab file.
         folder: Where the lab file, the store and the results are.
         protocols: What jobs may ask for, by name.
+        links: What carries bytes; in memory, one sequence is the same in every run.
     """
 
     def __init__(
@@ -85,11 +89,12 @@ class MortalCell:
         content: Mapping[str, Any],
         folder: Path,
         protocols: Mapping[str, RegisteredProtocol],
+        links: Links = "memory",
     ) -> None:
         path = folder / "lab.yaml"
         path.write_text(yaml.safe_dump(dict(content)))
         self.folder = folder
-        self.lab = OpenLab(load_lab(path), path, target="twin", pace=None)
+        self.lab = OpenLab(load_lab(path), path, target="twin", pace=None, links=links)
         self.loop = self.lab.host.loop
         self.n_deaths = 0
         self._protocols = protocols
@@ -118,6 +123,9 @@ class MortalCell:
         with self._time_passing():
             self._ends.enter_context(self.cell.owning())
         self._life = self.lab.host.call(_begun(self.cell.arun()))
+        # Time passes once the cell has looked at its store: before, it would race
+        # with what the test writes there.
+        self.advance(_A_MOMENT_S)
 
     def kill(self) -> None:
         """End the present life: nothing more is written, nowhere."""
@@ -162,15 +170,16 @@ class MortalCell:
 
     def advance(self, seconds: float) -> None:
         """Let time pass [s]."""
-        if self.cell is not None:
-            self.loop.call_soon_threadsafe(self.cell.wake)
 
         async def pass_time() -> None:
+            if self.cell is not None:
+                self.cell.wake()
+            # All on the loop: from the test's thread the one would come too early,
+            # as plans that run let time jump, and the other too late.
+            self._still()
             await asyncio.sleep(seconds)
-            # Here, on the loop: from the test's thread it would come too late.
             self._still = self.loop.take_hold("the test decides when time passes")
 
-        self._still()
         self.lab.host.call(pass_time())
 
     @contextlib.contextmanager
