@@ -34,8 +34,8 @@ class Bench:
         seed: Seed of every random stream.
         nonces: What devices answer as their identity, by device.
         only: Names of the devices to serve; by default all that have a simulator.
-        links: ``kernel``, which any program can use; or ``memory``, which is quicker
-            and the same in every run, for clients on the bench's own loop.
+        links: ``kernel``, which any program can use; or ``memory``, in which all is
+            the same in every run, for clients on the bench's own loop.
 
     Raises:
         ConfigurationError: If a simulator cannot be made of its entry.
