@@ -20,7 +20,7 @@ from ppu.core.labfile import LabFile
 from ppu.engine.host import Host
 from ppu.engine.ownership import Ownership
 from ppu.plans import Lab, step
-from ppu.plans.steps import Evidence
+from ppu.plans.steps import Evidence, keep_changes
 from ppu.store.jobs import JobRequest, JobState
 from ppu.store.queue import find, submit
 from ppu.store.steps import Step, steps_of
@@ -113,12 +113,16 @@ class RandomPlan:
             shown: Evidence, lab: Lab, act: str, place: str
         ) -> MsgGenerator[None]:
             yield from bps.null()
-            lab.moved("cup", place)
+            if shown.has_happened:
+                lab.moved("cup", place)
+            else:
+                lab.stayed("cup")
 
         @step(kind="irreversible", evidence=see_move, settled=note_move)
         def move(lab: Lab, act: str, place: str) -> MsgGenerator[None]:
             yield from bps.sleep(5.0)
             lab.moving("cup", place)
+            yield from keep_changes(lab)
             world_.acts[act] += 1
             lab.moved("cup", place)
 

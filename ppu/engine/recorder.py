@@ -17,6 +17,7 @@ from ppu.core.errors import InternalError, StoreBusyError, StoreDiskError
 from ppu.core.labtime import running_loop
 from ppu.core.notices import tell
 from ppu.plans.steps import Begun, Evidence, StepRecord
+from ppu.store.cells import require_token
 from ppu.store.custody import enter
 from ppu.store.documents import add_document, samples_of
 from ppu.store.steps import (
@@ -177,6 +178,16 @@ class JobRecorder:
         if known.state is not StepState.FAILED:
             step.begun_s = known.begun - self._epoch
         return Begun(path, was_under_way=True)
+
+    async def keep(self, changes: Sequence[Change], time: float) -> None:
+        """Keep what a step has changed before it ends."""
+        now = self._epoch + time
+
+        def work(connection: Connection) -> None:
+            require_token(connection, self.token)
+            enter(connection, changes, self.job_id, now)
+
+        await self._write(work)
 
     async def end(
         self, path: str, result: Any, changes: Sequence[Change], time: float

@@ -170,6 +170,7 @@ class Runner:
             "settle": self._settle_step,
             "compute": self._compute,
             "earlier_samples": self._earlier_samples,
+            "keep_changes": self._keep_changes,
             "take_empty": self._take_empty,
             "seat_request": self._request_seat,
             "seat_loaded": self._load_seat,
@@ -552,6 +553,12 @@ class Runner:
             return {}
         since_s = self._open[-1].step.begun_s if self._open else 0.0
         return await self._recorder.samples(msg.kwargs["stream"], since_s)
+
+    async def _keep_changes(self, msg: Msg) -> None:
+        """Keep what the present step has changed by now."""
+        if self._recorder is not None:
+            changes = _changes_of(msg.kwargs["lab"])
+            await self._recorder.keep(changes, self.loop.time())
 
     async def _take_empty(self, msg: Msg) -> str:
         """Claim an empty container as soon as there is one; answer its name."""

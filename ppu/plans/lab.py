@@ -219,6 +219,10 @@ class Lab:
             )
         return books.places[container]
 
+    def left_from(self, container: str) -> str:
+        """Return where PPU believes a container to be, or to have been when it left."""
+        return self._books.places[container]
+
     def container_at(self, location: str) -> str | None:
         """Return the container that PPU believes to be at *location*."""
         books = self._books
@@ -238,6 +242,11 @@ class Lab:
     def moving(self, container: str, destination: str) -> None:
         """Believe that *container* is on its way to *destination*."""
         self._enter(Left(container, self._books.places[container], destination))
+
+    def stayed(self, container: str) -> None:
+        """Believe that *container* never left, if it was on its way."""
+        if container in self._books.under_way:
+            self.moved(container, self.left_from(container))
 
     def moved(self, container: str, destination: str) -> None:
         """Believe that *container* is at *destination* now."""

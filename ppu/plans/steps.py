@@ -36,6 +36,7 @@ __all__ = [
     "compute",
     "digest",
     "earlier_samples",
+    "keep_changes",
     "plain",
     "restored",
     "step",
@@ -215,9 +216,10 @@ def step(
         evidence: Of an irreversible step: the plan, with the same arguments, that
             looks whether the act has happened and touches nothing. Without one, or if
             nothing tells, a person is asked.
-        settled: Of an irreversible step: the plan, with what shows that the act has
-            happened and the same arguments, that takes note of it in the lab and
-            leaves everything as the step does. Without one, the evidence does so.
+        settled: Of an irreversible step: the plan, with what shows whether the act has
+            happened and the same arguments, that takes note of it in the lab. If it
+            has, it leaves everything as the step does; if not, the step runs next.
+            Without one, the evidence does so.
         on_failure: What to do if it fails; a lab file may say otherwise. By default
             the job ends.
         park: The plan, with the same arguments, that puts the sample where it harms
@@ -332,11 +334,11 @@ class _Step:
                 )
             )
         shown = yield from _settle(key, self.evidence, args, kwargs)
-        if shown is None:
-            return (yield from self.plan(*args, **kwargs))
         if self.settled is not None:
             yield from self.settled(shown, *args, **kwargs)
-        return shown.result
+        if shown.has_happened:
+            return shown.result
+        return (yield from self.plan(*args, **kwargs))
 
 
 def _needs_of(
@@ -428,6 +430,15 @@ def earlier_samples(stream: str) -> MsgGenerator[dict[str, list[float]]]:
     return cast(dict[str, list[float]], (yield Msg("earlier_samples", stream=stream)))
 
 
+def keep_changes(lab: Lab) -> MsgGenerator[None]:
+    """Keep what the present step has changed in the lab, before it goes on.
+
+    So it is known even if the process dies in the middle of the step, and whatever
+    becomes of the job then.
+    """
+    yield Msg("keep_changes", None, lab=lab)
+
+
 def take_empty(lab: Lab, kind: str) -> MsgGenerator[str]:
     """Wait for an empty container at its home, and claim it for the sample.
 
@@ -449,8 +460,8 @@ def _settle(
     evidence: Callable[..., MsgGenerator[Evidence]] | None,
     args: Any,
     kwargs: Any,
-) -> MsgGenerator[Evidence | None]:
-    """Find out whether an act has happened; return what shows it, None if it has not.
+) -> MsgGenerator[Evidence]:
+    """Find out whether an act has happened; return what shows it.
 
     Where nothing tells, a person is asked, and the answer is what shows it.
     """
@@ -460,7 +471,7 @@ def _settle(
     answer: Evidence = yield Msg("settle", None, key=key, found=found)
     if answer.result is None:  # who is asked says whether, not what came of it
         answer = dataclasses.replace(answer, result=found.result)
-    return answer if answer.has_happened else None
+    return answer
 
 
 def restored(plan: Callable[..., Any], result: Any) -> Any:

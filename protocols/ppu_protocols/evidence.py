@@ -58,7 +58,7 @@ _LOOK_S = 1.0
 
 def find_carried(lab: Lab, container: str, destination: str) -> MsgGenerator[Evidence]:
     """Look whether a container was carried."""
-    origin = lab.location_of(container)
+    origin = lab.left_from(container)
     if origin == destination:
         yield from bps.null()
         return Evidence(True, f"{container} was at {destination} before")
@@ -136,10 +136,12 @@ def _words_of(grips: Sequence[GripRecord] | None) -> list[str]:
 def leave_carried(
     shown: Evidence, lab: Lab, container: str, destination: str
 ) -> MsgGenerator[None]:
-    """Take note that a container was carried, and close the doors."""
-    del shown
-    origin = lab.location_of(container)
+    """Take note whether a container was carried, and close the doors behind it."""
+    origin = lab.left_from(container)
     yield from bps.null()
+    if not shown.has_happened:
+        lab.stayed(container)
+        return
     if origin == destination:
         return
     doors = doors_between(lab, origin, destination)
@@ -290,10 +292,11 @@ def find_dosed(
 def leave_dosed(
     shown: Evidence, lab: Lab, doser: PowderDoser, request: DoseRequest
 ) -> MsgGenerator[None]:
-    """Take off the stock what was dosed."""
+    """Take off the stock what was dosed, if it was."""
     del doser, request
     yield from bps.null()
-    _use_stock(lab, shown.result)
+    if shown.has_happened:
+        _use_stock(lab, shown.result)
 
 
 def _use_stock(lab: Lab, masses_g: Mapping[str, float]) -> None:

@@ -42,7 +42,7 @@ from ppu.plans.seats import (
     request_seat,
     wait_for_load,
 )
-from ppu.plans.steps import earlier_samples, take_empty
+from ppu.plans.steps import earlier_samples, keep_changes, take_empty
 from ppu_protocols.evidence import (
     LIGHTEST,
     doors_between,
@@ -93,7 +93,7 @@ def _needs_to_move(lab: Lab, container: str, destination: str) -> set[str]:
 
     Nobody else goes to the home of a container, so it need not be reserved.
     """
-    origin = lab.location_of(container)
+    origin = lab.left_from(container)
     if origin == destination:
         return set()
     transporter = lab.transporter(origin, destination)
@@ -124,6 +124,7 @@ def move_container(lab: Lab, container: str, destination: str) -> MsgGenerator[N
     for door in doors:
         yield from bps.abs_set(door, "open", wait=True)
     lab.moving(container, destination)
+    yield from keep_changes(lab)
     carry = Carry(container, origin, destination)
     hand = lab.gripper_of(transporter)
     if hand is None:

@@ -711,6 +711,59 @@ def test_cancelled_job_ends_though_an_outer_step_would_ask(live: MakeLife) -> No
     assert job(life, one).state is JobState.ABORTED
 
 
+@pytest.mark.parametrize("word", ["cancel", "abort"])
+def test_container_is_believed_nowhere_when_its_move_is_given_up(
+    live: MakeLife, word: str
+) -> None:
+    """Whoever ends a job before a carry is settled learns nothing of the container."""
+    life = live()
+    (one,) = submit(life, {"kind": "press"})
+    life.start()
+    life.advance(70.0)
+    assert steps_of(life, one)["move_container"].state is steps.StepState.INTENT
+    life.kill()
+    life.start()
+    ask(life, word, one)
+    life.advance(3000.0)
+
+    assert job(life, one).state is JobState.ABORTED
+    with life.store.read() as connection:
+        kept = custody.books(connection)
+        (sample,) = custody.find_samples(connection)
+    assert kept.under_way == life.lab.books.under_way == {"cup_1": "press"}
+    assert (sample.state, sample.places) == ("quarantined", {"cup_1": None})
+    assert life.store.check() == []
+
+
+def test_carry_that_never_began_leaves_its_container_at_home(live: MakeLife) -> None:
+    """A person's word that it did not happen is as good as evidence."""
+    life = live()
+    (one,) = submit(life, {"kind": "press"})
+    life.start()
+    life.advance(70.0)
+    life.kill()
+    bench = life.lab.bench
+    assert bench is not None
+    world: Any = bench.world
+    life.advance(200.0)  # it arrives
+
+    async def carry_back() -> None:
+        world.pick_up(life.loop.time(), "cup_1", "press", "anna")
+        world.put_down(life.loop.time(), "cup_1", "rack.1", "anna")
+
+    life.lab.host.call(carry_back())
+    life.start()
+    life.advance(1.0)
+    answer(life, one, "not-happened")
+    life.advance(1000.0)
+
+    assert job(life, one).state is JobState.SUCCEEDED
+    with life.store.read() as connection:
+        _, history = custody.history(connection, f"exercise-{one}")
+    ways = [(e.origin, e.destination) for e in history if e.kind == "moved"]
+    assert ways == [("rack.1", "rack.1"), ("rack.1", "press"), ("press", "rack.1")]
+
+
 def test_question_is_asked_again_after_a_crash(live: MakeLife) -> None:
     """A failed step that waits for a person is not tried by itself."""
     life = live()

@@ -361,6 +361,12 @@ def test_step_is_settled_with_the_result_that_the_evidence_has(
     assert result == (told or 5.0)
     assert settled == [("seen", result, 5.0)]
 
+    said, result = answer_all(pour(Lab(LAB, {}), 5.0), Evidence(False, "seen", told))
+
+    assert "trigger" in said
+    assert result == 5.0
+    assert settled[1:] == [("seen", told or 5.0, 5.0)]
+
 
 def test_step_of_another_kind_has_no_evidence() -> None:
     """A repeatable step is run again, whatever is seen."""
