@@ -27,6 +27,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labtime import stopwatch
 from ppu.core.notices import tell
+from ppu.core.simulation import ActRefusedError
 from ppu.devices.build import driver_class
 from ppu.engine.heartbeat import Heartbeat
 from ppu.engine.ownership import Ownership
@@ -617,13 +618,25 @@ class Cell:
             release = partial(release_sample, sample=said["sample"])
             for container in await self._keep(command, release):
                 books.release(container)
+                self._lend_a_hand("empty", container)
         elif command.command == "refill":
             refilled = partial(refill, **said)
             await self._keep(command, refilled)
             books.refill(said["powder"], said["mass_g"])
+            self._lend_a_hand("refill", said["powder"], said["mass_g"])
         else:
             await self._correct_location(command)
+            self._lend_a_hand("carry", said["container"], said["location"])
         self.lab.resources.changed()
+
+    def _lend_a_hand(self, act: str, *arguments: Any) -> None:
+        """Do in the cell's own twin what a person says was done: nobody else can."""
+        if self.lab.bench is None:
+            return
+        try:
+            getattr(self.lab.bench.world, act)(self.lab.host.loop.time(), *arguments)
+        except ActRefusedError as exc:
+            tell(f"the twin does not let a person do that: {exc}")
 
     async def _correct_location(self, command: commands.Command) -> None:
         """Believe what a person says of a container, unless a job is at work there."""

@@ -147,7 +147,6 @@ def submit_what_is_missing(life: MortalCell, rng: np.random.Generator) -> None:
         for cup, place in sample.places.items():
             home = life.lab.file.containers[cup].at
             if place != home:
-                life.lab.host.call(carry_home(life, cup, home))
                 said = {"container": cup, "location": home}
                 life.store.write(partial(ask, command="move", content=said))
         said = {"sample": sample.id}
@@ -157,16 +156,6 @@ def submit_what_is_missing(life: MortalCell, rng: np.random.Generator) -> None:
         kind = str(rng.choice(["press", "fire", "shake"]))
         wanted = JobRequest("exercise", "1", {"kind": kind})
         life.store.write(partial(queue.submit, wanted=wanted, now=now))
-
-
-async def carry_home(life: MortalCell, cup: str, home: str) -> None:
-    """Carry a cup that did not arrive, or was left where its job ended."""
-    assert life.lab.bench is not None
-    world: Any = life.lab.bench.world
-    place = world.containers[cup].at
-    if place not in (None, home):  # in somebody's hands it is on its way
-        world.pick_up(life.loop.time(), cup, place, "anna")
-        world.put_down(life.loop.time(), cup, home, "anna")
 
 
 def use_of(life: MortalCell) -> Use:

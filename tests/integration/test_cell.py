@@ -669,6 +669,29 @@ def test_refill_comes_into_the_books_of_the_cell_once(live: MakeLife) -> None:
     assert (before, life.lab.books.stock_g["BaO"]) == (52.0, 52.0)
 
 
+def test_what_people_say_is_done_in_a_twin_of_the_cell(live: MakeLife) -> None:
+    """Nobody else has hands there, so their word is their act."""
+    life = live()
+    submit(life, {"kind": "press"})
+    life.start()
+    life.advance(2000.0)
+    assert life.lab.bench is not None
+    world: Any = life.lab.bench.world
+
+    async def mislay() -> None:
+        world.carry(life.loop.time(), "cup_1", "press")
+
+    life.lab.host.call(mislay())
+    said = partial(custody.ask_move, container="cup_1", location="rack.1", by="anna")
+    write(life, said)
+    life.advance(1.0)
+    assert world.containers["cup_1"].at == "rack.1"
+
+    release_one(life)
+
+    assert "empty cup_1" in world.acts
+
+
 def test_held_job_keeps_nobody_from_work_after_a_restart(live: MakeLife) -> None:
     """Whoever is held had nothing under way, so nobody waits for it."""
     life = live()
