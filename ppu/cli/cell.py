@@ -7,14 +7,25 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ppu.cli import main
-from ppu.cli.run import TargetName, read_pace
-from ppu.cli.store import STORE, StoreOption
+from ppu.cli.options import (
+    RESULTS,
+    STORE,
+    AttendedOption,
+    MayHeatOption,
+    PaceOption,
+    ResultsOption,
+    SeedOption,
+    StoreOption,
+    TargetName,
+    TargetOption,
+    UntilIdleOption,
+    read_pace,
+)
 from ppu.core.errors import ConfigurationError
 from ppu.core.notices import NoticeStream, tell
 from ppu.core.stopping import on_stop_signal
@@ -33,33 +44,13 @@ def attach(app: typer.Typer) -> None:
 def cell(
     lab: Annotated[str, typer.Argument(help="Lab name or lab file.")] = "a-lab",
     store: StoreOption = STORE,
-    target: Annotated[
-        TargetName, typer.Option(help="Simulated or real instruments.")
-    ] = TargetName.TWIN,
-    pace: Annotated[
-        str | None,
-        typer.Option(help="jump, or lab seconds per wall second (twin: jump)."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the twin.")] = None,
-    results: Annotated[
-        Path, typer.Option(help="Directory in which each job gets one of its own.")
-    ] = Path("results"),
-    until_idle: Annotated[
-        bool, typer.Option("--until-idle", help="End when no job is left that can run.")
-    ] = False,
-    may_heat: Annotated[
-        bool,
-        typer.Option(
-            "--may-heat",
-            help="Heat furnaces after a crash without asking a person first.",
-        ),
-    ] = False,
-    attended: Annotated[
-        bool,
-        typer.Option(
-            "--attended", help="Somebody stays beside the hardware that heats."
-        ),
-    ] = False,
+    target: TargetOption = TargetName.TWIN,
+    pace: PaceOption = None,
+    seed: SeedOption = None,
+    results: ResultsOption = RESULTS,
+    until_idle: UntilIdleOption = False,
+    may_heat: MayHeatOption = False,
+    attended: AttendedOption = False,
 ) -> None:
     """Own a lab's instruments and run the jobs of its queue until SIGTERM.
 

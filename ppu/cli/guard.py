@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ppu.cli import main
-from ppu.cli.run import TargetName, read_pace
-from ppu.cli.store import STORE, StoreOption
+from ppu.cli.options import (
+    RESULTS,
+    STORE,
+    MayHeatOption,
+    ResultsOption,
+    StoreOption,
+    TargetName,
+    UntilIdleOption,
+    read_pace,
+)
 from ppu.core.errors import ConfigurationError
 from ppu.core.notices import tell
 from ppu.core.stopping import on_stop_signal
@@ -38,19 +45,9 @@ def guard(
         str | None,
         typer.Option(help="Lab seconds per wall second, of a simulated bench."),
     ] = None,
-    results: Annotated[
-        Path, typer.Option(help="Directory in which each job gets one of its own.")
-    ] = Path("results"),
-    until_idle: Annotated[
-        bool, typer.Option("--until-idle", help="End when no job is left to run.")
-    ] = False,
-    may_heat: Annotated[
-        bool,
-        typer.Option(
-            "--may-heat",
-            help="Heat furnaces after a crash without asking a person first.",
-        ),
-    ] = False,
+    results: ResultsOption = RESULTS,
+    until_idle: UntilIdleOption = False,
+    may_heat: MayHeatOption = False,
     early_ends: Annotated[
         int,
         typer.Option(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ppu.cli.options import JsonOption
+
 if TYPE_CHECKING:
     from ppu.devices.instrument import LabDevice
 
@@ -21,7 +23,7 @@ def instruments(
         str | None,
         typer.Argument(help="Lab name or file; by default every bundled lab."),
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_: JsonOption = False,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print a page for documentation.")
     ] = False,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppu.cli import main
+from ppu.cli.options import STORE, StoreOption
 from ppu.cli.queue import summary
-from ppu.cli.store import STORE, StoreOption, open_store, when
+from ppu.cli.store import open_store, when
 
 if TYPE_CHECKING:
     from ppu.store.events import Event

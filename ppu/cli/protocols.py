@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ppu.cli.options import JsonOption
+
 
 def attach(app: typer.Typer) -> None:
     """Add the command to *app*."""
@@ -15,7 +17,7 @@ def attach(app: typer.Typer) -> None:
 
 def protocols(
     name: Annotated[str | None, typer.Argument(help="Show one in full.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_: JsonOption = False,
 ) -> None:
     """List protocols, or show the parameters of one."""
     from ppu.plans.protocol import find_protocol, known_protocols

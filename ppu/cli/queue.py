@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppu.cli.store import STORE, StoreOption, change, open_store, when, who
+from ppu.cli.options import STORE, JsonOption, StoreOption
+from ppu.cli.store import change, open_store, when, who
 from ppu.cli.table import fitted
 from ppu.core.errors import ConfigurationError, nearest
 
@@ -40,7 +41,7 @@ def jobs(
         bool, typer.Option("--gantt", help="Draw what each job did when.")
     ] = False,
     store: StoreOption = STORE,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_: JsonOption = False,
 ) -> None:
     """List jobs, the newest first.
 

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppu.cli import main
-from ppu.cli.run import TargetName, read_pace
+from ppu.cli.options import (
+    LabOption,
+    TargetName,
+    TargetOption,
+    VerboseOption,
+    read_pace,
+)
 from ppu.core.errors import ConfigurationError, PPUError, nearest
 
 if TYPE_CHECKING:
@@ -25,10 +31,8 @@ def read(
     what: Annotated[
         str | None, typer.Argument(help="DEVICE or DEVICE.SIGNAL; all by default.")
     ] = None,
-    lab: Annotated[str, typer.Option(help="Lab name or lab file.")] = "a-lab",
-    target: Annotated[
-        TargetName, typer.Option(help="Simulated or real instruments.")
-    ] = TargetName.HARDWARE,
+    lab: LabOption = "a-lab",
+    target: TargetOption = TargetName.HARDWARE,
     pace: Annotated[str | None, typer.Option(help="See `ppu run --help`.")] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Read again every second.")
@@ -39,9 +43,7 @@ def read(
     json_: Annotated[
         bool, typer.Option("--json", help="One JSON object for each reading.")
     ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="Print each wire exchange.")
-    ] = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Read signals: value, unit, quality and age. Nothing is changed."""
     from ppu.core.labfile import load_lab

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppu.cli import main
-from ppu.cli.run import TargetName
+from ppu.cli.options import LabOption, TargetName, TargetOption, VerboseOption
 from ppu.core.errors import ConfigurationError, PPUError, nearest
 
 if TYPE_CHECKING:
@@ -28,10 +28,8 @@ def attach(app: typer.Typer) -> None:
 
 def record(
     device: Annotated[str, typer.Argument(help="Name of a device of the lab.")],
-    lab: Annotated[str, typer.Option(help="Lab name or lab file.")] = "a-lab",
-    target: Annotated[
-        TargetName, typer.Option(help="Simulated or real instruments.")
-    ] = TargetName.HARDWARE,
+    lab: LabOption = "a-lab",
+    target: TargetOption = TargetName.HARDWARE,
     out: Annotated[
         Path | None, typer.Option(help="File to write; DEVICE.jsonl by default.")
     ] = None,
@@ -39,9 +37,7 @@ def record(
         list[str] | None,
         typer.Option(help="Read this signal only; repeatable. All by default."),
     ] = None,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="Print each wire exchange.")
-    ] = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Record what an instrument answers while it is connected and read.
 

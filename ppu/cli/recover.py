@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppu.cli.job import label
-from ppu.cli.store import STORE, StoreOption, change, open_store, when, who
+from ppu.cli.options import STORE, JsonOption, StoreOption
+from ppu.cli.store import change, open_store, when, who
 from ppu.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def recover(
     ] = False,
     note: Annotated[str, typer.Option(help="What you saw; kept with the job.")] = "",
     store: StoreOption = STORE,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_: JsonOption = False,
 ) -> None:
     """List what jobs ask people, or answer one of them.
 

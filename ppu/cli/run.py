@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import enum
 import json
 import signal
 import sys
@@ -15,19 +14,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppu.cli import main
+from ppu.cli.options import (
+    AttendedOption,
+    LabOption,
+    PaceOption,
+    ParamsOption,
+    SeedOption,
+    SetOption,
+    TargetName,
+    TargetOption,
+    VerboseOption,
+    read_pace,
+)
 from ppu.core.errors import ConfigurationError, PPUError
 from ppu.core.notices import NoticeStream, tell
 from ppu.core.stopping import Interrupted, on_stop_signal
 
 if TYPE_CHECKING:
     from ppu.twin.open_lab import OpenLab
-
-
-class TargetName(enum.StrEnum):
-    """Where a protocol runs."""
-
-    TWIN = "twin"
-    HARDWARE = "hardware"
 
 
 def attach(app: typer.Typer) -> None:
@@ -40,37 +44,20 @@ def attach(app: typer.Typer) -> None:
 
 def run(
     protocol: Annotated[str, typer.Argument(help="See `ppu protocols`.")],
-    lab: Annotated[str, typer.Option(help="Lab name or lab file.")] = "a-lab",
-    params: Annotated[
-        Path | None, typer.Option(help="YAML or JSON file of parameters.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="One parameter, key=value; may be repeated."),
-    ] = None,
-    target: Annotated[
-        TargetName, typer.Option(help="Simulated or real instruments.")
-    ] = TargetName.TWIN,
-    pace: Annotated[
-        str | None,
-        typer.Option(help="jump, or lab seconds per wall second (twin: jump)."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the twin.")] = None,
+    lab: LabOption = "a-lab",
+    params: ParamsOption = None,
+    set_: SetOption = None,
+    target: TargetOption = TargetName.TWIN,
+    pace: PaceOption = None,
+    seed: SeedOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Directory for everything the run leaves.")
     ] = None,
     json_: Annotated[
         bool, typer.Option("--json", help="Print the result as one JSON object.")
     ] = False,
-    attended: Annotated[
-        bool,
-        typer.Option(
-            "--attended", help="Somebody stays beside the hardware that heats."
-        ),
-    ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="Print each wire exchange.")
-    ] = False,
+    attended: AttendedOption = False,
+    verbose: VerboseOption = False,
 ) -> None:
     """Run a protocol and leave result.json, report.html and documents.jsonl."""
     main.set_up_logging(verbose=verbose)
@@ -105,27 +92,6 @@ class _RunFailed(Exception):  # noqa: N818 - carries an error, is none itself
         super().__init__(str(error))
         self.error = error
         self.code = code
-
-
-def read_pace(text: str | None) -> float | str | None:
-    """Return the pace that *text* means: None to jump, "default" if not given.
-
-    Raises:
-        ConfigurationError: If it is neither ``jump`` nor a positive number.
-    """
-    if text is None:
-        return "default"
-    if text == "jump":
-        return None
-    try:
-        pace = float(text)
-    except ValueError:
-        pace = 0.0
-    if not 0 < pace < 1e6:
-        raise ConfigurationError(
-            f"--pace {text}: should be 'jump' or a number above 0 and below 1000000"
-        )
-    return pace
 
 
 def read_parameters(file: Path | None, settings: list[str]) -> dict[str, Any]:

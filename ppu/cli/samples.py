@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ppu.cli.store import STORE, Request, StoreOption, ask, open_store, when, who
+from ppu.cli.options import STORE, JsonOption, StoreOption
+from ppu.cli.store import Request, ask, open_store, when, who
 from ppu.cli.table import fitted
 from ppu.core.errors import ConfigurationError
 
@@ -45,7 +46,7 @@ def samples(
         bool, typer.Option("--all", help="List released samples, too.")
     ] = False,
     store: StoreOption = STORE,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_: JsonOption = False,
 ) -> None:
     """List samples with state, containers and places, or correct what is believed.
 

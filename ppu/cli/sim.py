@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppu.cli import main
-from ppu.cli.run import read_pace
+from ppu.cli.options import read_pace
 from ppu.core.errors import ConfigurationError, nearest
 from ppu.core.notices import tell
 from ppu.core.stopping import on_stop_signal

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ppu.cli.store import STORE, Request, StoreOption, ask, open_store, when, who
+from ppu.cli.options import STORE, JsonOption, StoreOption
+from ppu.cli.store import Request, ask, open_store, when, who
 from ppu.core.errors import ConfigurationError, nearest
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def stock(
         str, typer.Option(help="Why, or from which lot; kept with it.")
     ] = "",
     store: StoreOption = STORE,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_: JsonOption = False,
 ) -> None:
     """List powders: what is there, and what jobs have reserved of it.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from ppu.cli import main
+from ppu.cli.options import STORE, StoreOption
 from ppu.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -28,15 +29,6 @@ _LOOK_EVERY_WALL_S = 0.1
 
 Request = tuple[str, int | None]
 """What a person asked for, in words, and its number if it waits for the cell."""
-
-StoreOption = Annotated[
-    str,
-    typer.Option(
-        "--store", envvar="PPU_STORE", help="Path of an SQLite file, or database URL."
-    ),
-]
-STORE = "ppu.sqlite"
-"""Where the store is if nobody says otherwise."""
 
 store_app = typer.Typer(
     help="Look after a store.", no_args_is_help=True, rich_markup_mode=None

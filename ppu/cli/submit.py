@@ -13,8 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ppu.cli.options import (
+    STORE,
+    JsonOption,
+    LabOption,
+    ParamsOption,
+    SetOption,
+    StoreOption,
+)
 from ppu.cli.run import read_parameters
-from ppu.cli.store import STORE, StoreOption, open_store, write
+from ppu.cli.store import open_store, write
 from ppu.core.errors import ConfigurationError, LimitError, PPUError, nearest
 from ppu.core.notices import tell
 
@@ -62,14 +70,9 @@ def attach(app: typer.Typer) -> None:
 
 def submit(
     protocol: Annotated[str, typer.Argument(help="See `ppu protocols`.")],
-    lab: Annotated[str, typer.Option(help="Lab name or lab file.")] = "a-lab",
-    params: Annotated[
-        Path | None, typer.Option(help="YAML or JSON file of parameters.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="One parameter, key=value; may be repeated."),
-    ] = None,
+    lab: LabOption = "a-lab",
+    params: ParamsOption = None,
+    set_: SetOption = None,
     batch: Annotated[
         Path | None,
         typer.Option(
@@ -103,7 +106,7 @@ def submit(
         bool, typer.Option("--held", help="Let it wait until `ppu resume`.")
     ] = False,
     store: StoreOption = STORE,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_: JsonOption = False,
 ) -> None:
     """Put a job into the queue, or a batch of them, and print their numbers.
 

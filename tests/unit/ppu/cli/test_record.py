@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from ppu.cli.options import TargetName
 from ppu.cli.record import record
-from ppu.cli.run import TargetName
 from ppu.core.errors import ConfigurationError
 from ppu.transports.link import wire_log
 from ppu.transports.recording import load_recording

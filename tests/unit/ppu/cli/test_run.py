@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from ppu.cli.main import Exit, code_of
-from ppu.cli.run import finishing_what_began, read_pace, read_parameters
+from ppu.cli.options import read_pace
+from ppu.cli.run import finishing_what_began, read_parameters
 from ppu.core import errors
 from ppu.core.errors import ConfigurationError
 from ppu.core.stopping import STOP_SIGNALS, Interrupted
