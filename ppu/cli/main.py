@@ -19,11 +19,12 @@ from ppu.core.errors import (
     InterlockError,
     LimitError,
     PPUError,
+    TakenOverError,
     TransportError,
 )
 from ppu.core.notices import tell
 from ppu.core.registry import plug_ins
-from ppu.core.stopping import INTERRUPTED_CODE
+from ppu.core.stopping import INTERRUPTED_CODE, TAKEN_OVER_CODE
 
 
 class Exit(IntEnum):
@@ -34,6 +35,7 @@ class Exit(IntEnum):
     REFUSED = 3
     FAILED = 4
     UNREACHABLE = 5
+    TAKEN_OVER = TAKEN_OVER_CODE
     INTERRUPTED = INTERRUPTED_CODE
 
 
@@ -43,6 +45,7 @@ EXIT_MEANINGS = {
     Exit.REFUSED: "refused: a limit, the stock or an interlock forbids it",
     Exit.FAILED: "failed: a run, a job, a check or a store; the message says what",
     Exit.UNREACHABLE: "an instrument could not be reached",
+    Exit.TAKEN_OVER: "another cell owns the lab by now",
     Exit.INTERRUPTED: "stopped by a person or a signal",
 }
 """What the codes mean; `docs/reference/exit-codes.md` says the same."""
@@ -102,6 +105,8 @@ def code_of(exc: PPUError, *, has_started: bool = False) -> Exit:
     """Return the exit code for *exc*."""
     if isinstance(exc, AbortedError):
         return Exit.INTERRUPTED
+    if isinstance(exc, TakenOverError):
+        return Exit.TAKEN_OVER
     if has_started:
         return Exit.FAILED
     if isinstance(exc, ConfigurationError):

@@ -19,7 +19,8 @@
     │   ├── StoreBusyError          somebody else writes, or too much waits; try again
     │   ├── StoreDiskError          the disk is full or fails; free or replace it
     │   └── StoreDamagedError       the file is torn or no store; restore a backup
-    ├── StaleTokenError         a newer cell owns the lab; this one must stop
+    ├── StaleTokenError         this cell may own the lab no longer and must stop
+    │   └── TakenOverError          the store says that another one owns it
     ├── AbortedError            somebody asked to stop
     └── InternalError           a mistake of PPU's own
 """
@@ -49,6 +50,7 @@ __all__ = [
     "StoreDamagedError",
     "StoreDiskError",
     "StoreError",
+    "TakenOverError",
     "TransportError",
     "UnencodableRequest",
     "nearest",
@@ -136,7 +138,11 @@ class StoreDamagedError(StoreError):
 
 
 class StaleTokenError(PPUError):
-    """A newer cell has taken over; whoever holds the older token must stop."""
+    """A newer cell may have taken over; whoever holds the older token must stop."""
+
+
+class TakenOverError(StaleTokenError):
+    """The store says that another cell owns the lab, or waits until it may."""
 
 
 class DivergedError(PPUError):

@@ -12,6 +12,7 @@ from types import FrameType
 __all__ = [
     "INTERRUPTED_CODE",
     "STOP_SIGNALS",
+    "TAKEN_OVER_CODE",
     "Interrupted",
     "ignore_stop_signals",
     "on_stop_signal",
@@ -23,6 +24,9 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 INTERRUPTED_CODE = 130
 """Exit code of a command that was stopped, as shells have it for Ctrl-C."""
+
+TAKEN_OVER_CODE = 6
+"""Exit code of a cell when another one owns its lab."""
 
 _PATIENCE = 3
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, func, select
 
-from ppu.core.errors import StaleTokenError
+from ppu.core.errors import StaleTokenError, TakenOverError
 from ppu.store.events import announce
 from ppu.store.schema import cells, meta
 
@@ -218,11 +218,11 @@ def require_token(connection: Connection, token: int) -> None:
     """Refuse what a cell wants that is no longer the newest.
 
     Raises:
-        StaleTokenError: If it is not, or has ended.
+        TakenOverError: If it is not, or has ended.
     """
     last = connection.execute(_NEWEST_CELL).first()
     if last is None or last.token != token or last.ended is not None:
-        raise StaleTokenError(
+        raise TakenOverError(
             f"token {token} is stale, the newest is "
             f"{None if last is None else last.token}: this cell no longer owns "
             "the lab and must stop"

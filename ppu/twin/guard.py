@@ -23,7 +23,7 @@ from typing import Any, Final
 from ppu.core.errors import StoreBusyError, StoreError
 from ppu.core.labtime import running_loop
 from ppu.core.notices import tell
-from ppu.core.stopping import INTERRUPTED_CODE
+from ppu.core.stopping import INTERRUPTED_CODE, TAKEN_OVER_CODE
 from ppu.engine.heartbeat import GUARD_FD, PERIOD_S, Heartbeat
 from ppu.store.cells import LEASE_S
 from ppu.store.store import LEAST_FREE_BYTES
@@ -133,6 +133,9 @@ class Guard:
             tell(f"guard: {end.text}")
             if end.code == 0:
                 return True
+            if end.code == TAKEN_OVER_CODE:
+                tell("guard: the instruments are another cell's; they are left alone")
+                return False
             await self._orphans.see_to()
             if self._stopped.is_set():
                 return end.code in (INTERRUPTED_CODE, -signal.SIGTERM)

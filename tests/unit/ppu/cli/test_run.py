@@ -94,6 +94,8 @@ def test_signal_ends_the_command_unless_a_plan_has_begun(
         (errors.LimitError("x"), True, Exit.FAILED),
         (errors.ConnectError("x"), True, Exit.FAILED),
         (errors.AbortedError("x"), True, Exit.INTERRUPTED),
+        (errors.TakenOverError("x"), True, Exit.TAKEN_OVER),
+        (errors.StaleTokenError("x"), True, Exit.FAILED),
     ],
 )
 def test_exit_code_tells_who_must_act(

@@ -13,6 +13,7 @@ import pytest
 
 from ppu.core.errors import StoreBusyError
 from ppu.core.labtime import LabTimeLoop
+from ppu.core.stopping import TAKEN_OVER_CODE
 from ppu.twin import guard as guard_module
 from ppu.twin.guard import CellEnd, Guard
 from ppu.twin.predecessor import watching
@@ -89,6 +90,17 @@ def test_guard_sees_to_instruments_and_starts_another_cell_when_one_dies(
     assert is_well
     assert asked == ["orphan state", "orphan state"]
     assert "was killed by SIGKILL" in capsys.readouterr().err
+
+
+def test_guard_leaves_instruments_alone_when_they_are_those_of_another_cell(
+    run: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What looks like an orphan may be fired by whoever took the lab over."""
+    is_well, asked = run(f"raise SystemExit({TAKEN_OVER_CODE})")
+
+    assert not is_well
+    assert asked == ["orphan state"]  # before the first cell, when nobody had them
+    assert "another cell's; they are left alone" in capsys.readouterr().err
 
 
 def test_guard_gives_up_when_cells_keep_ending_early(
