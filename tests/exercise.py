@@ -86,7 +86,7 @@ class World:
 class Wish(BaseModel):
     """What a job shall do."""
 
-    kind: Literal["press", "fire", "shake", "nested", "bare"] = "press"
+    kind: Literal["press", "fire", "shake", "nested", "bare", "rest"] = "press"
     number: int = 0
     degc: float = 80.0
 
@@ -150,9 +150,18 @@ def shake_once(lab: Lab, container: str) -> MsgGenerator[int]:
     return (yield from _shake())
 
 
+@step(kind="repeatable")
+def rest(lab: Lab) -> MsgGenerator[None]:
+    """Do nothing, with no container."""
+    yield from bps.sleep(10.0)
+
+
 @protocol(version="1")
 def exercise(lab: Lab, wish: Wish) -> MsgGenerator[Wished]:
     """Do a little of everything."""
+    if wish.kind == "rest":
+        yield from rest(lab)
+        return Wished(acts=[])
     container = yield from take_container(lab, "crucible")
     act = f"{lab.sample_id} pressed"
     if wish.kind == "shake":

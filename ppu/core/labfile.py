@@ -165,7 +165,9 @@ class SchedulingEntry(_Entry):
         "of its own duration",
     )
     jobs_at_once: Annotated[int, Field(ge=1, le=200)] = Field(
-        default=24, description="How many jobs run at the same time at most"
+        default=24,
+        description="How many jobs run at the same time at most; as many again may "
+        "wait for an empty container",
     )
 
 

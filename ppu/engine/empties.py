@@ -21,6 +21,7 @@ class _Waiter:
     kind: str
     what: str
     found: asyncio.Future[str] = field(repr=False)
+    given: str = ""
     why: str = ""
 
 
@@ -40,7 +41,7 @@ class Empties:
         on_wait: Callable[[Claimant, str], None],
     ) -> None:
         self._loop = loop
-        self._patience_s = patience_s
+        self.patience_s: float | None = patience_s
         self._on_wait = on_wait
         self._line: list[_Waiter] = []
         self._is_due = False
@@ -71,16 +72,21 @@ class Empties:
         if not self._is_due:  # when all have asked who ask now: no race decides
             self._is_due = True
             self._loop.call_later(SETTLE_S, self.changed)
+        container = ""
         try:
-            async with asyncio.timeout(self._patience_s):
-                return await waiter.found
+            async with asyncio.timeout(self.patience_s):
+                container = await waiter.found
         except TimeoutError:
             raise LimitError(
-                f"{what} waited {self._patience_s:g} s: {waiter.why}"
+                f"{what} waited {self.patience_s:g} s: {waiter.why}"
             ) from None
         finally:
             self._line.remove(waiter)
             self._on_wait(who, "")
+            if not container and waiter.given:
+                lab.unclaim_container(waiter.given)
+                self.changed()
+        return container
 
     def give_up(self, who: Claimant, reason: str) -> None:
         """Let *who* wait no longer: its job was cancelled."""
@@ -101,4 +107,5 @@ class Empties:
                 self._on_wait(waiter.who, f"{waiter.what} waits: {exc}")
             else:
                 waiter.lab.claim_container(container)
+                waiter.given = container
                 waiter.found.set_result(container)

@@ -76,7 +76,7 @@ class Firings:
         self._loop = loop
         self._reservations = reservations
         self._share_wait = share_wait
-        self._patience_s = patience_s
+        self.patience_s: float | None = patience_s
         self._candidates: list[_Candidate] = []
         self._firings: dict[str, _Firing] = {}
         self._had_seat: set[int] = set()
@@ -125,11 +125,11 @@ class Firings:
                 text = f"{container} waits for a place in {furnaces}"
                 self._reservations.on_wait(who, text)
             try:
-                async with asyncio.timeout(self._patience_s):
+                async with asyncio.timeout(self.patience_s):
                     seat = await candidate.seated
             except TimeoutError:
                 raise InterlockError(
-                    f"{container} waited {self._patience_s:g} s for a place in "
+                    f"{container} waited {self.patience_s:g} s for a place in "
                     f"{furnaces}; is one kept occupied?"
                 ) from None
             self._reservations.on_wait(who, "")
@@ -300,13 +300,13 @@ class Firings:
             return
         self._reservations.on_wait(who, f"waits for {what}")
         try:
-            async with asyncio.timeout(self._patience_s):
+            async with asyncio.timeout(self.patience_s):
                 while not is_over():
                     member.wake.clear()
                     await member.wake.wait()
         except TimeoutError:
             raise InterlockError(
-                f"{firing.furnace}: waited {self._patience_s:g} s for {what}"
+                f"{firing.furnace}: waited {self.patience_s:g} s for {what}"
             ) from None
         self._reservations.on_wait(who, "")
 

@@ -72,7 +72,8 @@ class Reservations:
         self.books = books
         self.on_wait: Callable[[Claimant, str], None] = _tell_nobody
         self._loop = loop
-        self._patience_s = file.scheduling.patience_s
+        self.patience_s: float | None = file.scheduling.patience_s
+        """How long anybody waits before it fails [s]; None is for ever."""
         self._locations = frozenset(file.locations)
         self._hands = frozenset(
             name
@@ -207,11 +208,11 @@ class Reservations:
             else:
                 self._grant_soon()
             try:
-                async with asyncio.timeout(self._patience_s):
+                async with asyncio.timeout(self.patience_s):
                     is_granted = await waiter.granted
             except TimeoutError:
                 raise InterlockError(
-                    f"{what} waited {self._patience_s:g} s for {self._why(waiter)}"
+                    f"{what} waited {self.patience_s:g} s for {self._why(waiter)}"
                 ) from None
             self.on_wait(who, "")
             return new if is_granted else None

@@ -37,6 +37,15 @@ class Resources:
         )
         self.empties = Empties(loop, scheduling.patience_s, self._note_wait)
 
+    def be_patient(self) -> None:
+        """Let everybody wait for ever.
+
+        For a twin whose time jumps while people see to it: with nothing else to do, it
+        would be at the end of any patience before they have read that it waits.
+        """
+        for part in (self.reservations, self.firings, self.empties):
+            part.patience_s = None
+
     def changed(self) -> None:
         """Look again who may go on: a person moved or cleaned a container."""
         self.reservations.changed()

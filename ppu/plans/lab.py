@@ -200,6 +200,11 @@ class Lab:
         """Remember that *name* is used by the sample of the present job."""
         self._enter(Claimed(name, self.sample_id))
 
+    def unclaim_container(self, name: str) -> None:
+        """Forget that *name* is used: its job has ended before it got to know."""
+        self.changes.remove(Claimed(name, self.sample_id))
+        self._books.release(name)
+
     def is_used(self, name: str) -> bool:
         """Return whether a sample uses *name*."""
         return name in self._books.used

@@ -215,6 +215,8 @@ def fail_step(
     content = {"state": str(StepState.FAILED), "ended": now}
     _write(connection, job_id, path, content, token)
     _announce(connection, job_id, path, StepState.FAILED, now, error=error)
+    # It was acted on, and that failed: whether it happened is asked anew.
+    _act_on_answers(connection, job_id, path, now, ["happened"])
 
 
 def settle_step(

@@ -64,11 +64,14 @@ def _reasons(connection: Connection, job: Job) -> Iterator[str]:
     if job.is_held:
         yield f"it is held; 'ppu resume {job.id}' lets it go on"
     if job.state is JobState.QUEUED:
-        yield from _unmet_needs(connection, job)
+        unmet = list(_unmet_needs(connection, job))
+        yield from unmet
         n_before = connection.execute(_n_before(job)).scalar_one()
         if n_before:
             are = "job is" if n_before == 1 else "jobs are"
             yield f"{n_before} {are} before it"
+        elif is_owned(connection) and not job.is_held and not unmet:
+            yield "the cell begins it when it has room (scheduling.jobs_at_once)"
     if job.state is JobState.LOST:
         yield "its cell vanished; the next one finds out what became of it"
     if job.state in ACTIVE and (waits := _said(connection, job)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,6 +65,8 @@ T = TypeVar("T")
 _POLL_S: Final = 1.0
 """How often the store is looked at though nobody said so (real time) [s]."""
 _FOR_GOOD_S: Final = 1e9
+_PERSON: Final = Claimant.of(-1)
+"""Whoever puts a container somewhere, while that is kept."""
 _NOTHING: Final = ("", "")
 """What is said of a job that runs as it should."""
 _N_SPARE: Final = 4
@@ -222,8 +223,9 @@ class Cell:
         lease_s: How long the cell is trusted with its jobs unless it renews (real
             time) [s].
         may_heat: Whether furnaces may be heated after a crash without a person's word.
-        is_patient: Whether the time of a jumping twin stands still while only people
-            can say how it goes on; otherwise it jumps to the end of their patience.
+        is_patient: Whether jobs of a jumping twin wait for ever for what only people
+            can do, and time stands still; otherwise it jumps to the end of their
+            patience.
         find: Returns the protocol of a name; by default one of the installed ones.
     """
 
@@ -243,7 +245,8 @@ class Cell:
         self.store = store
         self.results = results
         self.may_heat = may_heat
-        self._is_patient = is_patient
+        if is_patient and lab.host.loop.is_jumping:
+            lab.resources.be_patient()
         self.is_draining = False
         self.was_left_alone = False
         """Whether it ends because its guard is dead."""
@@ -347,7 +350,7 @@ class Cell:
 
     def _make_executor(self, owner: Ownership) -> ThreadPoolExecutor:
         """Return one with a thread for each job, though more are adopted than begun."""
-        n_jobs = max(self.lab.file.scheduling.jobs_at_once, len(owner.lost()))
+        n_jobs = max(2 * self.lab.file.scheduling.jobs_at_once, len(owner.lost()))
         return ThreadPoolExecutor(n_jobs + _N_SPARE, thread_name_prefix="job")
 
     @contextlib.contextmanager
@@ -440,24 +443,11 @@ class Cell:
         """Wait until something has changed; look now and then where time flows."""
         loop = self.lab.host.loop
         if loop.is_jumping:
-            stands_still = self._is_patient and self._waits_for_people()
-            why = loop.hold("people") if stands_still else contextlib.nullcontext()
-            with why:
-                await self._woken.wait()
+            await self._woken.wait()
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(loop.wire_seconds(_POLL_S)):
                 await self._woken.wait()
-
-    def _waits_for_people(self) -> bool:
-        """Return whether no job goes on before somebody says or cleans something."""
-        waiting = self.lab.resources.empties.waiting
-        return bool(self._running) and all(
-            job_id in waiting
-            or (running.is_waiting and not running.changed.is_set())
-            or any(not asked.answer.done() for asked in running.questions.values())
-            for job_id, running in self._running.items()
-        )
 
     def _is_drained(self) -> bool:
         """Return whether every job waits at a step, or for what goes on without us."""
@@ -642,24 +632,20 @@ class Cell:
         """Believe what a person says of a container, unless a job is at work there."""
         container, location = command.content["container"], command.content["location"]
         books, reservations = self.lab.books, self.lab.resources.reservations
-        before = copy.deepcopy(books)
         at_work = {
             place: reservations.owners_of(place)
-            for place in (location, before.places.get(container, location))
+            for place in (location, books.places.get(container, location))
         }
         correct = partial(
             correct_location, container=container, location=location, at_work=at_work
         )
-        if container in before.places:
-            books.correct(container, location)  # no step gets the place meanwhile
+        if not at_work[location]:
+            reservations.share(location, {_PERSON.id})  # no step gets it meanwhile
         try:
             await self._keep(command, correct)
-        except BaseException:
-            if container in before.places:
-                books.places[container] = before.places[container]
-                if container in before.under_way:
-                    books.under_way[container] = before.under_way[container]
-            raise
+            books.correct(container, location)
+        finally:
+            reservations.give_back(_PERSON, [location])
 
     async def _keep(self, command: commands.Command, work: Callable[..., T]) -> T:
         """Keep what a person's request changes, and that it was seen to."""
@@ -700,7 +686,7 @@ class Cell:
     def _note_wait(self, job_id: int, text: str) -> None:
         """Keep what a job waits for, so that people can see it."""
         if job_id in self.lab.resources.empties.waiting:
-            self.wake()  # perhaps there is nothing left but to wait for people
+            self.wake()  # perhaps nothing else is left to wait for
         if job_id > 0:
             now = self.lab.host.loop.stamp()
             self.store.submit(
@@ -717,7 +703,7 @@ class Cell:
 
     async def _claim(self) -> None:
         """Start what is next, as long as there is room."""
-        while len(self._running) < self.lab.file.scheduling.jobs_at_once:
+        while self._has_room():
             try:
                 self.store.check_room()
             except StoreDiskError as exc:
@@ -730,6 +716,15 @@ class Cell:
             if job is None:
                 return
             self._start(await self._new(job), is_adopted=False)
+
+    def _has_room(self) -> bool:
+        """Return whether another job may begin.
+
+        Those that wait for an empty container keep nobody from work, up to a number.
+        """
+        n_most = self.lab.file.scheduling.jobs_at_once
+        n_waiting = len(self.lab.resources.empties.waiting)
+        return len(self._running) < n_most + min(n_waiting, n_most)
 
     async def _recover(self) -> None:
         """Go on with the jobs of a cell that has ended."""

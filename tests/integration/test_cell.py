@@ -477,10 +477,12 @@ def test_nobody_cleans_a_container_for_ever(live: MakeLife) -> None:
 
 
 @contextlib.contextmanager
-def jumping_cell(folder: Path) -> Iterator[tuple[Cell, Store]]:
+def jumping_cell(
+    folder: Path, *kinds: str, **change: Any
+) -> Iterator[tuple[Cell, Store]]:
     """A cell of a twin whose time jumps, as `ppu cell` has it."""
     path = folder / "lab.yaml"
-    path.write_text(yaml.safe_dump(LAB))
+    path.write_text(yaml.safe_dump(LAB | change))
     with (
         OpenLab(load_lab(path), path, target="twin", pace=None).closing() as lab,
         Store(folder / "lab.sqlite") as store,
@@ -488,7 +490,7 @@ def jumping_cell(folder: Path) -> Iterator[tuple[Cell, Store]]:
         cell = Cell(
             lab, store, folder / "results", is_patient=True, find=lambda _: exercise
         )
-        wanted = [JobRequest("exercise", "1", {"kind": "press"})] * 5
+        wanted = [JobRequest("exercise", "1", {"kind": kind}) for kind in kinds]
         store.write(
             partial(queue.submit_many, wanted=wanted, now=lab.host.loop.stamp())
         )
@@ -502,46 +504,95 @@ def states_of(store: Store) -> list[str]:
         return sorted(str(found.state) for found in queue.find(connection))
 
 
-def test_time_of_a_twin_stands_still_while_people_clean(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nobody at a keyboard is as fast as a week of jumping lab time."""
-    with jumping_cell(tmp_path) as (cell, store):
+def test_job_of_a_jumping_twin_waits_for_people_for_ever(tmp_path: Path) -> None:
+    """Nobody at a keyboard is as fast as an hour of jumping lab time."""
+    soon = {"patience_s": 3600.0}
+    with jumping_cell(tmp_path, *["press"] * 5, scheduling=soon) as (cell, store):
         loop = cell.lab.host.loop
-        hold, stood_at = loop.hold, []
-
-        def clean_then(reason: str) -> contextlib.AbstractContextManager[None]:
-            if reason == "people":
-                stood_at.append(loop.time())
-                with store.read() as connection:
-                    (sample, *_) = custody.find_samples(connection, states=["active"])
-                ask = partial(custody.ask_release, sample=sample.id, by="anna")
-                store.write(partial(ask, now=loop.stamp()))
-                cell.wake()
-            return hold(reason)
-
-        monkeypatch.setattr(loop, "hold", clean_then)
 
         async def live() -> None:
             work = asyncio.create_task(cell.arun())
             await asyncio.sleep(86400.0)
+            assert states_of(store) == ["running", *["succeeded"] * 4]
+            with store.read() as connection:
+                (sample, *_) = custody.find_samples(connection, states=["active"])
+            ask = partial(custody.ask_release, sample=sample.id, by="anna")
+            store.write(partial(ask, now=loop.stamp()))
+            cell.wake()
+            await asyncio.sleep(3600.0)
             cell.drain()
             await work
 
         cell.lab.host.call(live())
 
         assert states_of(store) == ["succeeded"] * 5
-        assert len(stood_at) == 1
-        assert stood_at[0] < 3600.0
 
 
 def test_cell_ends_when_it_is_idle_but_for_people(tmp_path: Path) -> None:
     """What waits for an empty container is left to the next cell."""
-    with jumping_cell(tmp_path) as (cell, store):
+    with jumping_cell(tmp_path, *["press"] * 5) as (cell, store):
         cell.run(until_idle=True)
 
         assert states_of(store) == ["running", *["succeeded"] * 4]
         assert cell.lab.host.loop.time() < 3600.0
+
+
+def test_job_of_a_jumping_twin_waits_for_whoever_asks_people(tmp_path: Path) -> None:
+    """What another has while that asks a person is waited for without end, too."""
+    World.acts.clear()
+    World.n_faults_due = 1
+    change: dict[str, Any] = {
+        "failure_policies": {"press_and_shake": "ask"},
+        "scheduling": {"patience_s": 3600.0},
+    }
+    with jumping_cell(tmp_path, "nested", "press", **change) as (cell, store):
+        loop = cell.lab.host.loop
+
+        async def live() -> None:
+            work = asyncio.create_task(cell.arun(until_idle=True))
+            await asyncio.sleep(86400.0)
+            assert states_of(store) == ["needs_input", "running"]
+            said = partial(steps.answer, job_id=1, path=None, said="retry", by="anna")
+            store.write(partial(said, now=loop.stamp()))
+            cell.wake()
+            await work
+
+        cell.lab.host.call(live())
+
+        assert states_of(store) == ["succeeded"] * 2
+
+
+def test_jobs_that_wait_for_containers_keep_nobody_from_work(tmp_path: Path) -> None:
+    """One that needs no container begins though those before it have none."""
+    kinds = [*["press"] * 6, "rest"]
+    few = {"jobs_at_once": 2}
+    with jumping_cell(tmp_path, *kinds, scheduling=few) as (cell, store):
+        cell.run(until_idle=True)
+
+        assert states_of(store) == ["running"] * 2 + ["succeeded"] * 5
+
+
+def test_container_given_to_a_job_that_is_aborted_then_is_free_again(
+    live: MakeLife,
+) -> None:
+    """A release and an abort in the same moment leave nothing used by nobody."""
+    life = live()
+    *_, waiting = submit(life, *[{"kind": "press"}] * 5)
+    life.start()
+    life.advance(2000.0)
+    with life.store.read() as connection:
+        (sample, *_) = custody.find_samples(connection, states=["active"])
+
+    def release_and_abort(connection: Any, now: float) -> None:
+        custody.ask_release(connection, sample.id, "anna", now)
+        queue.abort(connection, waiting, "anna", "x", now)
+
+    write(life, release_and_abort)
+    life.advance(10.0)
+    (last,) = submit(life, {"kind": "press"})
+    life.advance(1000.0)
+
+    assert job(life, last).state is JobState.SUCCEEDED
 
 
 def test_job_that_never_began_to_act_gives_its_container_back(live: MakeLife) -> None:
@@ -628,6 +679,37 @@ def outcomes(life: MortalCell, *numbers: int) -> list[str]:
     """Return what the cell made of requests."""
     with life.store.read() as connection:
         return list(commands.outcomes(connection, numbers).values())
+
+
+def test_belief_of_an_arrival_outlives_a_refused_correction(
+    live: MakeLife, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a job does while a person's word is kept slowly is not forgotten."""
+    life = live()
+    (one,) = submit(life, {"kind": "fire"})
+    life.start()
+    life.advance(5.0)
+    while "cup_1" not in life.lab.books.under_way:
+        life.advance(0.5)
+    cell = life.cell
+    assert cell is not None
+    keep = cell._keep
+
+    async def keep_slowly(command: Any, work: Any) -> Any:
+        await asyncio.sleep(100.0)
+        return await keep(command, work)
+
+    monkeypatch.setattr(cell, "_keep", keep_slowly)
+    said = {"container": "cup_1", "location": "rack.1"}
+    ask_move = partial(commands.request, command="move", by="anna", content=said)
+    number = write(life, ask_move)
+    life.advance(101.0)
+
+    (outcome,) = outcomes(life, number)
+    assert outcome.startswith("refused: ")
+    assert life.lab.books.places["cup_1"] == "furnace_1.slot_1"
+    life.advance(20000.0)
+    assert job(life, one).state is JobState.SUCCEEDED
 
 
 def test_container_is_not_believed_where_a_job_is_at_work(live: MakeLife) -> None:

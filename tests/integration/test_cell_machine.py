@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 from exercise import LAB, N_CUPS, World, exercise
 from mortal import MortalCell
 from ppu.core.errors import ConfigurationError
-from ppu.store import commands, queue, steps
+from ppu.store import commands, custody, queue, steps
 from ppu.store.jobs import ENDED, JobRequest, JobState
 
 N_SEQUENCES = int(os.environ.get("PPU_MACHINE_SEQUENCES", "50"))
@@ -154,6 +154,17 @@ class CellMachine(RuleBasedStateMachine):
         return False  # it is to be fired anew, as its program is gone
 
     @rule()
+    def tidy(self) -> None:
+        """Carry home what jobs that ended left elsewhere, and say so."""
+        books = self.life.lab.books
+        for container, entry in self.life.lab.file.containers.items():
+            is_home = books.places[container] == entry.at
+            if container in books.under_way or not is_home:
+                said = partial(custody.ask_move, container=container, by="anna")
+                self.write(partial(said, location=entry.at))
+        self.life.advance(0.1)
+
+    @rule()
     def allow_heat(self) -> None:
         """Agree to heat after a death."""
         self.write(partial(commands.request, command="may heat", by="anna"))
@@ -204,6 +215,7 @@ class CellMachine(RuleBasedStateMachine):
             for job in self.open_jobs():
                 self.write(partial(queue.release, job_id=job))
             self.allow_heat()
+            self.tidy()
             with self.life.store.read() as connection:
                 asked = [q for q in steps.questions(connection) if q.answered is None]
             for question in asked:

@@ -131,6 +131,26 @@ def test_answer_waits_for_the_cell(
     assert asked(store)[0][3] is None
 
 
+@pytest.mark.parametrize("policy", ["ask", "retry"])
+def test_step_that_fails_after_it_was_settled_can_be_answered_anew(
+    store: Store, do: Do, job_id: int, token: int, policy: str
+) -> None:
+    """What was said before the door did not close is no answer to what comes next."""
+    unsettle(do, job_id, token)
+    store.write(lambda c: steps.answer(c, job_id, "0", "happened", "anna", 6.0))
+    evidence = {"has_happened": True, "text": "anna: happened"}
+    do(steps.settle_step, job_id, "0", evidence, token, 6.0)
+    do(steps.fail_step, job_id, "0", "the door does not close", token, 7.0)
+    if policy == "ask":
+        do(steps.ask_step, job_id, "0", *ASK, token, 8.0)
+    else:
+        do(steps.begin_step, job_id, *MOVE, token, 8.0)
+        unsettle(do, job_id, token)
+
+    ((_, _, _, answered),) = asked(store)
+    assert answered is None
+
+
 @pytest.mark.parametrize(
     ("path", "said", "told"),
     [
