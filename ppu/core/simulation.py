@@ -54,7 +54,11 @@ class IncidentRecord(Protocol):
 
 
 class SimulatedWorld(Protocol):
-    """The matter that all simulated instruments of a lab act on."""
+    """The matter that all simulated instruments of a lab act on.
+
+    ``carry``, ``empty`` and ``refill`` are a person's hands. A cell with a bench of its
+    own needs them to do what people say was done, and refuses to believe it otherwise.
+    """
 
     def __init__(self, lab: LabFile, seed: int) -> None: ...
 
@@ -72,16 +76,20 @@ class SimulatedWorld(Protocol):
     def carry(self, time: float, container_name: str, destination: str) -> None:
         """Let a person carry a container to *destination*, wherever it is.
 
+        Doors that are closed are opened, and closed again. A container that is there
+        stays there.
+
         Raises:
-            ActRefusedError: If there is no such container or place, a door is closed,
-                or something stands there or belongs there that this is not.
+            ActRefusedError: If there is no such container or place, or something stands
+                there or belongs there that this is not.
         """
 
     def empty(self, time: float, container_name: str) -> None:
-        """Let a person empty and clean a container.
+        """Let a person empty and clean a container; also one that is empty already.
 
         Raises:
-            ActRefusedError: If there is none, or nobody gets at it.
+            ActRefusedError: If there is none, or nobody gets at it, with what to do
+                first.
         """
 
     def refill(self, time: float, powder: str, mass_g: float) -> None:

@@ -7,9 +7,10 @@ wrong. It never reads a clock: every act and every look carries the lab time.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -297,9 +298,7 @@ class World:
             Refused: If it is not there.
         """
         self.advance(time)
-        container = self.containers.get(container_name)
-        if container is None:
-            raise Refused(f"there is no container {container_name}")
+        container = self._container(container_name)
         if container.at != origin:
             where = "in somebody's hands" if container.at is None else container.at
             raise Refused(f"{container_name} is not at {origin} but {where}")
@@ -388,28 +387,33 @@ class World:
         """Let a person carry a container to *destination*, wherever it is.
 
         A sensible person looks before touching anything, so no incident comes of it
-        but that of a hot container.
+        but those of a hot container and a hot door. Whoever finds a door closed opens
+        it, and closes it again.
 
         Raises:
-            Refused: If there is no such container or place, a door is closed, or
-                something stands there or belongs there that this is not.
+            Refused: If there is no such container or place, or something stands there
+                or belongs there that this is not.
         """
         self.advance(time)
-        container = self._within_reach(container_name)
+        container = self._container(container_name)
         holds, other = self.holds(destination), self.at(destination)
-        if not self.is_reachable(destination):
-            raise Refused(f"the door before {destination} is closed")
         if holds != container.kind:
             raise Refused(f"{destination} holds a {holds}, not a {container.kind}")
         if other is container:
             return
         if other is not None:
-            raise Refused(f"{destination} is taken by {other.name}")
+            raise Refused(
+                f"{destination} is taken by {other.name}; carry that elsewhere first"
+            )
         if container.at is not None:
-            self.pick_up(time, container_name, container.at, _PERSON)
+            with self._door_opened(time, container.at):
+                self.pick_up(time, container_name, container.at, _PERSON)
         elif not any(gives(time, container_name) for gives in self._grippers):
-            raise Refused(f"{container_name} is in somebody's hands")
-        self.put_down(time, container_name, destination, _PERSON)
+            raise Refused(
+                f"{container_name} is in somebody's hands; wait until it is put down"
+            )
+        with self._door_opened(time, destination):
+            self.put_down(time, container_name, destination, _PERSON)
 
     def empty(self, time: float, container_name: str) -> None:
         """Let a person empty and clean a container.
@@ -418,7 +422,7 @@ class World:
             Refused: If there is none, it is in a hand, or inside something that works.
         """
         self.advance(time)
-        container = self._within_reach(container_name)
+        container = self._container(container_name)
         if container.at is None or self._process_at(container.at) is not None:
             where = "in a hand" if container.at is None else f"at {container.at}"
             raise Refused(f"{container_name} is {where}; carry it to the bench first")
@@ -439,19 +443,23 @@ class World:
             raise Refused(f"{mass_g} g cannot be added; give more than 0")
         self.stock[powder] = merge([self.stock[powder], self._powder(powder, mass_g)])
 
-    def _within_reach(self, container_name: str) -> Container:
-        """Return a container, if no closed door stands before it.
+    def _container(self, name: str) -> Container:
+        if name not in self.containers:
+            raise Refused(f"there is no container {name}")
+        return self.containers[name]
 
-        Raises:
-            Refused: If there is one, or no such container.
-        """
-        container = self.containers.get(container_name)
-        if container is None:
-            raise Refused(f"there is no container {container_name}")
-        at = container.at
-        if at is not None and at != FLOOR and not self.is_reachable(at):
-            raise Refused(f"the door before {at} is closed")
-        return container
+    @contextlib.contextmanager
+    def _door_opened(self, time: float, location: str) -> Iterator[None]:
+        """Open the door before *location* if it is closed, and close it afterwards."""
+        device = self._inside.get(location)
+        if device is None or self._is_open.get(device, True):
+            yield
+            return
+        self.move_door(time, device, True, _PERSON)
+        try:
+            yield
+        finally:
+            self.move_door(time, device, False, _PERSON)
 
     # -- doors -----------------------------------------------------------------------
 

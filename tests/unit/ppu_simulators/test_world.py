@@ -224,19 +224,40 @@ def test_person_takes_a_container_out_of_a_gripper(world: World) -> None:
         ("cup", "rack.9", "there is no place called rack.9"),
         ("cup", "rack.2", "taken by pot"),
         ("cup", "tray.1", "tray.1 holds a holder, not a crucible"),
-        ("cup", "oven.slot", "the door before oven.slot is closed"),
     ],
 )
 def test_person_looks_before_carrying(
     world: World, container: str, destination: str, told: str
 ) -> None:
     """What cannot be is refused; nothing was touched and nothing went wrong."""
-    world.add_door("oven")
     with pytest.raises(Refused, match=told):
         world.carry(1.0, container, destination)
 
     assert world.incidents == []
     assert world.containers["cup"].at == "rack.1"
+
+
+def test_person_opens_a_door_and_closes_it_again(world: World) -> None:
+    """A container is put behind a door and taken out; a hot one is an incident."""
+    world.add_door("oven")
+    world.carry(1.0, "cup", "oven.slot")
+    inside = world.at("oven.slot")
+    with pytest.raises(Refused, match=r"cup is at oven\.slot; carry it to the bench"):
+        world.empty(2.0, "cup")
+    world.carry(3.0, "cup", "rack.1")
+
+    assert inside is world.at("rack.1") is world.containers["cup"]
+    assert not world.is_door_open("oven")
+    assert kinds(world) == ["hot door", "hot door"]
+
+
+def test_person_leaves_an_open_door_open(world: World) -> None:
+    """Only whoever opened it closes it."""
+    world.add_door("oven")
+    world.move_door(0.0, "oven", True, "arm")
+    world.carry(1.0, "cup", "oven.slot")
+
+    assert world.is_door_open("oven")
 
 
 def test_person_empties_a_container_within_reach(world: World) -> None:
@@ -246,9 +267,6 @@ def test_person_empties_a_container_within_reach(world: World) -> None:
     world.carry(2.0, "pot", "oven.slot")
     with pytest.raises(Refused, match=r"pot is at oven\.slot; carry it"):
         world.empty(3.0, "pot")
-    world.add_door("oven")
-    with pytest.raises(Refused, match=r"the door before oven\.slot is closed"):
-        world.carry(4.0, "pot", "rack.2")
 
     assert world.containers["cup"].matter.mass_g == 0.0
     assert world.containers["pot"].matter.mass_g > 1.9
