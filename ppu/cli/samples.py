@@ -51,7 +51,8 @@ def samples(
     """List samples with state, containers and places, or correct what is believed.
 
     What a person does here is kept with their name. If a cell runs, it is asked to do
-    it, because it has books of its own.
+    it, because it has books of its own; it sees to each by itself, and may refuse one
+    and do another. Without a cell all is done, or nothing.
     """
     if release or move:
         if sample is not None:
@@ -64,7 +65,7 @@ def samples(
 
 
 def _correct(store: str, released: list[str], moved: list[str]) -> None:
-    """Do all that a person says, or nothing of it."""
+    """Do all that a person says, or ask the cell, which sees to each by itself."""
     from ppu.store.custody import ask_move, ask_release
 
     ways = []

@@ -366,7 +366,7 @@ def open_lab(
         attended: Whether somebody stays beside hardware that heats; without it such
             hardware can be read, but no plan runs.
         links: What carries bytes to a twin: ``kernel`` for pseudo-terminals and
-            loopback ports, or ``memory``, which is quicker and the same in every run.
+            loopback ports, or ``memory``, which is the same in every run.
 
     Example:
         >>> with open_lab("a-lab", only=("balance",)) as lab:
