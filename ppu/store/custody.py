@@ -432,6 +432,16 @@ def release_sample(
     return _let_go(connection, sample, job_id, by, "", now)
 
 
+def check_release(connection: Connection, sample: str) -> list[str]:
+    """Return the containers of a sample that a person may release.
+
+    Raises:
+        ConfigurationError: As :func:`release_sample`.
+    """
+    _releasable(connection, sample)
+    return list(_known(connection, sample).places)
+
+
 def _releasable(connection: Connection, sample: str) -> int:
     """Return the job of a sample that a person may release."""
     found = _known(connection, sample)
@@ -497,6 +507,22 @@ def correct_location(
         ConfigurationError: If there is no such container or location, they do not
             fit, something else is there, or a job is at work with it.
     """
+    origin = check_correction(connection, container, location, at_work)
+    _put(connection, container, location)
+    _tell(connection, "found", container, origin, location, by, now)
+
+
+def check_correction(
+    connection: Connection,
+    container: str,
+    location: str,
+    at_work: Mapping[str, Collection[int]] | None = None,
+) -> str | None:
+    """Return where a container was, if a person may say that it is elsewhere.
+
+    Raises:
+        ConfigurationError: As :func:`correct_location`.
+    """
     _check_move(connection, container, location)
     origin = _place_of(connection, container) or _left_from(connection, container)
     for place in (origin, location):
@@ -506,8 +532,7 @@ def correct_location(
                 f"job {', '.join(map(str, sorted(at_place)))} has {place} for a step; "
                 "let that end, or abort it"
             )
-    _put(connection, container, location)
-    _tell(connection, "found", container, origin, location, by, now)
+    return origin
 
 
 def _check_move(

@@ -38,7 +38,12 @@ from ppu.plans.seats import Seat
 from ppu.plans.steps import Decision, Evidence, Failed, Needs, StepRecord, restored_as
 from ppu.store import commands
 from ppu.store.cells import LEASE_S, allow_heat
-from ppu.store.custody import correct_location, release_sample
+from ppu.store.custody import (
+    check_correction,
+    check_release,
+    correct_location,
+    release_sample,
+)
 from ppu.store.documents import close_open_runs
 from ppu.store.events import announce
 from ppu.store.jobs import Job, JobState
@@ -69,6 +74,9 @@ _PERSON: Final = Claimant.of(-1)
 """Whoever puts a container somewhere, while that is kept."""
 _NOTHING: Final = ("", "")
 """What is said of a job that runs as it should."""
+_IN_LAB: Final = ("release sample", "move", "refill")
+"""What people say they did to samples, containers and stock."""
+_MOVE: Final = "ppu samples --move"
 _N_SPARE: Final = 4
 """Threads beside those of the jobs, for what is short."""
 _DRAIN_S: Final = 60.0
@@ -533,7 +541,7 @@ class Cell:
         """
         if command.command == "may heat":
             return await self._let_heat(command)
-        if command.command in ("release sample", "move", "refill"):
+        if command.command in _IN_LAB:
             await self._do_in_lab(command)
             return None
         if command.job_id is None:
@@ -605,28 +613,58 @@ class Cell:
         """
         said, books = command.content, self.lab.books
         if command.command == "release sample":
+            check = partial(check_release, sample=said["sample"])
+            for container in await self.owner.write(check):
+                empty = self._hand("empty", f"{_MOVE} {container}=LOCATION")
+                empty(container)
             release = partial(release_sample, sample=said["sample"])
             for container in await self._keep(command, release):
                 books.release(container)
-                self._lend_a_hand("empty", container)
         elif command.command == "refill":
-            refilled = partial(refill, **said)
-            await self._keep(command, refilled)
+            add = self._hand("refill", "ppu stock")
+            await self._keep(command, partial(refill, **said))
             books.refill(said["powder"], said["mass_g"])
-            self._lend_a_hand("refill", said["powder"], said["mass_g"])
+            try:  # not before it is kept: it would be added again
+                add(said["powder"], said["mass_g"])
+            except ConfigurationError as exc:
+                tell(str(exc))
         else:
             await self._correct_location(command)
-            self._lend_a_hand("carry", said["container"], said["location"])
         self.lab.resources.changed()
 
-    def _lend_a_hand(self, act: str, *arguments: Any) -> None:
-        """Do in the cell's own twin what a person says was done: nobody else can."""
+    def _hand(self, act: str, remedy: str) -> Callable[..., None]:
+        """Return what does an act in the cell's own twin: nobody else has hands there.
+
+        Args:
+            act: What a person says was done: ``carry``, ``empty`` or ``refill``.
+            remedy: Command that helps if the twin refuses.
+
+        Returns:
+            What does it, or raises ConfigurationError if it cannot be; does nothing
+            without a bench of the cell's own.
+
+        Raises:
+            ConfigurationError: If the world of the twin knows no such act.
+        """
         if self.lab.bench is None:
-            return
-        try:
-            getattr(self.lab.bench.world, act)(self.lab.host.loop.time(), *arguments)
-        except ActRefusedError as exc:
-            tell(f"the twin does not let a person do that: {exc}")
+            return lambda *_: None
+        world = self.lab.bench.world
+        known: Callable[..., None] | None = getattr(world, act, None)
+        if known is None:
+            raise ConfigurationError(
+                f"the twin's world {type(world).__name__} has no {act}() for what "
+                "people do, which ppu.core.simulation.SimulatedWorld describes; add it"
+            )
+
+        def lend(*arguments: Any) -> None:
+            try:
+                known(self.lab.host.loop.time(), *arguments)
+            except ActRefusedError as exc:
+                raise ConfigurationError(
+                    f"this cannot be done in the cell's twin: {exc} ({remedy})"
+                ) from exc
+
+        return lend
 
     async def _correct_location(self, command: commands.Command) -> None:
         """Believe what a person says of a container, unless a job is at work there."""
@@ -636,12 +674,15 @@ class Cell:
             place: reservations.owners_of(place)
             for place in (location, books.places.get(container, location))
         }
-        correct = partial(
-            correct_location, container=container, location=location, at_work=at_work
-        )
+        said = {"container": container, "location": location, "at_work": at_work}
+        check = partial(check_correction, **said)
+        correct = partial(correct_location, **said)
+        carry = self._hand("carry", f"{_MOVE} CONTAINER=LOCATION")
         if not at_work[location]:
             reservations.share(location, {_PERSON.id})  # no step gets it meanwhile
         try:
+            await self.owner.write(check)
+            carry(container, location)
             await self._keep(command, correct)
             books.correct(container, location)
         finally:

@@ -734,10 +734,20 @@ def test_container_is_not_believed_where_a_job_is_at_work(live: MakeLife) -> Non
         assert custody.books(connection).places["cup_4"] == "press"
 
 
+BAO: dict[str, Any] = {
+    "BaO": {
+        "at": "furnace_1.shelf",
+        "mass_g": 2.0,
+        "purity": 0.99,
+        "bulk_density_g_per_ml": 1.0,
+    }
+}
+"""2 g of a powder in stock."""
+
+
 def test_refill_comes_into_the_books_of_the_cell_once(live: MakeLife) -> None:
     """That it was done is kept with it, so the next cell does not do it again."""
-    entry = {"at": "furnace_1.shelf", "mass_g": 2.0, "purity": 0.99}
-    life = live(stock={"BaO": entry | {"bulk_density_g_per_ml": 1.0}})
+    life = live(stock=BAO)
     life.start()
     added = partial(stock.ask_refill, powder="BaO", mass_g=50.0, by="anna")
     asked = write(life, added)
@@ -772,6 +782,132 @@ def test_what_people_say_is_done_in_a_twin_of_the_cell(live: MakeLife) -> None:
     release_one(life)
 
     assert "empty cup_1" in world.acts
+
+
+@pytest.fixture
+def pressed(live: MakeLife) -> MortalCell:
+    """A cell whose only job has ended: its sample is in cup_1, which is at home."""
+    life = live()
+    submit(life, {"kind": "press"})
+    life.start()
+    life.advance(2000.0)
+    return life
+
+
+def world_of(life: MortalCell) -> Any:
+    """Return the world of the cell's own twin."""
+    assert life.lab.bench is not None
+    return life.lab.bench.world
+
+
+def mislay(life: MortalCell, container: str, location: str) -> None:
+    """Carry a container elsewhere without telling anybody."""
+
+    async def carry() -> None:
+        world_of(life).carry(life.loop.time(), container, location)
+
+    life.lab.host.call(carry())
+
+
+def test_sample_is_not_released_while_nobody_can_clean_its_container(
+    pressed: MortalCell,
+) -> None:
+    """The request says what to do first; done, it is granted, and the cup is clean."""
+    life = pressed
+    mislay(life, "cup_1", "furnace_1.slot_1")
+    with life.store.read() as connection:
+        (sample,) = custody.find_samples(connection, states=["active"])
+    release = partial(custody.ask_release, sample=sample.id, by="anna")
+    first = write(life, release)
+    life.advance(1.0)
+    used = set(life.lab.books.used)
+    move = partial(custody.ask_move, container="cup_1", location="rack.1", by="anna")
+    second, third = write(life, move), write(life, release)
+    life.advance(1.0)
+
+    told = (
+        "refused: this cannot be done in the cell's twin: cup_1 is at "
+        "furnace_1.slot_1; carry it to the bench first "
+        "(ppu samples --move cup_1=LOCATION)"
+    )
+    assert outcomes(life, first, second, third) == [told, "done", "done"]
+    assert (used, life.lab.books.used) == ({"cup_1"}, set())
+    assert "empty cup_1" in world_of(life).acts
+
+
+def test_container_is_not_believed_where_the_twin_has_another(
+    pressed: MortalCell,
+) -> None:
+    """A refusal of the twin leaves the books as they were."""
+    life = pressed
+    mislay(life, "cup_4", "press")
+    move = partial(custody.ask_move, container="cup_1", location="press", by="anna")
+    asked = write(life, move)
+    life.advance(1.0)
+
+    (outcome,) = outcomes(life, asked)
+    assert outcome.startswith("refused: this cannot be done in the cell's twin: press")
+    assert "taken by cup_4; carry that elsewhere first" in outcome
+    assert life.lab.books.places["cup_1"] == "rack.1"
+    with life.store.read() as connection:
+        assert custody.books(connection).places["cup_1"] == "rack.1"
+
+
+def test_container_is_not_emptied_for_a_release_that_is_refused(
+    pressed: MortalCell,
+) -> None:
+    """A sample that is asked to be released twice is cleaned once."""
+    life = pressed
+    with life.store.read() as connection:
+        (sample,) = custody.find_samples(connection, states=["active"])
+    release = partial(custody.ask_release, sample=sample.id, by="anna")
+    asked = [write(life, release), write(life, release)]
+    life.advance(1.0)
+
+    told = f"refused: sample {sample.id} is released already"
+    assert outcomes(life, *asked) == ["done", told]
+    assert len(world_of(life).acts["empty cup_1"]) == 1
+
+
+@pytest.mark.parametrize("act", ["carry", "empty", "refill"])
+def test_twin_without_hands_is_told_and_the_cell_lives_on(
+    live: MakeLife, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    """A world of somebody else that knows no such act: the request is refused."""
+    life = live(stock=BAO)
+    submit(life, {"kind": "press"})
+    life.start()
+    life.advance(2000.0)
+    monkeypatch.delattr(type(world_of(life)), act)
+    with life.store.read() as connection:
+        (sample,) = custody.find_samples(connection, states=["active"])
+    asks: dict[str, Any] = {
+        "carry": partial(custody.ask_move, container="cup_1", location="press"),
+        "empty": partial(custody.ask_release, sample=sample.id),
+        "refill": partial(stock.ask_refill, powder="BaO", mass_g=5.0),
+    }
+    asked = write(life, partial(asks[act], by="anna"))
+    (other,) = submit(life, {"kind": "press", "number": 1})
+    life.advance(2000.0)
+
+    (outcome,) = outcomes(life, asked)
+    assert outcome.startswith(f"refused: the twin's world World has no {act}()")
+    assert job(life, other).state is JobState.SUCCEEDED
+
+
+def test_refill_that_the_twin_refuses_is_told(
+    live: MakeLife, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is in the books by then: it would be added twice if it came before."""
+    life = live(stock=BAO)
+    life.start()
+    world_of(life).stock.clear()
+    asked = write(life, partial(stock.ask_refill, powder="BaO", mass_g=5.0, by="anna"))
+    life.advance(1.0)
+
+    assert outcomes(life, asked) == ["done"]
+    assert life.lab.books.stock_g["BaO"] == 7.0
+    assert "the cell's twin: there is no BaO in stock" in capsys.readouterr().err
 
 
 def test_held_job_keeps_nobody_from_work_after_a_restart(live: MakeLife) -> None:
