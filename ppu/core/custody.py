@@ -105,7 +105,7 @@ class Books:
         self.used.discard(container)
 
     def refill(self, powder: str, mass_g: float) -> None:
-        """Take note that a person added *mass_g* of *powder* [g]."""
+        """Take note that *mass_g* of *powder* was added, or is lacking if < 0 [g]."""
         self.stock_g[powder] = self.stock_g.get(powder, 0.0) + mass_g
 
     def correct(self, container: str, location: str) -> None:

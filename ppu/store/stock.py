@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Row, func, select
 
 from ppu.core.errors import ConfigurationError, LimitError, nearest
 from ppu.core.labfile import LabFile
@@ -16,10 +17,13 @@ from ppu.store.schema import reservations, stock
 
 __all__ = [
     "Powder",
+    "ask_correction",
     "ask_refill",
+    "correct_stock",
     "declare_stock",
     "find_stock",
     "free_stock",
+    "lacking",
     "refill",
     "reserve",
     "use_stock",
@@ -173,23 +177,122 @@ def refill(
         ConfigurationError: If there is no such powder, or the mass cannot be.
     """
     left_g = _check_refill(connection, powder, mass_g) + mass_g
-    is_it = stock.c.powder == powder
-    connection.execute(stock.update().where(is_it).values(mass_g=left_g))
+    _set_left(connection, powder, left_g)
     content = {"powder": powder, "added_g": mass_g, "mass_g": left_g}
     announce(connection, "stock", content | {"by": by, "note": note}, now)
 
 
 def _check_refill(connection: Connection, powder: str, mass_g: float) -> float:
     """Return how much of *powder* there is [g], if it may be refilled."""
+    left_g = _left_g(connection, powder)
+    if not 0 < mass_g < math.inf:
+        raise ConfigurationError(f"{mass_g} g cannot be added; give more than 0")
+    return left_g
+
+
+def ask_correction(
+    connection: Connection,
+    powder: str,
+    mass_g: float,
+    by: str,
+    now: float,
+    note: str,
+) -> int | None:
+    """Keep how much powder a person found, or have the cell do it if one lives.
+
+    Args:
+        connection: A writing transaction of the store.
+        powder: What was found.
+        mass_g: How much is really there [g].
+        by: Who says so.
+        now: Stamp of the request.
+        note: Why; kept with it.
+
+    Returns:
+        Number of the request that waits for the cell; None if it is done.
+
+    Raises:
+        ConfigurationError: As :func:`correct_stock`.
+    """
+    _check_correction(connection, powder, mass_g, note)
+    if cells.is_owned(connection):
+        said = {"powder": powder, "mass_g": mass_g, "note": note}
+        return commands.request(connection, "correct stock", by, now, content=said)
+    correct_stock(connection, powder, mass_g, by, now, note)
+    return None
+
+
+def correct_stock(
+    connection: Connection,
+    powder: str,
+    mass_g: float,
+    by: str,
+    now: float,
+    note: str,
+) -> float:
+    """Keep that a person found *mass_g* of *powder*, whatever the books say [g].
+
+    If jobs have reserved more, the newest reservations shrink.
+
+    Returns:
+        How much more that is than was believed; < 0 if it is less [g].
+
+    Raises:
+        ConfigurationError: If there is no such powder, the mass cannot be, or nothing
+            says why.
+    """
+    before_g = _check_correction(connection, powder, mass_g, note)
+    lack_g = lacking(connection, powder, mass_g)
+    _set_left(connection, powder, mass_g)
+    _fit_reservations(connection, powder, mass_g)
+    content = {"powder": powder, "believed_g": before_g, "mass_g": mass_g}
+    content |= {"lacking_g": {str(job): lack for job, lack in lack_g.items()}}
+    announce(connection, "stock", content | {"by": by, "note": note}, now)
+    return mass_g - before_g
+
+
+def _check_correction(
+    connection: Connection, powder: str, mass_g: float, note: str
+) -> float:
+    """Return how much of *powder* was believed [g], if that may be corrected."""
+    left_g = _left_g(connection, powder)
+    if not 0 <= mass_g < math.inf:
+        raise ConfigurationError(f"{mass_g} g cannot be there; give 0 or more")
+    if not note.strip():
+        raise ConfigurationError("say why it is corrected: --note WHY")
+    return left_g
+
+
+def lacking(connection: Connection, powder: str, mass_g: float) -> dict[int, float]:
+    """Return which jobs lack powder if only *mass_g* of it is there [g].
+
+    Returns:
+        How much of what it has reserved each of them lacks [g], by job.
+    """
+    return {
+        row.job_id: row.mass_g - kept
+        for row, kept in _fitted(connection, powder, mass_g)
+    }
+
+
+def _left_g(connection: Connection, powder: str) -> float:
+    """Return how much of *powder* there is, as the books say [g].
+
+    Raises:
+        ConfigurationError: If there is no such powder.
+    """
     there = {row.powder: row.mass_g for row in connection.execute(select(stock))}
     if powder not in there:
         raise ConfigurationError(
             f"there is no powder '{powder}' in the books, which a cell opens with its "
             f"lab file; {nearest(powder, there)}"
         )
-    if not 0 < mass_g < math.inf:
-        raise ConfigurationError(f"{mass_g} g cannot be added; give more than 0")
     return float(there[powder])
+
+
+def _set_left(connection: Connection, powder: str, mass_g: float) -> None:
+    is_it = stock.c.powder == powder
+    connection.execute(stock.update().where(is_it).values(mass_g=mass_g))
 
 
 def use_stock(connection: Connection, powder: str, mass_g: float, job_id: int) -> None:
@@ -201,7 +304,7 @@ def use_stock(connection: Connection, powder: str, mass_g: float, job_id: int) -
     is_it = stock.c.powder == powder
     left = connection.execute(select(stock.c.mass_g).where(is_it)).scalar_one()
     left = max(left - mass_g, 0.0)
-    connection.execute(stock.update().where(is_it).values(mass_g=left))
+    _set_left(connection, powder, left)
     is_its = (reservations.c.powder == powder) & (reservations.c.job_id == job_id)
     reserved = connection.execute(select(reservations.c.mass_g).where(is_its)).scalar()
     if reserved is not None:
@@ -212,14 +315,26 @@ def use_stock(connection: Connection, powder: str, mass_g: float, job_id: int) -
 
 def _fit_reservations(connection: Connection, powder: str, left_g: float) -> None:
     """Let the newest reservations of *powder* shrink to what there is."""
+    for row, kept in _fitted(connection, powder, left_g):
+        is_it = (reservations.c.powder == powder) & (
+            reservations.c.job_id == row.job_id
+        )
+        connection.execute(reservations.update().where(is_it).values(mass_g=kept))
+
+
+def _fitted(
+    connection: Connection, powder: str, left_g: float
+) -> list[tuple[Row[Any], float]]:
+    """Return the reservations of *powder* that must shrink to fit, and to what [g]."""
     of_powder = reservations.c.powder == powder
-    total = select(func.sum(reservations.c.mass_g)).where(of_powder)
-    if (connection.execute(total).scalar() or 0.0) <= left_g + _ROUNDING_G:
-        return
     query = select(reservations).where(of_powder).order_by(reservations.c.job_id)
-    for row in connection.execute(query).all():
+    rows = connection.execute(query).all()
+    if sum(row.mass_g for row in rows) <= left_g + _ROUNDING_G:
+        return []
+    shrunk = []
+    for row in rows:
         kept = min(row.mass_g, left_g)
         left_g -= kept
         if kept != row.mass_g:
-            is_it = of_powder & (reservations.c.job_id == row.job_id)
-            connection.execute(reservations.update().where(is_it).values(mass_g=kept))
+            shrunk.append((row, kept))
+    return shrunk

@@ -55,7 +55,7 @@ from ppu.store.steps import (
     questions,
     steps_of,
 )
-from ppu.store.stock import refill
+from ppu.store.stock import correct_stock, refill
 from ppu.store.store import Store
 from ppu.store.wake import WakeSocket
 from ppu.twin.job import Job as Execution
@@ -74,7 +74,7 @@ _PERSON: Final = Claimant.of(-1)
 """Whoever puts a container somewhere, while that is kept."""
 _NOTHING: Final = ("", "")
 """What is said of a job that runs as it should."""
-_IN_LAB: Final = ("release sample", "move", "refill")
+_IN_LAB: Final = ("release sample", "move", "refill", "correct stock")
 """What people say they did to samples, containers and stock."""
 _MOVE: Final = "ppu samples --move"
 _N_SPARE: Final = 4
@@ -628,6 +628,11 @@ class Cell:
                 add(said["powder"], said["mass_g"])
             except ConfigurationError as exc:
                 tell(str(exc))
+        elif command.command == "correct stock":
+            more_g = await self._keep(command, partial(correct_stock, **said))
+            # Not what was said: a step under way may have used some of it meanwhile,
+            # which the store learns at its end.
+            books.refill(said["powder"], more_g)
         else:
             await self._correct_location(command)
         self.lab.resources.changed()

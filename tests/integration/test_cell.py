@@ -910,6 +910,23 @@ def test_refill_that_the_twin_refuses_is_told(
     assert "the cell's twin: there is no BaO in stock" in capsys.readouterr().err
 
 
+def test_corrected_stock_comes_into_the_books_and_not_into_the_twin(
+    live: MakeLife,
+) -> None:
+    """What was mistyped is mended, in the cell's books as in the store's."""
+    life = live(stock=BAO)
+    life.start()
+    correct = partial(stock.ask_correction, powder="BaO", mass_g=1.5, note="typo")
+    asked = write(life, partial(correct, by="anna"))
+    life.advance(1.0)
+    with life.store.read() as connection:
+        kept = custody.books(connection).stock_g
+
+    assert outcomes(life, asked) == ["done"]
+    assert life.lab.books.stock_g == kept == {"BaO": 1.5}
+    assert world_of(life).stock["BaO"].mass_g == pytest.approx(2.0)
+
+
 def test_held_job_keeps_nobody_from_work_after_a_restart(live: MakeLife) -> None:
     """Whoever is held had nothing under way, so nobody waits for it."""
     life = live()

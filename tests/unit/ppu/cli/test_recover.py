@@ -330,6 +330,26 @@ def test_stock_is_listed_and_refilled(ppu: Ppu, cell: Any) -> None:
 
 
 @pytest.mark.usefixtures("powder")
+def test_stock_is_corrected(ppu: Ppu, cell: Any) -> None:
+    """A mistyped refill is undone; jobs that lack powder then are named."""
+    job_id = cell.do(queue.submit, JobRequest("mix", "1", stock={"BaCO3": 2.0}))
+    asked = ppu("stock", "BaCO3", "--correct=40", "--note=spilled")
+    cell.do(cells.end, cell.token, "stopped")
+    ppu("stock", "BaCO3", "--refill=5000000")
+    done = ppu("stock", "BaCO3", "--correct=0.5", "--note=mistyped")
+    told = ppu("stock", "BaCO3").out
+    (plain,) = ppu("stock", "BaCO3", "--json").json
+    (corrected,) = plain["corrections"]
+
+    lacks = f"job {job_id} lacks 1.5 g of what it reserved"
+    assert asked.out == "40 g of BaCO3 are there: the cell was asked to take note\n"
+    assert done.out == f"0.5 g of BaCO3 are there; {lacks}\n"
+    assert f"0.500 g found, not 5000050.000 g; {lacks}, by ann: mistyped" in told
+    assert (plain["mass_g"], len(plain["refills"])) == (0.5, 1)
+    assert (corrected["mass_g"], corrected["by"]) == (0.5, "ann")
+
+
+@pytest.mark.usefixtures("powder")
 @pytest.mark.parametrize(
     ("options", "text"),
     [
@@ -337,6 +357,11 @@ def test_stock_is_listed_and_refilled(ppu: Ppu, cell: Any) -> None:
         (["BaCO3", "--note=lot 7"], "kept with a --refill"),
         (["BaCO4"], "did you mean 'BaCO3'"),
         (["BaCO3", "--refill=-5"], "more than 0"),
+        (["--correct=5"], "ppu stock POWDER --correct GRAMS"),
+        (["BaCO3", "--correct=5"], "say why"),
+        (["BaCO3", "--correct=-5", "--note=typo"], "0 or more"),
+        (["BaCO4", "--correct=5", "--note=typo"], "did you mean 'BaCO3'"),
+        (["BaCO3", "--correct=5", "--refill=5"], "not both"),
     ],
 )
 def test_wrong_word_on_stock_is_told(ppu: Ppu, options: list[str], text: str) -> None:

@@ -8,7 +8,7 @@ from ppu.core.labfile import LabFile
 from ppu.store import cells, commands, custody, queue
 from ppu.store.events import events_after
 from ppu.store.jobs import JobRequest, JobState
-from ppu.store.stock import Powder, ask_refill, find_stock, free_stock
+from ppu.store.stock import Powder, ask_correction, ask_refill, find_stock, free_stock
 from ppu.store.store import Store
 
 
@@ -203,3 +203,64 @@ def test_refill_that_cannot_be_is_refused(
     declare(store, BaO=2.0)
     with pytest.raises(ConfigurationError, match=told):
         refill(store, powder, mass_g)
+
+
+def correct(store: Store, mass_g: float, note: str = "a typo") -> int | None:
+    """Let a person say how much BaO is really there."""
+    return store.write(lambda c: ask_correction(c, "BaO", mass_g, "ann", 3.0, note))
+
+
+def test_correction_is_kept_with_who_says_so(store: Store) -> None:
+    """Whatever was believed; who has reserved more than there is is named."""
+    declare(store, BaO=50.0)
+    first, second, third = (
+        job_id for _ in range(3) for job_id in submit(store, wanting(BaO=2.0))
+    )
+    waits = correct(store, 3.0)
+    with store.read() as connection:
+        (found,) = find_stock(connection)
+        (told,) = events_after(connection, kinds=["stock"])
+
+    assert waits is None
+    assert first < second < third
+    assert found == Powder("BaO", 3.0, 3.0)
+    assert told.content == {
+        "powder": "BaO",
+        "believed_g": 50.0,
+        "mass_g": 3.0,
+        "lacking_g": {str(second): 1.0, str(third): 2.0},
+        "by": "ann",
+        "note": "a typo",
+    }
+    assert store.check() == []
+
+
+def test_correction_waits_for_the_cell_if_one_lives(store: Store, token: int) -> None:
+    """Its own books must change with the store's."""
+    declare(store, BaO=2.0)
+    number = correct(store, 0.0)
+    with store.read() as connection:
+        (asked,) = commands.waiting(connection)
+
+    assert (asked.sequence, asked.command) == (number, "correct stock")
+    assert asked.content == {"powder": "BaO", "mass_g": 0.0, "note": "a typo"}
+    assert free(store) == {"BaO": 2.0}
+    store.write(lambda c: cells.end(c, token, "stopped", 4.0))
+
+
+@pytest.mark.parametrize(
+    ("mass_g", "note", "told"),
+    [
+        (-1.0, "a typo", "0 or more"),
+        (float("nan"), "a typo", "0 or more"),
+        (float("inf"), "a typo", "0 or more"),
+        (1.0, " ", "say why"),
+    ],
+)
+def test_correction_that_cannot_be_is_refused(
+    store: Store, mass_g: float, note: str, told: str
+) -> None:
+    """No amount can be less than nothing, and nobody corrects without a reason."""
+    declare(store, BaO=2.0)
+    with pytest.raises(ConfigurationError, match=told):
+        correct(store, mass_g, note)
