@@ -21,7 +21,6 @@ class _Waiter:
     kind: str
     what: str
     found: asyncio.Future[str] = field(repr=False)
-    given: str = ""
     why: str = ""
 
 
@@ -72,21 +71,18 @@ class Empties:
         if not self._is_due:  # when all have asked who ask now: no race decides
             self._is_due = True
             self._loop.call_later(SETTLE_S, self.changed)
-        container = ""
         try:
             async with asyncio.timeout(self.patience_s):
-                container = await waiter.found
+                return await waiter.found
         except TimeoutError:
+            if waiter.found.done() and not waiter.found.cancelled():
+                return waiter.found.result()  # it came at the last moment
             raise LimitError(
                 f"{what} waited {self.patience_s:g} s: {waiter.why}"
             ) from None
         finally:
             self._line.remove(waiter)
             self._on_wait(who, "")
-            if not container and waiter.given:
-                lab.unclaim_container(waiter.given)
-                self.changed()
-        return container
 
     def give_up(self, who: Claimant, reason: str) -> None:
         """Let *who* wait no longer: its job was cancelled."""
@@ -98,7 +94,7 @@ class Empties:
         """Look who gets one: somebody asks, or something was cleaned or carried."""
         self._is_due = False
         for waiter in self._line:
-            if waiter.found.done():
+            if waiter.found.done() and not waiter.found.cancelled():
                 continue
             try:
                 container = waiter.lab.free_container(waiter.kind)
@@ -107,5 +103,4 @@ class Empties:
                 self._on_wait(waiter.who, f"{waiter.what} waits: {exc}")
             else:
                 waiter.lab.claim_container(container)
-                waiter.given = container
                 waiter.found.set_result(container)

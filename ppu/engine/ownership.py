@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, TypeVar
 
@@ -201,8 +201,16 @@ class Ownership:
         """Note the result of *job*."""
         await self.change(job.id, JobState.SUCCEEDED, effect=Effect.FULL, result=result)
 
-    async def fail(self, job: Job, error: BaseException) -> set[str]:
-        """Note why *job* did not succeed; return the containers that are free again."""
+    async def fail(
+        self, job: Job, error: BaseException, claimed: Collection[str] = ()
+    ) -> set[str]:
+        """Note why *job* did not succeed; return the containers that are free again.
+
+        Args:
+            job: The job.
+            error: What ended it.
+            claimed: Containers that it may have claimed without that being kept.
+        """
         is_abort = isinstance(error, AbortedError)
         state = JobState.ABORTED if is_abort else JobState.FAILED
         known = error if isinstance(error, PPUError) else InternalError(str(error))
@@ -218,7 +226,7 @@ class Ownership:
                 token=self.token,
                 reason=reason,
             )
-            return had - custody.containers_of_job(connection, job.id)
+            return {*had, *claimed} - custody.books(connection).used
 
         return await self.write(work)
 

@@ -48,6 +48,8 @@ class Lab:
         """Identity of the sample that the present job makes."""
         self.changes: list[Change] = []
         """What was changed since the engine last kept it, with a step's end."""
+        self.claimed: set[str] = set()
+        """Containers that the present job has claimed, kept or not."""
         self._books = Books.of(file) if books is None else books
 
     @property
@@ -198,12 +200,8 @@ class Lab:
 
     def claim_container(self, name: str) -> None:
         """Remember that *name* is used by the sample of the present job."""
+        self.claimed.add(name)
         self._enter(Claimed(name, self.sample_id))
-
-    def unclaim_container(self, name: str) -> None:
-        """Forget that *name* is used: its job has ended before it got to know."""
-        self.changes.remove(Claimed(name, self.sample_id))
-        self._books.release(name)
 
     def is_used(self, name: str) -> bool:
         """Return whether a sample uses *name*."""

@@ -105,6 +105,7 @@ class _Running:
     is_waiting: bool = False
     is_ending_badly: bool = False
     questions: dict[str, _Question] = field(default_factory=dict)
+    claimed: set[str] = field(default_factory=set)
     heard: set[int] = field(default_factory=set)
     """Requests that it acts on and that are handled when it has."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -875,6 +876,7 @@ class Cell:
             job_id=job.id,
             runner=running.runner,
         )
+        running.claimed = execution.view.claimed
         if not is_adopted:
             execution.check_parameters()
         await running.be(JobState.RUNNING, reason=_NOTHING)
@@ -928,7 +930,7 @@ class Cell:
         except Exception as exc:  # noqa: BLE001 - the job must end whatever a driver does
             tell(f"job {running.job.id}: NOT everything is safe: {exc!r}")
         try:
-            for container in await self.owner.fail(running.job, error):
+            for container in await self.owner.fail(running.job, error, running.claimed):
                 self.lab.books.release(container)
             self.lab.resources.empties.changed()
         except (StaleTokenError, StoreError) as exc:
