@@ -32,7 +32,7 @@ from ppu.engine.heartbeat import Heartbeat
 from ppu.engine.ownership import Ownership
 from ppu.engine.recorder import JobRecorder
 from ppu.engine.reservations import Claimant
-from ppu.engine.runner import Runner
+from ppu.engine.runner import Runner, cause_of
 from ppu.plans.protocol import RegisteredProtocol, find_protocol
 from ppu.plans.seats import Seat
 from ppu.plans.steps import Decision, Evidence, Failed, Needs, StepRecord, restored_as
@@ -118,8 +118,7 @@ class _Running:
             self.state = state
 
     async def wait(self) -> None:
-        """Wait until somebody wants something else."""
-        self.changed.clear()
+        """Wait until somebody wants something else than when `changed` was cleared."""
         self.is_waiting = True
         self.cell.wake()  # it may be drained now
         try:
@@ -139,6 +138,7 @@ class _Running:
             AbortedError: If it was cancelled.
         """
         while True:
+            self.changed.clear()  # first: what is said from now on is not missed
             if self.stopped_by:
                 raise AbortedError(self.stopped_by)
             if self.cell.lets_nothing_begin:
@@ -168,7 +168,7 @@ class _Running:
         answers = ["retry", "abort"]
         answers += ["skip"] if failed.can_skip else []
         answers += ["park"] if failed.can_park else []
-        question = f"step {step.label} failed: {failed.error}"
+        question = f"step {step.label} failed: {cause_of(failed.error)}"
         cell = self.cell
         await cell.owner.write(
             partial(

@@ -1343,3 +1343,59 @@ def test_firing_goes_on_when_all_but_one_are_aborted_at_once(
     assert len(STARTS) == 1
     assert life.lab.resources.reservations._owners == {}
     assert life.lab.resources.firings._firings == {}
+
+
+# -- what is said while the cell is busy -----------------------------------------------
+
+
+def test_job_is_released_while_its_instruments_go_to_their_hold_state(
+    live: MakeLife, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is said in the meantime is not lost."""
+    life = live()
+    (one,) = submit(life, {"kind": "press"})
+    life.start()
+    life.advance(10.0)
+    cell = life.cell
+    assert cell is not None
+    hold_devices = cell.hold_devices
+
+    async def hold_slowly(who: Any) -> None:
+        await hold_devices(who)
+        await asyncio.sleep(5.0)
+
+    monkeypatch.setattr(cell, "hold_devices", hold_slowly)
+    write(life, partial(queue.hold, job_id=one))
+    while job(life, one).state is not JobState.PAUSED:
+        life.advance(0.5)
+    write(life, partial(queue.release, job_id=one))
+    life.advance(2000.0)
+
+    assert job(life, one).state is JobState.SUCCEEDED
+
+
+def test_furnaces_may_heat_while_the_store_is_slow(
+    live: MakeLife, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A word that comes while it is kept that one is needed is heard."""
+    life = live()
+    life.start()
+    life.advance(0.01)
+    cell = life.cell
+    assert cell is not None
+    cell.may_heat = False
+    (one,) = submit(life, {"kind": "bare"})
+    change = cell.owner.change
+
+    async def change_slowly(job_id: int, state: JobState, **more: Any) -> None:
+        await change(job_id, state, **more)
+        if state is JobState.NEEDS_INPUT:
+            await asyncio.sleep(2.0)
+
+    monkeypatch.setattr(cell.owner, "change", change_slowly)
+    while job(life, one).state is not JobState.NEEDS_INPUT:
+        life.advance(0.5)
+    ask(life, "may heat")
+    life.advance(8000.0)
+
+    assert job(life, one).state is JobState.SUCCEEDED
