@@ -872,6 +872,16 @@ class Course:
         )
 
 
+def _may_heat(sample: Sample, is_by_hand: bool) -> bool:
+    """Return whether a program or somebody's hand may heat."""
+    return not sample.is_reset or (is_by_hand and sample.output > 0)
+
+
+def _is_off(sample: Sample, is_by_hand: bool) -> bool:
+    """Return whether the heater is switched off for good."""
+    return is_by_hand and sample.is_reset and sample.output <= 0
+
+
 class Firing:
     """The firings of one furnace, one after the other: sampled, judged, recorded.
 
@@ -903,6 +913,8 @@ class Firing:
         self._profile: FiringProfile | None = None
         self._is_ours = False
         """Whether this driver started or joined what the controller does."""
+        self._is_adopted = False
+        """Whether what it does, if anything, is to be taken for ours in an abort."""
         self._stopped_because = ""
         self.must_be_off = False
         """Whether a fault was found that does not allow any more heating."""
@@ -941,7 +953,8 @@ class Firing:
         return True
 
     def set_prepared(self, profile: FiringProfile) -> None:
-        """Take note that *profile* is loaded."""
+        """Take note that *profile* is loaded, so the controller is idle."""
+        self._is_adopted = False
         self._prepared = Prepared(profile)
 
     async def look_for(self, under_way: FiringUnderWay, changed: list[str]) -> Sample:
@@ -979,6 +992,7 @@ class Firing:
                 f"{sample.temperature:.0f} degC: {'; '.join(filter(None, seen))}"
             )
         self._is_ours = True
+        self._is_adopted = False
         self.must_be_off = False
         self._prepared = Prepared(under_way.profile, earlier)
         return sample
@@ -1175,8 +1189,15 @@ class Firing:
 
     # -- after -----------------------------------------------------------------------
 
+    def adopt(self) -> None:
+        """Let the next abort make safe whatever heats, though it was not joined."""
+        self._is_adopted = True
+
     async def go_to_abort_state(self, state: str) -> str:
         """End the sampling, and go to *state* if the controller does our program.
+
+        If it was adopted, whatever heats is taken for ours; with a sensor that is not
+        fine, or over the limit, the heater is switched off in any case then.
 
         Returns:
             What was done and seen, for a person; nothing if what the controller does
@@ -1185,10 +1206,17 @@ class Firing:
         if self.task is not None:
             self.task.cancel()
             self.task = None
+        if not self._is_ours and self._is_adopted:
+            sample, is_by_hand = await self._look()
+            if self._unfit(sample) and not _is_off(sample, is_by_hand):
+                self.must_be_off = self._is_ours = True
+            elif _may_heat(sample, is_by_hand):
+                self._is_ours = True
         if not self._is_ours:
+            self._is_adopted = False
             return ""
         said = await self._bring_to(state)
-        self._is_ours = False
+        self._is_ours = self._is_adopted = False
         return said
 
     async def go_to_hold_state(self, state: str | None) -> str:
@@ -1219,17 +1247,22 @@ class Firing:
         """
         if self.task is not None and not self.task.done():
             return ""  # somebody sees to it
-        sample = await self._read()
-        is_by_hand = await self._heater.loop_mode.get_value() is LoopMode.MANUAL
+        sample, is_by_hand = await self._look()
         unfit = self._unfit(sample)
         if unfit:
-            if not (is_by_hand and sample.is_reset and sample.output <= 0):
+            if not _is_off(sample, is_by_hand):
                 await self._heater.switch_off()
             return f"{self._name}: {unfit}; heater off, verified (by hand, 0 %)"
-        if sample.is_reset and not (is_by_hand and sample.output > 0):
+        if not _may_heat(sample, is_by_hand):
             return ""
         said = await self._bring_to(state)
         return f"{said}, at {sample.temperature:.0f} degC"
+
+    async def _look(self) -> tuple[Sample, bool]:
+        """Take one sample; return it, and whether the output is set by hand."""
+        sample = await self._read()
+        mode = await self._heater.loop_mode.get_value()
+        return sample, mode is LoopMode.MANUAL
 
     async def _bring_to(self, state: str) -> str:
         """Go to *state*: ``ramp_down``, ``heater_off`` or ``continue``."""

@@ -677,6 +677,8 @@ class AlicatMfc(Instrument, GasFlow):
         """Digits after the point of what it shows."""
         self._asked: GasRequest | None = None
         """What this driver lets flow; None if nothing, or not by this driver."""
+        self._is_adopted = False
+        """Whether the next abort closes what flows, whoever let it."""
         self._watch: asyncio.Task[FlowRecord] | None = None
         self._is_watch_over = asyncio.Event()
         self._last_watch: FlowRecord | None = None
@@ -951,6 +953,7 @@ class AlicatMfc(Instrument, GasFlow):
         if value.flow_ml_per_min == 0:
             await self._close()
             return
+        self._is_adopted = False
         frame = await self._confirmed() or await self._poll()
         self._refuse_state(frame)
         number = self._rounded(value, frame.decimals)
@@ -1165,13 +1168,26 @@ class AlicatMfc(Instrument, GasFlow):
         return "the valve is closed"
 
     @override
+    def adopt(self) -> None:
+        self._is_adopted = True
+
+    @override
     async def go_to_abort_state(self) -> str:
         self._end_watch()
-        if self._asked is None:
+        if self._asked is None and not await self._flows_adopted():
+            self._is_adopted = False
             return ""  # nothing flows, or not by this driver
         said = await self._bring_to(self.entry.on_abort)
         self._asked = None
+        self._is_adopted = False
         return said
+
+    async def _flows_adopted(self) -> bool:
+        """Return whether something shall flow that was adopted."""
+        if not self._is_adopted:
+            return False
+        frame = await self._confirmed() or await self._poll()
+        return frame.setpoint_ml_per_min > 0
 
     @override
     async def go_to_orphan_state(self) -> str:

@@ -630,6 +630,10 @@ class Eurotherm3216(Instrument, Furnace):
     # -- stopping ------------------------------------------------------------------
 
     @override
+    def adopt(self) -> None:
+        self._firing.adopt()
+
+    @override
     async def go_to_abort_state(self) -> str:
         return await self._firing.go_to_abort_state(self.entry.on_abort or "ramp_down")
 

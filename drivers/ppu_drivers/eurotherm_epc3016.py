@@ -1009,6 +1009,10 @@ class EurothermEpc3016(Instrument, Furnace):
     # -- stopping ------------------------------------------------------------------
 
     @override
+    def adopt(self) -> None:
+        self._firing.adopt()
+
+    @override
     async def go_to_abort_state(self) -> str:
         state = self.entry.on_abort or "ramp_down"
         return self._feed_unless_off(state, await self._firing.go_to_abort_state(state))

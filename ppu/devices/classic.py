@@ -196,6 +196,9 @@ class ClassicInstrument(LabDevice):
         """Return whether *reading* may be acted upon now."""
         return quality_of(reading, running_loop().stamp(), _STALE_AFTER_S)
 
+    def adopt(self) -> None:
+        """Do nothing: whatever is in motion is halted in any case."""
+
     async def go_to_abort_state(self) -> str:
         """Halt what is in motion.
 

@@ -197,6 +197,15 @@ class LabDevice(ABC):
         """Return whether *reading* may be acted upon now."""
 
     @abstractmethod
+    def adopt(self) -> None:
+        """Count what the instrument does as this process's, whoever began it.
+
+        It is for the instruments of a job whose process has died and that ends before
+        it could join what they do. Nothing is sent: the next
+        :meth:`go_to_abort_state` looks what there is to make safe.
+        """
+
+    @abstractmethod
     async def go_to_abort_state(self) -> str:
         """Go to the state that the lab file declares for an aborted plan.
 
@@ -390,6 +399,10 @@ class Instrument(StandardReadable, LabDevice):
         pass
 
     # -- stopping ------------------------------------------------------------------
+
+    @override
+    def adopt(self) -> None:
+        pass
 
     @override
     async def go_to_abort_state(self) -> str:

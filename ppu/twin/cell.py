@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, select
 
+from ppu.core.capabilities import GasFlow
 from ppu.core.errors import (
     AbortedError,
     ConfigurationError,
@@ -33,6 +34,7 @@ from ppu.engine.ownership import Ownership
 from ppu.engine.recorder import JobRecorder
 from ppu.engine.reservations import Claimant
 from ppu.engine.runner import Runner, cause_of
+from ppu.plans.lab import Lab
 from ppu.plans.protocol import RegisteredProtocol, find_protocol
 from ppu.plans.seats import Seat
 from ppu.plans.steps import Decision, Evidence, Failed, Needs, StepRecord, restored_as
@@ -50,6 +52,7 @@ from ppu.store.jobs import Job, JobState
 from ppu.store.schema import jobs
 from ppu.store.steps import (
     SETTLING_ANSWERS,
+    Step,
     StepState,
     ask_step,
     questions,
@@ -110,6 +113,8 @@ class _Running:
     """Requests that it acts on and that are handled when it has."""
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
+    left_acting: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Devices that an earlier process may have left acting for it, by step."""
 
     async def be(self, state: JobState, **more: Any) -> None:
         """Note the job's state, if it is another one."""
@@ -822,6 +827,7 @@ class Cell:
                 seat = None
         if seat is not None:
             self.lab.resources.firings.restore(running.who, seat)
+        running.left_acting = _left_acting(steps, self.lab.view())
         begun = {
             step.path
             for step in steps
@@ -921,10 +927,31 @@ class Cell:
 
         return finish
 
+    async def _take_back(self, running: _Running) -> None:
+        """Give an adopted job what still acts for it and that it has not joined.
+
+        Nobody else gets it before it is safe; what others have is theirs.
+        """
+        if not running.left_acting:
+            return
+        acting = dict(running.left_acting)
+        with contextlib.suppress(StoreError):  # then all that it had
+            look = partial(steps_of, job_id=running.job.id)
+            found = _left_acting(await self.store.aread(look), self.lab.view())
+            acting = {path: acting[path] for path in acting.keys() & found.keys()}
+        reservations = self.lab.resources.reservations
+        names = frozenset().union(*acting.values())
+        for name in names:
+            if not reservations.owners_of(name):
+                reservations.share(name, [running.who.id])
+        for name in names.intersection(self._sole_devices(running.who)):
+            self.lab.devices[name].adopt()
+
     async def _end_badly(self, running: _Running, error: Exception) -> None:
         """Bring what a failed job had to itself to its abort state; note why."""
         running.is_ending_badly = True
         try:
+            await self._take_back(running)
             for line in await self.lab.amake_safe(self._sole_devices(running.who)):
                 tell(f"job {running.job.id}: {line}")
         except Exception as exc:  # noqa: BLE001 - the job must end whatever a driver does
@@ -935,3 +962,40 @@ class Cell:
             self.lab.resources.empties.changed()
         except (StaleTokenError, StoreError) as exc:
             self._fault = exc
+
+
+def _left_acting(steps: Sequence[Step], lab: Lab) -> dict[str, frozenset[str]]:
+    """Return the devices that steps act on which began and are not done, by path.
+
+    One that failed counts, too: the process may have died before they were safe.
+    """
+    done = {step.path for step in steps if step.state is StepState.DONE}
+    found = {}
+    for step in steps:
+        words = step.path.split(".")
+        above = {".".join(words[:n]) for n in range(1, len(words) + 1)}
+        if above & done:
+            continue
+        positional, named = step.arguments or ((), {})
+        names = set[str]()
+        for argument in (*positional[1:], *named.values()):
+            # A list of devices is a choice among them: none is taken yet.
+            if not isinstance(argument, list):
+                names |= _words_in(argument)
+        names &= lab.devices.keys()
+        # The gas of a furnace goes with it.
+        names |= {gas.name for gas in lab.every(GasFlow) if gas.supplies in names}
+        if names:
+            found[step.path] = frozenset(names)
+    return found
+
+
+def _words_in(argument: Any) -> set[str]:
+    """Return the strings in plain data."""
+    if isinstance(argument, str):
+        return {argument}
+    if isinstance(argument, dict):
+        argument = list(argument.values())
+    if isinstance(argument, list):
+        return {word for item in argument for word in _words_in(item)}
+    return set()

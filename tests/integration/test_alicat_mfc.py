@@ -539,6 +539,24 @@ def test_abort_leaves_alone_what_this_driver_did_not_start(play: Play) -> None:
     play(on_bench(scenario))
 
 
+def test_abort_closes_an_adopted_flow_once(play: Play) -> None:
+    """What a process that died let flow is closed, and nothing that comes later."""
+
+    async def scenario(bench: Bench) -> None:
+        bench.driver.adopt()
+        assert await bench.driver.go_to_abort_state() == ""
+        bench.type(b"AS 50")
+        assert await bench.driver.go_to_abort_state() == ""
+        bench.driver.adopt()
+        assert "closed, verified" in await bench.driver.go_to_abort_state()
+        assert bench.supplied()[1] == 0.0
+        bench.type(b"AS 50")
+        assert await bench.driver.go_to_abort_state() == ""
+        assert bench.supplied()[1] == pytest.approx(50.0)
+
+    play(on_bench(scenario))
+
+
 def test_own_flow_is_no_reason_to_refuse_a_job(play: Play) -> None:
     """What this program lets flow itself is not foreign to it."""
 

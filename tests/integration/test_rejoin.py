@@ -662,6 +662,95 @@ def test_orphan_that_heats_by_hand_goes_to_its_state(furnace: str) -> None:
     on_stand(scenario, furnace, on_orphan="heater_off")
 
 
+# -- adopting --------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("state", "said"), [("ramp_down", "ramping down"), ("heater_off", "heater off")]
+)
+def test_abort_ends_an_adopted_firing_that_was_not_joined(
+    furnace: str, state: str, said: str
+) -> None:
+    """Whatever heats is taken for that of the process before; only once."""
+
+    async def scenario(stand: Stand) -> None:
+        stand.begin(stand.fire())
+        await stand.until(300.0)
+        await stand.die()
+        await stand.open()
+        stand.driver.adopt()
+        assert said in await stand.driver.go_to_abort_state()
+        await asyncio.sleep(5.0)
+        assert stand.is_off is (state == "heater_off")
+        assert stand.simulated._programmer.status != RUN + (furnace == "tcp_furnace")
+        n_written = len(stand.written)
+        assert await stand.driver.go_to_abort_state() == ""
+        assert len(stand.written) == n_written
+
+    on_stand(scenario, furnace, on_abort=state)
+
+
+@BOTH
+def test_abort_writes_nothing_to_an_adopted_furnace_that_is_idle(furnace: str) -> None:
+    """What the process before had begun is over; what comes later is not adopted."""
+
+    async def scenario(stand: Stand) -> None:
+        stand.driver.adopt()
+        assert await stand.driver.go_to_abort_state() == ""
+        assert stand.written == []
+        stand.touch(273, 1)
+        stand.touch(3, 300)
+        await asyncio.sleep(5.0)
+        assert await stand.driver.go_to_abort_state() == ""
+        assert stand.written == []
+
+    on_stand(scenario, furnace, on_abort="heater_off")
+
+
+@BOTH
+def test_adopted_furnace_over_its_limit_is_switched_off(furnace: str) -> None:
+    """A ramp down would still heat; what is off already is left as it is."""
+
+    async def scenario(stand: Stand) -> None:
+        stand.begin(stand.fire())
+        await stand.until(3000.0)
+        await stand.die()
+        limits = {"temperature_degc": [0, 60], "ramp_degc_per_min": [0, 10]}
+        entry = stand.file.devices[furnace].model_copy(update={"limits": limits})
+        stand.file = stand.file.model_copy(update={"devices": {furnace: entry}})
+        await open_excerpt(stand)
+        stand.driver.adopt()
+        assert "heater off, verified" in await stand.driver.go_to_abort_state()
+        await asyncio.sleep(5.0)
+        assert stand.is_off
+        n_written = len(stand.written)
+        stand.driver.adopt()
+        assert await stand.driver.go_to_abort_state() == ""
+        assert len(stand.written) == n_written
+
+    on_stand(scenario, furnace, on_abort="ramp_down")
+
+
+@BOTH
+def test_what_is_prepared_or_joined_is_not_adopted_any_more(furnace: str) -> None:
+    """What somebody starts after a whole firing is not stopped by an abort."""
+
+    async def scenario(stand: Stand) -> None:
+        stand.driver.adopt()
+        await stand.fire()
+        stand.driver.adopt()
+        await stand.rejoin()
+        n_written = len(stand.written)
+        stand.touch(273, 1)
+        stand.touch(3, 300)
+        await asyncio.sleep(5.0)
+        assert await stand.driver.go_to_abort_state() == ""
+        assert len(stand.written) == n_written
+
+    on_stand(scenario, furnace, on_abort="heater_off")
+
+
 # -- holding ---------------------------------------------------------------------------
 
 
