@@ -202,7 +202,11 @@ class Ownership:
         await self.change(job.id, JobState.SUCCEEDED, effect=Effect.FULL, result=result)
 
     async def fail(
-        self, job: Job, error: BaseException, claimed: Collection[str] = ()
+        self,
+        job: Job,
+        error: BaseException,
+        claimed: Collection[str] = (),
+        unsafe: str = "",
     ) -> set[str]:
         """Note why *job* did not succeed; return the containers that are free again.
 
@@ -210,11 +214,13 @@ class Ownership:
             job: The job.
             error: What ended it.
             claimed: Containers that it may have claimed without that being kept.
+            unsafe: What could not be made safe, in words.
         """
         is_abort = isinstance(error, AbortedError)
         state = JobState.ABORTED if is_abort else JobState.FAILED
         known = error if isinstance(error, PPUError) else InternalError(str(error))
-        reason = (type(known).__name__, str(known))
+        told = f"{known}; {unsafe}" if unsafe else str(known)
+        reason = (type(known).__name__, told)
 
         def work(connection: Connection) -> set[str]:
             had = custody.containers_of_job(connection, job.id)

@@ -19,7 +19,7 @@ from ppu.core.errors import InterlockError, InternalError
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import LabTimeLoop
 
-__all__ = ["SETTLE_S", "Claimant", "Reservations"]
+__all__ = ["PERSON", "SETTLE_S", "UNSAFE", "Claimant", "Reservations"]
 
 _HANDS = (Transporter, Gripper, Door)
 SETTLE_S: Final = 1e-3
@@ -45,6 +45,16 @@ class Claimant:
 
     def __str__(self) -> str:
         return f"job {self.id}" if self.id > 0 else "the running plan"
+
+
+PERSON: Final = Claimant.of(-1)
+"""A person who puts a container somewhere, while that is kept."""
+UNSAFE: Final = Claimant.of(-2)
+"""Has what could not be brought to its abort state when its job ended."""
+_NO_JOB: Final = {
+    PERSON.id: "a person is at it",
+    UNSAFE.id: "it is not in its abort state, and that is tried again and again",
+}
 
 
 @dataclass
@@ -336,12 +346,18 @@ class Reservations:
         told = []
         for name in sorted(waiter.names):
             if owners := self._owners.get(name):
-                told.append(
-                    f"{name} (job {', '.join(map(str, sorted(owners)))} has it)"
-                )
+                told.append(f"{name} ({_had_by(owners)})")
             elif not self._is_free(name, waiter.containers):
                 told.append(f"{name} ({self._standing(name)} stands there)")
         return ", ".join(told) or f"{_listed(waiter.names)} (others go first)"
+
+
+def _had_by(owners: Iterable[int]) -> str:
+    """Return in words who has something."""
+    jobs = sorted(owners)
+    if jobs[0] in _NO_JOB:
+        return _NO_JOB[jobs[0]]
+    return f"job {', '.join(map(str, jobs))} has it"
 
 
 def _listed(names: Iterable[str]) -> str:

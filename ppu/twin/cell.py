@@ -32,7 +32,7 @@ from ppu.devices.build import driver_class
 from ppu.engine.heartbeat import Heartbeat
 from ppu.engine.ownership import Ownership
 from ppu.engine.recorder import JobRecorder
-from ppu.engine.reservations import Claimant
+from ppu.engine.reservations import PERSON, UNSAFE, Claimant
 from ppu.engine.runner import Runner, cause_of
 from ppu.plans.lab import Lab
 from ppu.plans.protocol import RegisteredProtocol, find_protocol
@@ -73,8 +73,6 @@ T = TypeVar("T")
 _POLL_S: Final = 1.0
 """How often the store is looked at though nobody said so (real time) [s]."""
 _FOR_GOOD_S: Final = 1e9
-_PERSON: Final = Claimant.of(-1)
-"""Whoever puts a container somewhere, while that is kept."""
 _NOTHING: Final = ("", "")
 """What is said of a job that runs as it should."""
 _IN_LAB: Final = ("release sample", "move", "refill", "correct stock")
@@ -273,6 +271,7 @@ class Cell:
         # A jumping twin needs no lease: it shares its instruments with nobody.
         self._lease_s = _FOR_GOOD_S if loop.is_jumping else loop.wire_seconds(lease_s)
         self._running: dict[int, _Running] = {}
+        self._insisting: set[asyncio.Task[None]] = set()
         self._idle_runners: list[Runner] = [lab.host]
         self._woken = asyncio.Event()
         self._starting = asyncio.Lock()
@@ -427,6 +426,7 @@ class Cell:
             self._is_leaving = True
             self._withdraw_all()
             tasks = [r.task for r in self._running.values() if r.task is not None]
+            tasks += self._insisting
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -690,14 +690,14 @@ class Cell:
         correct = partial(correct_location, **said)
         carry = self._hand("carry", f"{_MOVE} CONTAINER=LOCATION")
         if not at_work[location]:
-            reservations.share(location, {_PERSON.id})  # no step gets it meanwhile
+            reservations.share(location, {PERSON.id})  # no step gets it meanwhile
         try:
             await self.owner.write(check)
             carry(container, location)
             await self._keep(command, correct)
             books.correct(container, location)
         finally:
-            reservations.give_back(_PERSON, [location])
+            reservations.give_back(PERSON, [location])
 
     async def _keep(self, command: commands.Command, work: Callable[..., T]) -> T:
         """Keep what a person's request changes, and that it was seen to."""
@@ -950,18 +950,42 @@ class Cell:
     async def _end_badly(self, running: _Running, error: Exception) -> None:
         """Bring what a failed job had to itself to its abort state; note why."""
         running.is_ending_badly = True
+        unsafe: dict[str, str] = {}
         try:
             await self._take_back(running)
-            for line in await self.lab.amake_safe(self._sole_devices(running.who)):
+            devices = self._sole_devices(running.who)
+            told, unsafe = await self.lab.amake_safe(devices)
+            for line in (*told, *unsafe.values()):
                 tell(f"job {running.job.id}: {line}")
         except Exception as exc:  # noqa: BLE001 - the job must end whatever a driver does
             tell(f"job {running.job.id}: NOT everything is safe: {exc!r}")
         try:
-            for container in await self.owner.fail(running.job, error, running.claimed):
+            for container in await self.owner.fail(
+                running.job, error, running.claimed, "; ".join(unsafe.values())
+            ):
                 self.lab.books.release(container)
             self.lab.resources.empties.changed()
         except (StaleTokenError, StoreError) as exc:
             self._fault = exc
+        for name in unsafe:
+            self._insist(name)
+
+    def _insist(self, name: str) -> None:
+        """Keep trying to make a device safe; nobody gets it before it is."""
+        reservations = self.lab.resources.reservations
+        reservations.share(name, {*reservations.owners_of(name), UNSAFE.id})
+
+        async def insist() -> None:
+            while True:
+                told, unsafe = await self.lab.amake_safe([name])
+                if not unsafe:
+                    tell("; ".join(told) or f"{name}: it is in its abort state by now")
+                    reservations.give_back(UNSAFE, [name])
+                    return
+
+        task = asyncio.create_task(insist(), name=f"{name} is made safe")
+        self._insisting.add(task)
+        task.add_done_callback(self._insisting.discard)
 
 
 def _left_acting(steps: Sequence[Step], lab: Lab) -> dict[str, frozenset[str]]:

@@ -299,15 +299,22 @@ class OpenLab(Mapping[str, Any]):
         Every device is tried, whatever happens to the others, and again for a minute
         if it does not get there.
         """
-        return self.host.call(self.amake_safe(self.devices))
+        told, unsafe = self.host.call(self.amake_safe(self.devices))
+        return [*told, *unsafe.values()]
 
-    async def amake_safe(self, names: Iterable[str]) -> list[str]:
-        """Bring the devices *names* to their abort states, as :meth:`make_safe`."""
+    async def amake_safe(
+        self, names: Iterable[str]
+    ) -> tuple[list[str], dict[str, str]]:
+        """Bring the devices *names* to their abort states, as :meth:`make_safe`.
+
+        Returns:
+            What to tell people, and for each device that is NOT there, why.
+        """
         devices = {name: self.devices[name] for name in names}
         told: list[str] = []
         loop = running_loop()
         until = loop.time() + loop.wire_seconds(_INSIST_S)
-        unsafe = dict(devices)
+        unsafe, why = dict(devices), dict[str, str]()
         while unsafe:
             troubles: dict[str, PPUError] = {}
             for name, device in unsafe.items():
@@ -317,10 +324,10 @@ class OpenLab(Mapping[str, Any]):
                     troubles[name] = exc
             unsafe = {name: unsafe[name] for name in troubles}
             if unsafe and loop.time() > until:
-                told += [
-                    f"{name}: NOT in its abort state: {exc}"
+                why = {
+                    name: f"{name}: NOT in its abort state: {exc}"
                     for name, exc in troubles.items()
-                ]
+                }
                 break
             if unsafe:
                 # A wire that is out may be back soon, and something may be hot.
@@ -330,7 +337,7 @@ class OpenLab(Mapping[str, Any]):
                 told.append(await device.hot_parts())
             except PPUError as exc:
                 told.append(f"{name}: nobody knows how hot it is: {exc}")
-        return [text for text in told if text]
+        return [text for text in told if text], why
 
     def read(self, device: str, signal: str) -> dict[str, Any]:
         """Return value, quality and time of one signal, read now."""

@@ -1363,6 +1363,11 @@ def die_in_a_firing(life: MortalCell, *kinds: str) -> list[int]:
     return jobs
 
 
+def reserved_by(life: MortalCell, name: str) -> frozenset[int]:
+    """Return who has a device."""
+    return life.lab.resources.reservations.owners_of(name)
+
+
 def garble(life: MortalCell, for_s: float) -> None:
     """Let the furnace's wire garble every reply for a while [s]."""
 
@@ -1466,10 +1471,10 @@ def test_shared_furnace_is_made_safe_if_its_wire_is_noisy_when_a_cell_begins(
 
 
 @KINDS
-def test_cell_says_so_if_an_adopted_furnace_cannot_be_made_safe(
+def test_cell_insists_until_an_adopted_furnace_is_safe(
     live: MakeLife, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A wire that stays noisy leaves it heating, which nobody can overlook."""
+    """A wire that stays noisy leaves it heating, which nobody can overlook or use."""
     life = live()
     (one,) = die_in_a_firing(life, kind)
     life.start()
@@ -1480,6 +1485,18 @@ def test_cell_says_so_if_an_adopted_furnace_cannot_be_made_safe(
     assert is_heating(life)
     said = capsys.readouterr().err
     assert f"job {one}: furnace_1: NOT in its abort state" in said
+    assert "furnace_1: NOT in its abort state" in str(job(life, one).reason_text)
+    (other,) = submit(life, {"kind": "bare"})
+    ask(life, "may heat")
+    life.advance(10.0)
+    with life.store.read() as connection:
+        (why,) = reasons_to_wait(connection, queue.get(connection, other))
+    assert "it is not in its abort state, and that is tried again" in why
+
+    life.advance(200.0)
+    assert "furnace_1: " in capsys.readouterr().err
+    assert job(life, other).state is JobState.RUNNING
+    assert reserved_by(life, "furnace_1") == {other}
 
 
 @KINDS
