@@ -133,7 +133,9 @@ def ask(where: str, work: Callable[[Connection, float], list[Request]]) -> None:
     for text, number in asked:
         outcome = "" if number is None else settled.get(number)
         if outcome is None:
-            typer.echo(f"{text}: the cell was asked to take note")
+            typer.echo(
+                f"{text}: the cell was asked to take note, and has not said so yet"
+            )
         elif outcome.startswith(REFUSED):
             refusals.append(
                 f"{text}: the cell refused: {outcome.removeprefix(REFUSED)}"

@@ -33,7 +33,8 @@ def truth(
         str | None, typer.Option(metavar="LOCATION", help="Where --carry puts it.")
     ] = None,
     empty: Annotated[
-        str | None, typer.Option(metavar="CONTAINER", help="Empty and clean it.")
+        list[str] | None,
+        typer.Option(metavar="CONTAINER", help="Empty and clean it; may be repeated."),
     ] = None,
     refill: Annotated[
         str | None, typer.Option(metavar="POWDER=GRAMS", help="Add powder to stock.")
@@ -45,7 +46,7 @@ def truth(
     does not know what was done here: say so with `ppu samples` and `ppu stock`.
     """
     host, port = read_address(control)
-    requests = list(_requests(carry, to, empty, refill))
+    requests = list(_requests(carry, to, empty or [], refill))
     for request in requests:
         answer = ask_bench(host, port, request)
         typer.echo(f"{answer['lab_time_s']:.0f} s: {answer['done']}")
@@ -57,7 +58,7 @@ def truth(
 
 
 def _requests(
-    carry: str | None, to: str | None, empty: str | None, refill: str | None
+    carry: str | None, to: str | None, empty: list[str], refill: str | None
 ) -> Iterator[dict[str, Any]]:
     """Yield what the bench is asked to do.
 
@@ -68,8 +69,8 @@ def _requests(
         raise ConfigurationError("say what and where: --carry CONTAINER --to LOCATION")
     if carry is not None:
         yield {"carry": carry, "to": to}
-    if empty is not None:
-        yield {"empty": empty}
+    for container in empty:
+        yield {"empty": container}
     if refill is not None:
         powder, _, mass = refill.partition("=")
         try:

@@ -22,12 +22,13 @@ import selectors
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from ppu.core.errors import InternalError
 from ppu.core.memory import Switchboard
 
 __all__ = [
+    "NEVER_S",
     "TWIN_EPOCH",
     "Debt",
     "LabTimeLoop",
@@ -41,6 +42,9 @@ __all__ = [
 
 TWIN_EPOCH = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC).timestamp()
 """Where a jumping twin's calendar starts [s since 1970], so that runs repeat."""
+
+NEVER_S: Final = 1e8
+"""A timer that is further away means never: time does not jump to it [s]."""
 
 _WATCHDOG_WALL_S = 5.0
 
@@ -326,7 +330,12 @@ class LabTimeLoop(asyncio.SelectorEventLoop):
         # Asked before looking for events: whoever ends a hold in another thread has
         # sent its news before, so that it is among them. The other way round both
         # would be missed, and time jump past the news.
-        is_still = bool(self._holds) or self._n_active == 0 or timeout is None
+        is_still = (
+            bool(self._holds)
+            or self._n_active == 0
+            or timeout is None
+            or self._scheduled[0].when() - self.time() > NEVER_S  # type: ignore[attr-defined]  # asyncio's timer heap
+        )
         events = inner.select(0)
         if events:
             return events

@@ -342,7 +342,8 @@ def test_stock_is_corrected(ppu: Ppu, cell: Any) -> None:
     (corrected,) = plain["corrections"]
 
     lacks = f"job {job_id} lacks 1.5 g of what it reserved"
-    assert asked.out == "40 g of BaCO3 are there: the cell was asked to take note\n"
+    asks = "the cell was asked to take note, and has not said so yet"
+    assert asked.out == f"40 g of BaCO3 are there: {asks}\n"
     assert done.out == f"0.5 g of BaCO3 are there; {lacks}\n"
     assert f"0.500 g found, not 5000050.000 g; {lacks}, by ann: mistyped" in told
     assert (plain["mass_g"], len(plain["refills"])) == (0.5, 1)

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from ppu.core import labtime
 from ppu.core.errors import InternalError
-from ppu.core.labtime import TWIN_EPOCH, LabTimeLoop, iso, now, running_loop
+from ppu.core.labtime import (
+    NEVER_S,
+    TWIN_EPOCH,
+    LabTimeLoop,
+    iso,
+    now,
+    running_loop,
+)
 
 Play = Callable[[Coroutine[Any, Any, Any]], Any]
 DAY_S = 86400.0
@@ -193,6 +200,26 @@ def test_time_stands_still_when_nothing_is_active() -> None:
 
     assert set(seen) == {0.0}
     assert fired == [1000.0]
+
+
+def test_time_does_not_jump_to_a_timer_that_means_never(jumping: LabTimeLoop) -> None:
+    """A library's keep-alive of thirty years is not waited for; news still comes."""
+
+    async def wait_for_news() -> float:
+        loop = running_loop()
+        never = loop.call_later(2 * NEVER_S, lambda: None)
+        news = loop.create_future()
+        with loop.active():
+            # As somebody at a keyboard does it: from another thread.
+            said = loop.run_in_executor(
+                None, loop.call_soon_threadsafe, news.set_result, None
+            )
+            await asyncio.gather(news, said)
+            await asyncio.sleep(5.0)
+        never.cancel()
+        return loop.time()
+
+    assert jumping.run_until_complete(wait_for_news()) < 10.0
 
 
 def test_time_does_not_jump_past_the_news_with_which_a_hold_ended(
