@@ -225,6 +225,8 @@ def _words(store: Store, event: Event, labels: dict[str, str]) -> str:
         return f"sample {said['sample']} is {said['state']}{why}"
     if event.kind == "document":
         return ""
+    if event.kind == "wait":
+        return f"waits: {said['for']}" if said["for"] else "goes on"
     words = ", ".join(f"{name} {value}" for name, value in said.items() if value)
     return f"{event.kind}: {words}"
 

@@ -47,8 +47,9 @@ def jobs(
 
     A line that is too long for the terminal is cut; `ppu job ID` tells all.
     """
-    from ppu.store.jobs import JobState
+    from ppu.store.jobs import ACTIVE, JobState
     from ppu.store.queue import find
+    from ppu.store.waiting import reasons_to_wait
 
     known = [str(one) for one in JobState]
     for name in state or ():
@@ -60,6 +61,12 @@ def jobs(
         if gantt:
             typer.echo(_chart(connection, found))
             return
+        # Those in line wait for those before them; that is no news.
+        waits = {
+            job.id: reasons_to_wait(connection, job)
+            for job in found
+            if job.state in ACTIVE and not job.reason_text
+        }
     if json_:
         typer.echo(json.dumps([summary(job) for job in found]))
         return
@@ -74,8 +81,8 @@ def jobs(
             f"{job.id:6}  {state_:17} {job.protocol:24} {when(job.submitted)}  "
             f"{job.campaign or '-'}"
         )
-        why = f"  ({job.reason_text})" if job.reason_text else ""
-        typer.echo(fitted(line + why))
+        why = job.reason_text or "; ".join(waits.get(job.id, ()))
+        typer.echo(fitted(f"{line}  ({why})" if why else line))
 
 
 def _chart(connection: Connection, jobs: list[Job]) -> str:

@@ -160,6 +160,8 @@ class _Running:
                     f"the cell was restarted; {names} is not heated before a person "
                     "agrees: `ppu recover --may-heat`",
                 )
+                if self.state is not JobState.NEEDS_INPUT:
+                    tell(f"job {self.job.id} waits: {reason[1]}")
                 await self.be(JobState.NEEDS_INPUT, reason=reason)
                 await self.wait()
             else:

@@ -76,6 +76,24 @@ def test_jobs_tell_why_they_ended(ppu: Ppu, queued: list[int]) -> None:
     assert "queued, held" in lines[2]
 
 
+def test_running_jobs_tell_in_the_list_that_they_wait(
+    ppu: Ppu, queued: list[int], cell: Any
+) -> None:
+    """One that waits does not look busy, and looks so again when it goes on."""
+    job_id = cell.run_job()
+    waits(cell, job_id, "furnace_1 (job 7 has it)")
+    waiting = ppu("jobs", "--state=running").out
+    waits(cell, job_id, "")
+    cell.change(job_id, JobState.FAILED, reason=("slip", "it slipped"))
+    told = [
+        line.partition("  ")[2]
+        for line in ppu("job", job_id, "--follow").out.splitlines()
+    ]
+
+    assert "(furnace_1 (job 7 has it))" in waiting
+    assert told[3:5] == ["waits: furnace_1 (job 7 has it)", "goes on"]
+
+
 def test_wrong_state_is_told_with_the_nearest(ppu: Ppu, queued: list[int]) -> None:
     """A typing error does not look like an empty queue."""
     assert "did you mean 'running'" in ppu("jobs", "--state=runing").err
