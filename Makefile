@@ -78,10 +78,10 @@ campaign-machine: $(VENV)/.dev  ## A thousand sequences of requests, faults and 
 	@PPU_MACHINE_SEQUENCES=1000 $(BIN)/python -m pytest -q -s \
 	  tests/integration/test_cell_machine.py
 
-# DAYS=1 is what CI runs.
+# DAYS=1 is what CI runs. Few malloc arenas: the same as deploy/ppu-guard@.service has.
 DAYS ?= 30
 campaign-soak: $(VENV)/.dev  ## Run jobs for a month, with a fault every hour (20 min)
-	@PYTHONPATH=tests $(BIN)/python tests/campaign/soak.py --days $(DAYS) \
+	@PYTHONPATH=tests MALLOC_ARENA_MAX=2 $(BIN)/python tests/campaign/soak.py --days $(DAYS) \
 	  $(if $(filter 30,$(DAYS)),--page docs/performance.md)
 
 docs: $(VENV)/.dev  ## Write the pages that are made from code
