@@ -94,7 +94,7 @@ class Empties:
         """Look who gets one: somebody asks, or something was cleaned or carried."""
         self._is_due = False
         for waiter in self._line:
-            if waiter.found.done() and not waiter.found.cancelled():
+            if waiter.found.done():
                 continue
             try:
                 container = waiter.lab.free_container(waiter.kind)
