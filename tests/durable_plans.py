@@ -14,11 +14,11 @@ import numpy as np
 from bluesky.utils import MsgGenerator
 
 from mortal import DeadError, MortalStore
+from ppu.cell.ownership import Ownership
 from ppu.core.errors import InstrumentError, NothingToJoinError
 from ppu.core.failure import FailurePolicy
 from ppu.core.labfile import LabFile
 from ppu.engine.host import Host
-from ppu.engine.ownership import Ownership
 from ppu.plans import Lab, step
 from ppu.plans.steps import Evidence, keep_changes
 from ppu.store.jobs import JobRequest, JobState

@@ -13,6 +13,8 @@ import yaml
 from sqlalchemy import Connection
 from typing_extensions import override
 
+from ppu.cell.cell import Cell
+from ppu.cell.lab import OpenLab
 from ppu.core.custody import Books
 from ppu.core.errors import ConfigurationError, StoreError
 from ppu.core.labfile import load_lab
@@ -22,8 +24,6 @@ from ppu.store.jobs import Job
 from ppu.store.queue import find
 from ppu.store.store import Store
 from ppu.twin.bench import Links
-from ppu.twin.cell import Cell
-from ppu.twin.open_lab import OpenLab
 
 __all__ = ["DeadError", "MortalCell", "MortalStore"]
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ppu.cli import main
+from ppu.cli.exits import Exit
+from ppu.cli.log_lines import set_up_logging
 from ppu.cli.options import (
     RESULTS,
     STORE,
@@ -31,7 +32,7 @@ from ppu.core.notices import NoticeStream, tell
 from ppu.core.stopping import on_stop_signal
 
 if TYPE_CHECKING:
-    from ppu.twin.cell import Cell
+    from ppu.cell.cell import Cell
 
 
 def attach(app: typer.Typer) -> None:
@@ -57,12 +58,12 @@ def cell(
     SIGTERM (or Ctrl-C) drains: no further step begins, what moves ends, a furnace
     keeps its program, and the next cell goes on from there.
     """
-    from ppu.engine.heartbeat import GUARD_FD
+    from ppu.cell.cell import Cell
+    from ppu.cell.heartbeat import GUARD_FD
+    from ppu.cell.open_lab import open_lab
     from ppu.store.store import Store
-    from ppu.twin.cell import Cell
-    from ppu.twin.open_lab import open_lab
 
-    main.set_up_logging(verbose=False)
+    set_up_logging(verbose=False)
     guard_fd = os.environ.pop(GUARD_FD, None)
     opened = open_lab(
         lab,
@@ -84,7 +85,7 @@ def cell(
                 running.run(until_idle=until_idle)
         tell("cell: ended; what was under way is kept, and goes on with the next one")
         if running.was_left_alone:  # a guard that was only late starts another cell
-            raise typer.Exit(main.Exit.FAILED)
+            raise typer.Exit(Exit.FAILED)
 
 
 @contextlib.contextmanager
@@ -112,7 +113,7 @@ def _guarded(running: Cell, guard_fd: str | None) -> Iterator[None]:
     if guard_fd is None:
         yield
         return
-    from ppu.engine.heartbeat import GUARD_FD
+    from ppu.cell.heartbeat import GUARD_FD
 
     try:
         end = socket.socket(fileno=int(guard_fd))

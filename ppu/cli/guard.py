@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ppu.cli import main
+from ppu.cli.exits import Exit
+from ppu.cli.log_lines import set_up_logging
 from ppu.cli.options import (
     RESULTS,
     STORE,
@@ -25,7 +26,7 @@ from ppu.core.notices import tell
 from ppu.core.stopping import on_stop_signal
 
 if TYPE_CHECKING:
-    from ppu.twin.guard import Guard
+    from ppu.cell.guard import Guard
 
 
 def attach(app: typer.Typer) -> None:
@@ -63,14 +64,14 @@ def guard(
     to its orphan state and starts a new cell, which goes on with the jobs. SIGTERM (or
     Ctrl-C) lets the cell drain; a second one lets it end at once.
     """
+    from ppu.cell.guard import Guard
+    from ppu.cell.orphans import Orphans
+    from ppu.cell.pace import make_loop
+    from ppu.cell.predecessor import watching
     from ppu.core.labfile import load_lab
     from ppu.core.registry import find_lab
-    from ppu.twin.guard import Guard
-    from ppu.twin.orphans import Orphans
-    from ppu.twin.pace import make_loop
-    from ppu.twin.predecessor import watching
 
-    main.set_up_logging(verbose=False)
+    set_up_logging(verbose=False)
     if target is not TargetName.HARDWARE:
         raise ConfigurationError(
             "--target twin: its instruments live in the cell and die with it; say "
@@ -104,7 +105,7 @@ def guard(
         watch = Guard(orphans, command, store, most_early_ends=early_ends)
         is_well = runner.run(_watch(watch))
     if not is_well:
-        raise typer.Exit(main.Exit.FAILED)
+        raise typer.Exit(Exit.FAILED)
 
 
 async def _watch(watching: Guard) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppu.cli import main
+from ppu.cli.exits import Exit
 from ppu.cli.options import STORE, StoreOption
 from ppu.cli.queue import summary
 from ppu.cli.store import open_store, when
@@ -53,7 +53,7 @@ def job(
             return
         state = asyncio.run(_follow(opened, id_, as_json=json_))
     if state is not JobState.SUCCEEDED:
-        raise typer.Exit(main.Exit.FAILED)
+        raise typer.Exit(Exit.FAILED)
 
 
 def _describe(store: Store, job_id: int) -> tuple[dict[str, Any], list[str]]:

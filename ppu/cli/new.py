@@ -239,7 +239,7 @@ class Example:
             f"from ppu.core.errors import {', '.join(errors)}",
             f"from ppu.testing import {', '.join(tools)}",
             "from ppu.transports.link import Exchange",
-            "from ppu.twin.open_lab import OpenLab",
+            "from ppu.cell.lab import OpenLab",
             # Long names would not fit on one line.
             f"from {module} import (\n    " + ",\n    ".join(own) + ",\n)",
         ]

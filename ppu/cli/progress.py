@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ppu.cell.lab import OpenLab
 from ppu.core.notices import tell
 from ppu.plans.report import duration
 from ppu.plans.steps import StepRecord
-from ppu.twin.open_lab import OpenLab
 
 __all__ = ["Progress"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppu.cli import main
+from ppu.cli.log_lines import set_up_logging
 from ppu.cli.options import (
     LabOption,
     TargetName,
@@ -19,7 +19,7 @@ from ppu.cli.options import (
 from ppu.core.errors import ConfigurationError, PPUError, nearest
 
 if TYPE_CHECKING:
-    from ppu.twin.open_lab import OpenLab
+    from ppu.cell.lab import OpenLab
 
 
 def attach(app: typer.Typer) -> None:
@@ -46,11 +46,11 @@ def read(
     verbose: VerboseOption = False,
 ) -> None:
     """Read signals: value, unit, quality and age. Nothing is changed."""
+    from ppu.cell.open_lab import open_lab
     from ppu.core.labfile import load_lab
     from ppu.core.registry import find_lab
-    from ppu.twin.open_lab import open_lab
 
-    main.set_up_logging(verbose=verbose)
+    set_up_logging(verbose=verbose)
     device, dot, signal = (what or "").partition(".")
     if what is not None and not (device and (signal or not dot)):
         raise ConfigurationError(

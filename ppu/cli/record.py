@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppu.cli import main
+from ppu.cli.log_lines import set_up_logging
 from ppu.cli.options import LabOption, TargetName, TargetOption, VerboseOption
 from ppu.core.errors import ConfigurationError, PPUError, nearest
 
 if TYPE_CHECKING:
+    from ppu.cell.lab import OpenLab
     from ppu.devices.instrument import LabDevice
     from ppu.transports.recording import Recorder
-    from ppu.twin.open_lab import OpenLab
 
 
 def attach(app: typer.Typer) -> None:
@@ -44,12 +44,12 @@ def record(
     Nothing is changed on it. The file holds no path and no address of this machine;
     ppu.testing.replay serves it to the driver again.
     """
+    from ppu.cell.open_lab import open_lab
     from ppu.core.labfile import load_lab
     from ppu.core.registry import find_lab
     from ppu.transports.recording import Recorder
-    from ppu.twin.open_lab import open_lab
 
-    main.set_up_logging(verbose=verbose)
+    set_up_logging(verbose=verbose)
     file = load_lab(find_lab(lab))
     if device not in file.devices:
         raise ConfigurationError(

@@ -7,13 +7,14 @@ import json
 import signal
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppu.cli import main
+from ppu.cli.exits import Exit, code_of
+from ppu.cli.log_lines import set_up_logging
 from ppu.cli.options import (
     AttendedOption,
     LabOption,
@@ -31,7 +32,7 @@ from ppu.core.notices import NoticeStream, tell
 from ppu.core.stopping import Interrupted, on_stop_signal
 
 if TYPE_CHECKING:
-    from ppu.twin.open_lab import OpenLab
+    from ppu.cell.lab import OpenLab
 
 
 def attach(app: typer.Typer) -> None:
@@ -43,6 +44,7 @@ def attach(app: typer.Typer) -> None:
 
 
 def run(
+    context: typer.Context,
     protocol: Annotated[str, typer.Argument(help="See `ppu protocols`.")],
     lab: LabOption = "a-lab",
     params: ParamsOption = None,
@@ -60,7 +62,7 @@ def run(
     verbose: VerboseOption = False,
 ) -> None:
     """Run a protocol and leave result.json, report.html and documents.jsonl."""
-    main.set_up_logging(verbose=verbose)
+    set_up_logging(verbose=verbose)
     try:
         result, where = _run(
             protocol,
@@ -71,12 +73,13 @@ def run(
             seed=seed,
             out=out,
             attended=attended,
+            elapsed=context.obj or float,
         )
     except _RunFailed as failed:
         _tell_failure(failed.error, failed.code, as_json=json_)
         raise typer.Exit(failed.code) from None
     except PPUError as exc:
-        code = main.code_of(exc)
+        code = code_of(exc)
         _tell_failure(exc, code, as_json=json_)
         raise typer.Exit(code) from None
     if json_:
@@ -88,7 +91,7 @@ def run(
 class _RunFailed(Exception):  # noqa: N818 - carries an error, is none itself
     """A run failed; what had started was left in a safe state."""
 
-    def __init__(self, error: PPUError, code: main.Exit) -> None:
+    def __init__(self, error: PPUError, code: Exit) -> None:
         super().__init__(str(error))
         self.error = error
         self.code = code
@@ -134,11 +137,12 @@ def _run(
     seed: int | None,
     out: Path | None,
     attended: bool,
+    elapsed: Callable[[], float],
 ) -> tuple[dict[str, Any], Path]:
+    from ppu.cell.execution import Execution
+    from ppu.cell.open_lab import open_lab
     from ppu.core.labtime import calendar_date
     from ppu.plans.protocol import find_protocol
-    from ppu.twin.job import Job
-    from ppu.twin.open_lab import open_lab
 
     protocol = find_protocol(name)
     protocol.parse(asked)
@@ -155,15 +159,15 @@ def _run(
     with contextlib.redirect_stdout(NoticeStream()), opened.closing():
         opened.check_attended()
         opened.connect()
-        job = Job(opened, protocol, asked, out)
-        job.check()
+        execution = Execution(opened, protocol, asked, out)
+        execution.check()
         with _progress(opened), finishing_what_began(opened):
             try:
-                result = job.run(main.elapsed)
+                result = execution.run(elapsed)
             except PPUError as exc:
-                for line in job.whereabouts():
+                for line in execution.whereabouts():
                     tell(line)
-                code = main.code_of(exc, has_started=job.has_started)
+                code = code_of(exc, has_started=execution.has_started)
                 raise _RunFailed(exc, code) from exc
     return result, out
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppu.cli import main
+from ppu.cli.log_lines import set_up_logging
 from ppu.cli.options import read_pace
 from ppu.core.errors import ConfigurationError, nearest
 from ppu.core.notices import tell
@@ -77,7 +77,7 @@ def sim(
     from ppu.twin.bench import Bench
     from ppu.twin.control import ControlSocket
 
-    main.set_up_logging(verbose=False)
+    set_up_logging(verbose=False)
     speed = read_pace(pace)
     if not isinstance(speed, float):
         raise ConfigurationError(

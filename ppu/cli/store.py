@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from ppu.cli import main
+from ppu.cli.exits import Exit
 from ppu.cli.options import STORE, StoreOption
 from ppu.core.errors import ConfigurationError
 
@@ -51,7 +51,7 @@ def check(store: StoreOption = STORE) -> None:
     for fault in faults:
         typer.echo(fault)
     if faults:
-        raise typer.Exit(main.Exit.FAILED)
+        raise typer.Exit(Exit.FAILED)
     typer.echo(f"{opened.name}: in order")
 
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from ppu.cell.lab import OpenLab
     from ppu.core.labtime import LabTimeLoop
     from ppu.testing.tapes import Replay
-    from ppu.twin.open_lab import OpenLab
 
 __all__ = ["jumping", "nothing_leaks", "open_twin", "play", "replay"]
 
@@ -69,8 +69,8 @@ def open_twin(tmp_path: Path) -> Iterator[Callable[..., OpenLab]]:
     It takes a lab (its name, the path or the YAML text of a lab file) and the options
     of :func:`ppu.open_lab`.
     """
+    from ppu.cell.open_lab import open_lab
     from ppu.testing.stage import lab_path
-    from ppu.twin.open_lab import open_lab
 
     with ExitStack() as opened:
 

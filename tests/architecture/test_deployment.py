@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ppu.twin import cell
-from ppu.twin.predecessor import DRAIN_S
+from ppu.cell import cell
+from ppu.cell.predecessor import DRAIN_S
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 UNIT = DEPLOY / "ppu-guard@.service"

@@ -16,11 +16,12 @@ import pytest
 import typer
 
 from ppu import open_lab
-from ppu.cli.main import EXIT_MEANINGS, Exit, attach_all
+from ppu.cell.execution import Execution
+from ppu.cli.exits import EXIT_MEANINGS, Exit
+from ppu.cli.main import attach_all
 from ppu.cli.new import Example, Wire, write_files
 from ppu.core.errors import ConfigurationError
 from ppu.plans.protocol import RegisteredProtocol
-from ppu.twin.job import Job
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,9 +59,9 @@ def test_protocol_of_the_how_to_runs_as_it_stands(tmp_path: Path) -> None:
     assert isinstance(dry_sample, RegisteredProtocol)
 
     with open_lab("a-lab") as lab:
-        job = Job(lab, dry_sample, {"hold_s": 600.0}, tmp_path / "out")
-        job.check()
-        result = job.run(float)
+        execution = Execution(lab, dry_sample, {"hold_s": 600.0}, tmp_path / "out")
+        execution.check()
+        result = execution.run(float)
 
     assert result["mass_g"] == pytest.approx(2.0, abs=0.001)
 

@@ -20,14 +20,15 @@ from typing import Any
 
 from large_lab import write_large_lab
 from pages import replace_section
+from ppu.cell.cell import Cell
+from ppu.cell.lab import OpenLab
+from ppu.cell.open_lab import open_lab
 from ppu.core.labtime import stopwatch
 from ppu.plans.gantt import Bar, gantt
 from ppu.store.jobs import JobRequest, JobState
 from ppu.store.queue import find, submit_many
 from ppu.store.steps import steps_of
 from ppu.store.store import Store
-from ppu.twin.cell import Cell
-from ppu.twin.open_lab import OpenLab, open_lab
 
 HEADING = "## Many samples at once"
 MOST_OF_ONE_ALONE = 0.5

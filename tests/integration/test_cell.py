@@ -18,6 +18,8 @@ import yaml
 
 from exercise import LAB, World, exercise
 from mortal import MortalCell
+from ppu.cell.cell import Cell
+from ppu.cell.lab import OpenLab
 from ppu.core.errors import StaleTokenError
 from ppu.core.labfile import load_lab
 from ppu.store import commands, custody, queue, steps, stock
@@ -26,8 +28,6 @@ from ppu.store.events import events_after
 from ppu.store.jobs import Effect, Job, JobRequest, JobState
 from ppu.store.store import Store
 from ppu.store.waiting import reasons_to_wait
-from ppu.twin.cell import Cell
-from ppu.twin.open_lab import OpenLab
 
 MakeLife = Callable[..., MortalCell]
 

@@ -6,9 +6,10 @@ import bluesky.plan_stubs as bps
 import pytest
 from bluesky.utils import MsgGenerator
 
+from ppu.cell.lab import OpenLab
+from ppu.cell.open_lab import open_lab
 from ppu.core.capabilities import Balance
 from ppu.core.errors import ConfigurationError, ConnectError, InstrumentError
-from ppu.twin.open_lab import OpenLab, open_lab
 
 _MODULE = '''
 from ophyd.sim import SynSignal

@@ -9,9 +9,10 @@ import bluesky.plan_stubs as bps
 import pytest
 from bluesky.utils import MsgGenerator
 
+from ppu.cell.lab import OpenLab
+from ppu.cell.open_lab import open_lab
 from ppu.core.capabilities import FiringProfile, Segment
 from ppu.core.errors import InterlockError
-from ppu.twin.open_lab import OpenLab, open_lab
 
 SHORT: dict[str, Any] = {
     "batch_mass_g": 1.0,

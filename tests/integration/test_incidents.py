@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
+from ppu.cell.execution import Execution
+from ppu.cell.lab import OpenLab
 from ppu.core.errors import PPUError
 from ppu.core.labfile import LabFile
 from ppu.core.registry import find_lab
 from ppu.plans.protocol import find_protocol
-from ppu.twin.job import Job
-from ppu.twin.open_lab import OpenLab
 
 Content = dict[str, Any]
 
@@ -39,10 +39,10 @@ def incidents_of(
     error = ""
     with TemporaryDirectory() as out, lab:
         protocol = find_protocol("solid_state_synthesis")
-        job = Job(lab, protocol, parameters, Path(out) / "job")
-        job.check()
+        execution = Execution(lab, protocol, parameters, Path(out) / "job")
+        execution.check()
         try:
-            job.run(float)
+            execution.run(float)
         except PPUError as exc:
             error = str(exc)
         assert lab.bench is not None

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
+from ppu.cell.execution import Execution
+from ppu.cell.lab import OpenLab
 from ppu.core.errors import InstrumentError
 from ppu.core.labfile import LabFile
 from ppu.core.registry import find_lab
 from ppu.plans.protocol import find_protocol
-from ppu.twin.job import Job
-from ppu.twin.open_lab import OpenLab
 from ppu_simulators.world import World
 
 LAB = "a-lab-by-hand"
@@ -74,14 +74,16 @@ class Shortened:
             assert isinstance(opened.bench.world, World)
             self.world = opened.bench.world
             protocol = find_protocol("solid_state_synthesis")
-            job = Job(opened, protocol, SHORT | (recipe or {}), Path(out) / "job")
-            job.check()
+            execution = Execution(
+                opened, protocol, SHORT | (recipe or {}), Path(out) / "job"
+            )
+            execution.check()
             try:
-                self.result = job.run(float)
+                self.result = execution.run(float)
             except InstrumentError as exc:
                 self.error = str(exc)
-            self.whereabouts = job.whereabouts()
-            self.stock_g = {name: job.view.stock_g(name) for name in file.stock}
+            self.whereabouts = execution.whereabouts()
+            self.stock_g = {name: execution.view.stock_g(name) for name in file.stock}
 
 
 @THREE_SEEDS

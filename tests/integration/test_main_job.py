@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
+from ppu.cell.execution import Execution
+from ppu.cell.lab import OpenLab
 from ppu.core.errors import InterlockError, LimitError
 from ppu.core.labfile import LabFile
 from ppu.core.registry import find_lab
 from ppu.plans.protocol import find_protocol
 from ppu.plans.steps import StepRecord
-from ppu.twin.job import Job
-from ppu.twin.open_lab import OpenLab
 from ppu_simulators.physics.matter import Matter, element_fraction_in
 from ppu_simulators.world import World
 
@@ -53,17 +53,17 @@ def run_job(
         assert isinstance(world, World)
         before = world.elements()
         protocol = find_protocol("solid_state_synthesis")
-        job = Job(lab, protocol, parameters, Path(out) / "job")
-        job.check()
+        execution = Execution(lab, protocol, parameters, Path(out) / "job")
+        execution.check()
         beliefs = []
 
         def compare(step: StepRecord) -> None:
             if step.ended_s is not None:
                 truth = {name: item.at for name, item in world.containers.items()}
-                beliefs.append((step.label, job.view.beliefs(), truth))
+                beliefs.append((step.label, execution.view.beliefs(), truth))
 
         lab.host.on_step = compare
-        result = job.run(float)
+        result = execution.run(float)
         holder = world.containers["holder_01"].matter
         page = (Path(out) / "job" / "report.html").read_text()
         after = world.elements()
@@ -205,10 +205,10 @@ def test_main_job_is_refused_before_anything_moves_when_the_lab_forbids_it(
     lab = OpenLab(file, find_lab("a-lab"), target="twin", pace=None)
     with TemporaryDirectory() as out, lab:
         protocol = find_protocol("solid_state_synthesis")
-        job = Job(lab, protocol, parameters, Path(out) / "job")
+        execution = Execution(lab, protocol, parameters, Path(out) / "job")
         connected = lab.host.loop.time()
         with pytest.raises(LimitError, match=said):
-            job.check()
+            execution.check()
         assert lab.host.loop.time() < connected + 1.0
 
 
@@ -220,7 +220,7 @@ def test_main_job_stops_before_dosing_when_the_crucible_is_not_empty() -> None:
     lab = OpenLab(file, find_lab("a-lab"), target="twin", pace=None)
     with TemporaryDirectory() as out, lab:
         protocol = find_protocol("solid_state_synthesis")
-        job = Job(lab, protocol, {}, Path(out) / "job")
-        job.check()
+        execution = Execution(lab, protocol, {}, Path(out) / "job")
+        execution.check()
         with pytest.raises(InterlockError, match=r"weighs \+0\.1000 g more"):
-            job.run(float)
+            execution.run(float)

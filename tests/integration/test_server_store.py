@@ -15,15 +15,16 @@ import pytest
 from sqlalchemy import Engine, text
 from typing_extensions import override
 
+from ppu.cell.cell import Cell
+from ppu.cell.lab import OpenLab
+from ppu.cell.open_lab import open_lab
+from ppu.cell.ownership import Ownership
+from ppu.cell.predecessor import await_end, outlive
 from ppu.core.errors import StaleTokenError
 from ppu.core.labfile import load_lab
 from ppu.core.labtime import running_loop
-from ppu.engine.ownership import Ownership
 from ppu.store import cells
 from ppu.store.store import Store
-from ppu.twin.cell import Cell
-from ppu.twin.open_lab import OpenLab, open_lab
-from ppu.twin.predecessor import await_end, outlive
 
 Play = Callable[[Coroutine[Any, Any, Any]], Any]
 ELSEWHERE = {"pid": 7, "boot_id": "of another computer"}

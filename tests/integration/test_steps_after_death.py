@@ -12,6 +12,7 @@ from bluesky.utils import Msg, MsgGenerator
 from ophyd_async.core import AsyncStatus
 
 from mortal import DeadError, MortalStore
+from ppu.cell.ownership import Ownership
 from ppu.core.capabilities import (
     Carry,
     Dose,
@@ -28,7 +29,6 @@ from ppu.core.labtime import LabTimeLoop
 from ppu.core.registry import find_lab
 from ppu.devices.build import build_devices
 from ppu.engine.host import Host
-from ppu.engine.ownership import Ownership
 from ppu.plans import Lab
 from ppu.plans.steps import Begun, Evidence
 from ppu.store.jobs import JobRequest, JobState

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from ppu import open_lab
+from ppu.cell.execution import Execution
 from ppu.plans.protocol import find_protocol
 from ppu.twin.bench import Links
-from ppu.twin.job import Job
 
 SHORT = {
     "temperature_degc": 300,
@@ -72,9 +72,9 @@ def run_job(
 ) -> Run:
     """Run ``fire_sample`` on the twin of *lab*."""
     with open_lab(str(lab), seed=seed, links=links) as opened:
-        job = Job(opened, find_protocol("fire_sample"), asked, out)
-        job.check()
-        result = job.run(lambda: 0.0)
+        execution = Execution(opened, find_protocol("fire_sample"), asked, out)
+        execution.check()
+        result = execution.run(lambda: 0.0)
         bench: Any = opened.bench
         world = bench.world
         matter = world.containers["crucible_04"].matter

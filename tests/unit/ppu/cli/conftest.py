@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import typer
 
-from ppu.cli.main import attach_all, code_of
+from ppu.cli.exits import code_of
+from ppu.cli.main import attach_all
 from ppu.core.errors import PPUError
 from ppu.core.notices import tell
 from ppu.store import cells, queue, steps

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ppu.cli.main import Exit, code_of
+from ppu.cli.exits import Exit, code_of
 from ppu.cli.options import read_pace
 from ppu.cli.run import finishing_what_began, read_parameters
 from ppu.core import errors

@@ -13,11 +13,11 @@ import pytest
 from bluesky.utils import Msg, MsgGenerator
 from ophyd_async.core import AsyncStatus
 
+from ppu.cell.ownership import Ownership
 from ppu.core.errors import AbortedError, InstrumentError, InternalError
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import TWIN_EPOCH, LabTimeLoop
 from ppu.engine.host import Host
-from ppu.engine.ownership import Ownership
 from ppu.plans import compute, step
 from ppu.store.jobs import JobRequest
 from ppu.store.queue import submit

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from ppu.cell.lab import OpenLab
 from ppu.core.labtime import LabTimeLoop
 from ppu.testing.leaks import nothing_left_behind
 from ppu.testing.loops import play_from_start
-from ppu.twin.open_lab import OpenLab
 
 Play = Callable[[Coroutine[Any, Any, Any]], Any]
 

@@ -14,9 +14,10 @@ from typing import Any, Final
 from bluesky.utils import MsgGenerator
 
 from ppu._version import __version__
+from ppu.cell.lab import OpenLab
+from ppu.cell.ownership import Ownership
 from ppu.core.errors import ConfigurationError, InternalError, PPUError
 from ppu.core.notices import tell
-from ppu.engine.ownership import Ownership
 from ppu.engine.recorder import JobRecorder
 from ppu.engine.runner import Runner
 from ppu.plans.protocol import ProtocolResult, RegisteredProtocol
@@ -26,16 +27,15 @@ from ppu.store.documents import documents_of, streams_of
 from ppu.store.jobs import JobRequest, JobState
 from ppu.store.queue import submit
 from ppu.store.store import Store
-from ppu.twin.open_lab import OpenLab
 
-__all__ = ["Job"]
+__all__ = ["Execution"]
 
 RESULT_SCHEMA_VERSION = 1
 _FOR_GOOD_S: Final = 1e9
 """The store of a single run has no other owner to give way to."""
 
 
-class Job:
+class Execution:
     """One execution of a protocol on an open lab.
 
     Args:

@@ -1,4 +1,4 @@
-"""Opens a lab on a target: connects devices, runs plans, closes everything."""
+"""A lab on a target: connects devices, runs plans, makes safe, closes everything."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 
 from bluesky.utils import Msg, MsgGenerator
 
+from ppu.cell.pace import Pace, Target, make_loop
 from ppu.core.custody import Books
 from ppu.core.errors import AbortedError, ConfigurationError, PPUError
-from ppu.core.labfile import LabFile, load_lab
-from ppu.core.labtime import running_loop, stopwatch
+from ppu.core.labfile import LabFile
+from ppu.core.labtime import running_loop
 from ppu.core.notices import tell
-from ppu.core.registry import find_lab
 from ppu.core.stopping import on_stop_signal
 from ppu.devices.build import build_devices, driver_class
 from ppu.devices.instrument import LabDevice
@@ -26,9 +26,8 @@ from ppu.engine.recorder import JobRecorder
 from ppu.engine.resources import Resources
 from ppu.plans.lab import Lab
 from ppu.twin.bench import Bench, Links
-from ppu.twin.pace import DEFAULT_PACE, Pace, Target, make_loop
 
-__all__ = ["OpenLab", "Target", "open_lab"]
+__all__ = ["OpenLab"]
 
 # A page costs more than its samples; a twin that dies loses nothing.
 _FLUSH_TWIN_S = 600.0
@@ -40,7 +39,7 @@ _INSIST_PAUSE_S = 3.0
 
 
 class OpenLab(Mapping[str, Any]):
-    """A lab with connected devices; made by :func:`open_lab`.
+    """A lab with connected devices.
 
     It maps device names to devices; devices are attributes, too.
 
@@ -238,28 +237,6 @@ class OpenLab(Mapping[str, Any]):
                     tell(line)
                 raise
 
-    def run_protocol(
-        self, name: str, out: str | Path, **parameters: Any
-    ) -> dict[str, Any]:
-        """Run a protocol by name as ``ppu run`` does, and return its result.
-
-        Args:
-            name: A protocol that ``ppu protocols`` lists.
-            out: Directory for result.json, report.html, documents.jsonl and the rest.
-            parameters: Parameters of the protocol; the others keep their defaults.
-
-        Raises:
-            ConfigurationError: If something asked is wrong; nothing moved.
-            LimitError: If the lab does not allow it; nothing moved.
-            PPUError: What went wrong; every device is in its abort state.
-        """
-        from ppu.plans.protocol import find_protocol  # noqa: PLC0415 - imports plug-ins
-        from ppu.twin.job import Job  # noqa: PLC0415 - a job needs an open lab
-
-        job = Job(self, find_protocol(name), parameters, Path(out))
-        job.check()
-        return job.run(stopwatch())
-
     def subscribe(self, callback: Callable[[str, dict[str, Any]], None]) -> int:
         """Have *callback* called with name and content of each Bluesky document.
 
@@ -349,47 +326,3 @@ class OpenLab(Mapping[str, Any]):
             return {**reading, "quality": quality.value}
 
         return self.host.call(read_now())
-
-
-def open_lab(
-    lab: str = "a-lab",
-    target: Target = "twin",
-    *,
-    pace: Pace = DEFAULT_PACE,
-    seed: int | None = None,
-    only: tuple[str, ...] = (),
-    attended: bool = False,
-    links: Links = "kernel",
-) -> OpenLab:
-    """Open a lab; use it in a ``with`` statement.
-
-    Args:
-        lab: A bundled lab or the path of a lab file.
-        target: ``twin`` for simulated instruments, ``hardware`` for real ones.
-        pace: Lab seconds per wall second, None to jump; by default a twin jumps and
-            hardware runs at the wall's pace (or its simulated bench's).
-        seed: Seed of the twin; by default the lab file's.
-        only: Devices to connect; by default all.
-        attended: Whether somebody stays beside hardware that heats; without it such
-            hardware can be read, but no plan runs.
-        links: What carries bytes to a twin: ``kernel`` for pseudo-terminals and
-            loopback ports, or ``memory``, which is the same in every run.
-
-    Example:
-        >>> with open_lab("a-lab", only=("balance",)) as lab:
-        ...     reading = lab.read("balance", "present_mass")
-        >>> reading["quality"]
-        'good'
-    """
-    path = find_lab(lab)
-    file = load_lab(path)
-    return OpenLab(
-        file,
-        path,
-        target=target,
-        pace=pace,
-        seed=seed,
-        only=only,
-        attended=attended,
-        links=links,
-    )

@@ -13,6 +13,7 @@ from bluesky.utils import Msg, MsgGenerator
 from pydantic import BaseModel
 
 from ppu import open_lab
+from ppu.cell.execution import Execution
 from ppu.core.capabilities import FiringProfile, Furnace, Segment
 from ppu.core.errors import (
     AbortedError,
@@ -22,7 +23,6 @@ from ppu.core.errors import (
 )
 from ppu.core.stopping import STOP_SIGNALS
 from ppu.plans import Lab, ProtocolResult, protocol
-from ppu.twin.job import Job
 
 PAN = "slots: [balance.pan]"
 
@@ -74,9 +74,9 @@ def test_furnace_is_made_safe_when_a_protocol_stumbles(
     """A mistake of a protocol's author is told, and the heating ends."""
     monkeypatch.setattr(Lab, "stock_g", lambda self, powder: 1.0)
     with open_lab(str(small_lab), only=("furnace_1",)) as lab:
-        job = Job(lab, heat_and_stumble, {}, tmp_path / "out")
+        execution = Execution(lab, heat_and_stumble, {}, tmp_path / "out")
         with pytest.raises(InternalError) as caught:
-            job.run(no_time)
+            execution.run(no_time)
         safe = lab.read("furnace_1", "program_status")["value"]
     documents = (tmp_path / "out" / "documents.jsonl").read_text().splitlines()
 
@@ -182,9 +182,9 @@ def test_result_is_refused_when_it_is_not_what_was_declared(
 ) -> None:
     """Nothing is written as a result that is none."""
     with open_lab(str(small_lab), only=("balance",)) as lab:
-        job = Job(lab, return_something_else, {}, tmp_path / "out")
+        execution = Execution(lab, return_something_else, {}, tmp_path / "out")
         with pytest.raises(ConfigurationError, match="returned a dict, not the"):
-            job.run(no_time)
+            execution.run(no_time)
 
     assert not (tmp_path / "out" / "result.json").exists()
 

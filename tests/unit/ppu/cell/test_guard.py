@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
+from ppu.cell import guard as guard_module
+from ppu.cell.guard import CellEnd, Guard
+from ppu.cell.predecessor import watching
 from ppu.core.errors import StoreBusyError
 from ppu.core.labtime import LabTimeLoop
 from ppu.core.stopping import TAKEN_OVER_CODE
-from ppu.twin import guard as guard_module
-from ppu.twin.guard import CellEnd, Guard
-from ppu.twin.predecessor import watching
 
 Play = Callable[[Coroutine[Any, Any, Any]], Any]
 END = "import os, signal; end = int(os.environ['PPU_GUARD_FD']); os.write(end, b'.')"
@@ -259,8 +259,8 @@ def test_guard_loads_no_engine_no_plots_and_no_plug_ins_but_drivers() -> None:
         "import sys\n"
         "from ppu.core.labfile import load_lab\n"
         "from ppu.core.registry import find_lab\n"
-        "from ppu.twin.guard import Guard\n"
-        "from ppu.twin.orphans import Orphans\n"
+        "from ppu.cell.guard import Guard\n"
+        "from ppu.cell.orphans import Orphans\n"
         "path = find_lab('a-lab')\n"
         "Orphans(load_lab(path), path)\n"
         "print(*sys.modules)\n"
@@ -274,7 +274,7 @@ def test_guard_loads_no_engine_no_plots_and_no_plug_ins_but_drivers() -> None:
     )
     loaded = set(done.stdout.split())
     heavy = {"matplotlib", "scipy", "gemmi", "ophyd", "fastapi", "optuna"}
-    ours = {"ppu.engine.runner", "ppu.engine.host", "ppu.twin.cell", "ppu_simulators"}
+    ours = {"ppu.engine.runner", "ppu.engine.host", "ppu.cell.cell", "ppu_simulators"}
 
     assert "ppu_drivers.eurotherm_3216" in loaded
     assert loaded & (heavy | ours | {"ppu_protocols.synthesis"}) == set()

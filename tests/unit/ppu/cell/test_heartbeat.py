@@ -5,8 +5,8 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from ppu.cell.heartbeat import SILENCE_S, Heartbeat
 from ppu.core.labtime import running_loop
-from ppu.engine.heartbeat import SILENCE_S, Heartbeat
 
 Play = Callable[[Coroutine[Any, Any, Any]], Any]
 

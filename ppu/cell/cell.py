@@ -14,6 +14,11 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, select
 
+from ppu.cell.execution import Execution, explained
+from ppu.cell.heartbeat import Heartbeat
+from ppu.cell.lab import OpenLab
+from ppu.cell.ownership import Ownership
+from ppu.cell.predecessor import outlive
 from ppu.core.capabilities import GasFlow
 from ppu.core.errors import (
     AbortedError,
@@ -29,8 +34,6 @@ from ppu.core.labtime import stopwatch
 from ppu.core.notices import tell
 from ppu.core.simulation import ActRefusedError
 from ppu.devices.build import driver_class
-from ppu.engine.heartbeat import Heartbeat
-from ppu.engine.ownership import Ownership
 from ppu.engine.recorder import JobRecorder
 from ppu.engine.reservations import PERSON, UNSAFE, Claimant
 from ppu.engine.runner import Runner, cause_of
@@ -61,10 +64,6 @@ from ppu.store.steps import (
 from ppu.store.stock import correct_stock, refill
 from ppu.store.store import Store
 from ppu.store.wake import WakeSocket
-from ppu.twin.job import Job as Execution
-from ppu.twin.job import explained
-from ppu.twin.open_lab import OpenLab
-from ppu.twin.predecessor import outlive
 
 __all__ = ["Cell"]
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from ppu.cell.heartbeat import GUARD_FD
+from ppu.cell.predecessor import await_end
 from ppu.core.errors import ConfigurationError, StoreBusyError
 from ppu.core.labtime import LabTimeLoop
-from ppu.engine.heartbeat import GUARD_FD
 from ppu.store import cells
 from ppu.store.store import Store
-from ppu.twin.predecessor import await_end
 
 OWNS = """
 import os, sys

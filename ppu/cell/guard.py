@@ -20,16 +20,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ppu.cell.heartbeat import GUARD_FD, PERIOD_S, Heartbeat
+from ppu.cell.orphans import Orphans
+from ppu.cell.predecessor import await_end, file_of
+from ppu.cell.service_manager import notify
 from ppu.core.errors import StoreBusyError, StoreError
 from ppu.core.labtime import running_loop
 from ppu.core.notices import tell
 from ppu.core.stopping import INTERRUPTED_CODE, TAKEN_OVER_CODE
-from ppu.engine.heartbeat import GUARD_FD, PERIOD_S, Heartbeat
 from ppu.store.cells import LEASE_S
 from ppu.store.store import LEAST_FREE_BYTES
-from ppu.twin.orphans import Orphans
-from ppu.twin.predecessor import await_end, file_of
-from ppu.twin.service_manager import notify
 
 __all__ = ["MOST_EARLY_ENDS", "Guard"]
 

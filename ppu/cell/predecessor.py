@@ -15,10 +15,10 @@ from typing import Final
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from ppu.cell.heartbeat import GUARD_FD
 from ppu.core.errors import ConfigurationError, StoreBusyError
 from ppu.core.labtime import running_loop
 from ppu.core.notices import tell
-from ppu.engine.heartbeat import GUARD_FD
 from ppu.store import cells
 from ppu.store.store import Store
 from ppu.store.wake import socket_path

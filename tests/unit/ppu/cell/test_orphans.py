@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from ppu.cell.orphans import Orphans
 from ppu.core.capabilities import FiringProfile, Segment
 from ppu.core.errors import PPUError
 from ppu.core.labfile import LabFile, load_lab
 from ppu.core.labtime import running_loop
 from ppu.devices.build import build_devices
 from ppu.twin.bench import Bench
-from ppu.twin.orphans import Orphans
 
 Play = Callable[[Coroutine[Any, Any, Any]], Any]
 PROFILE = FiringProfile((Segment(600.0, 10.0, 3600.0),), 100.0)

@@ -1,0 +1,1 @@
+"""The process that owns the instruments: opens a lab, runs jobs, adopts, ends."""
