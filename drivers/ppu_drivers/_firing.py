@@ -18,12 +18,13 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from statistics import fmean
 from typing import Any, Final
 
 from event_model import DataKey, PartialEventPage
-from ophyd_async.core import SignalR, SignalRW, StrictEnum
+from ophyd_async.core import StrictEnum
 from pydantic import BaseModel, ConfigDict, Field
 
 from ppu.core.capabilities import (
@@ -45,6 +46,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import LimitPair
 from ppu.core.labtime import running_loop
+from ppu.devices.signals import SignalR, SignalRW, write
 from ppu_drivers._heating import HeatingWatch
 
 __all__ = [
@@ -617,7 +619,7 @@ async def set_if_different(name: str, signal: SignalRW[Any], value: Any) -> None
     """
     if await signal.get_value() == value:
         return
-    await signal.set(value)
+    await write(signal, value)
     actual = await signal.get_value()
     if actual != value:
         raise InstrumentError(
@@ -716,10 +718,7 @@ class HeaterSwitch:
     idle_degc: float
 
     async def _insist_on(self, signal: SignalRW[Any], value: Any) -> str:
-        async def write() -> None:
-            await signal.set(value)
-
-        return await insist(write, signal, value)
+        return await insist(partial(write, signal, value), signal, value)
 
     async def _insist_on_reset(self) -> str:
         return await insist(self.reset_program, self.program_status, self.reset)

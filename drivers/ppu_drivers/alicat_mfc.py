@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import Annotated as A
 from typing import ClassVar, Final, Literal, TypeVar, get_args
 
-from ophyd_async.core import AsyncStatus, SignalR, StandardReadableFormat
+from ophyd_async.core import AsyncStatus, StandardReadableFormat
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
@@ -37,8 +37,9 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import iso, running_loop
+from ppu.devices.address import Measured
 from ppu.devices.instrument import DriverFacts, Identity, Instrument, Reference
-from ppu.devices.signals import Measured, record
+from ppu.devices.signals import SignalR, record
 from ppu.transports.line import LineClient, LineProbe
 from ppu.transports.serial import SerialConnection
 

@@ -13,8 +13,6 @@ from typing import Final, Literal
 
 from ophyd_async.core import (
     AsyncStatus,
-    SignalR,
-    SignalRW,
     StandardReadableFormat,
     StrictEnum,
 )
@@ -33,6 +31,7 @@ from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
 from ppu.devices.instrument import DriverFacts, Identity, Instrument, Reference
 from ppu.devices.modbus import Holding
+from ppu.devices.signals import SignalR, SignalRW, write
 from ppu.transports.modbus import ModbusMaster, Probe
 from ppu.transports.serial import SerialConnection
 
@@ -283,7 +282,7 @@ class DhGripper(Instrument, Gripper):
         """Set *signal* if it is not so, and read it back."""
         if await signal.get_value() == wanted:
             return
-        await signal.set(wanted)
+        await write(signal, wanted)
         actual = await signal.get_value()
         if actual != wanted:
             raise InstrumentError(

@@ -14,8 +14,6 @@ from typing import ClassVar, Final, Literal
 from event_model import DataKey, PartialEventPage
 from ophyd_async.core import (
     AsyncStatus,
-    SignalR,
-    SignalRW,
     StandardReadableFormat,
     StrictEnum,
     TriggerableCommand,
@@ -39,6 +37,7 @@ from ppu.core.errors import (
 from ppu.core.labfile import DeviceEntry
 from ppu.devices.instrument import DriverFacts, Identity, Instrument
 from ppu.devices.modbus import Holding
+from ppu.devices.signals import SignalR, SignalRW, write
 from ppu.transports.modbus import ModbusMaster, Probe
 from ppu.transports.serial import SerialConnection
 from ppu_drivers._firing import (
@@ -578,10 +577,10 @@ class Eurotherm3216(Instrument, Furnace):
         await self._firing.run(profile, self._start_program, self._is_running)
 
     async def _start_program(self) -> None:
-        await self.program_status.set(ProgramStatus.RUN)
+        await write(self.program_status, ProgramStatus.RUN)
 
     async def _reset_program(self) -> None:
-        await self.program_status.set(ProgramStatus.RESET)
+        await write(self.program_status, ProgramStatus.RESET)
 
     async def _is_running(self) -> bool:
         return await self.program_status.get_value() is ProgramStatus.RUN

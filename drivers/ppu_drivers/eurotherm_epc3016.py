@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
 from typing import Annotated as A
 from typing import Any, ClassVar, Final, Literal, Self
 
 from event_model import DataKey, PartialEventPage
 from ophyd_async.core import (
     AsyncStatus,
-    SignalR,
-    SignalRW,
     StandardReadableFormat,
     StrictEnum,
     TriggerableCommand,
@@ -44,6 +43,7 @@ from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
 from ppu.devices.instrument import DriverFacts, Identity, Instrument
 from ppu.devices.modbus import Holding
+from ppu.devices.signals import SignalR, SignalRW, execute
 from ppu.transports.modbus import ModbusMaster, Probe
 from ppu.transports.tcp import TcpConnection
 from ppu_drivers._firing import (
@@ -577,7 +577,7 @@ class EurothermEpc3016(Instrument, Furnace):
             self._read_sample,
             HeaterSwitch(
                 name=name,
-                reset_program=self.reset_program.execute,
+                reset_program=partial(execute, self.reset_program),
                 program_status=self.program_mode,
                 reset=ProgramMode.RESET,
                 loop_mode=self.loop_mode,
@@ -740,7 +740,7 @@ class EurothermEpc3016(Instrument, Furnace):
         await self._compare_safety()
         await self.check_idle()
         if await self.program_mode.get_value() is not ProgramMode.RESET:
-            await self.reset_program.execute()
+            await execute(self.reset_program)
         await apply_settings(self.name, self._program_settings())
         await self._write_program(value.segments)
         self._firing.set_prepared(value)
@@ -914,7 +914,7 @@ class EurothermEpc3016(Instrument, Furnace):
         self._heard_at = running_loop().time()
         self._was_running = True
         await self._firing.run(
-            profile, self.run_program.execute, self._is_program_running
+            profile, partial(execute, self.run_program), self._is_program_running
         )
 
     async def _is_program_running(self) -> bool:

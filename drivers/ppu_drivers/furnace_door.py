@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated as A
 from typing import Final, Literal
 
-from ophyd_async.core import AsyncStatus, SignalR, StandardReadableFormat
+from ophyd_async.core import AsyncStatus, StandardReadableFormat
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
@@ -27,6 +27,7 @@ from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
 from ppu.devices.instrument import DriverFacts, Identity, Instrument, Reference
 from ppu.devices.line import Query
+from ppu.devices.signals import SignalR
 from ppu.transports.line import LineClient
 from ppu.transports.tcp import TcpConnection, TcpLink
 

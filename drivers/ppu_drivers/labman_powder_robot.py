@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Annotated as A
 from typing import Any, Final, TypeVar
 
-from ophyd_async.core import AsyncStatus, SignalR, StandardReadableFormat
+from ophyd_async.core import AsyncStatus, StandardReadableFormat
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
@@ -36,9 +36,10 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
+from ppu.devices.address import Measured
 from ppu.devices.http import JsonField
 from ppu.devices.instrument import DriverFacts, Identity, Instrument
-from ppu.devices.signals import Measured, record
+from ppu.devices.signals import SignalR, record
 from ppu.transports.http import HttpClient, HttpConnection
 
 __all__ = [

@@ -10,7 +10,6 @@ from typing import Final
 
 from ophyd_async.core import (
     AsyncStatus,
-    SignalR,
     StandardReadableFormat,
     TriggerableCommand,
 )
@@ -20,9 +19,10 @@ from typing_extensions import override
 from ppu.core.capabilities import Balance
 from ppu.core.errors import ConnectError, InstrumentError, LimitError, MalformedReply
 from ppu.core.labfile import DeviceEntry, LimitPair
+from ppu.devices.address import Measured
 from ppu.devices.instrument import DriverFacts, Identity, Instrument
 from ppu.devices.line import Query
-from ppu.devices.signals import Measured, record
+from ppu.devices.signals import SignalR, record
 from ppu.transports.line import LineClient, LineProbe
 from ppu.transports.serial import SerialConnection
 
@@ -191,10 +191,12 @@ class MettlerSics(Instrument, Balance):
     ]
     firmware: A[SignalR[str], Query("I3", parse_text, manual="I3")]
     tare_: A[
-        TriggerableCommand, Query("T", acknowledgement_of("T"), lasts_s=_STABILITY_S)
+        TriggerableCommand,
+        Query("T", acknowledgement_of("T"), lasts_s=_STABILITY_S, plan_may_write=True),
     ]
     zero: A[
-        TriggerableCommand, Query("Z", acknowledgement_of("Z"), lasts_s=_STABILITY_S)
+        TriggerableCommand,
+        Query("Z", acknowledgement_of("Z"), lasts_s=_STABILITY_S, plan_may_write=True),
     ]
 
     def __init__(

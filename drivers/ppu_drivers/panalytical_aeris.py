@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from bluesky.protocols import Reading
 from event_model import DataKey
-from ophyd_async.core import Array1D, AsyncStatus, SignalR
+from ophyd_async.core import Array1D, AsyncStatus
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
@@ -34,8 +34,9 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
+from ppu.devices.address import Measured
 from ppu.devices.instrument import DriverFacts, Identity, Instrument
-from ppu.devices.signals import Measured, record
+from ppu.devices.signals import SignalR, record
 from ppu.transports.tcp import TcpConnection, TcpLink
 
 __all__ = [

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated as A
 from typing import ClassVar, Final, Literal, Self, TypeVar
 
-from ophyd_async.core import AsyncStatus, SignalR, TriggerableCommand
+from ophyd_async.core import AsyncStatus, TriggerableCommand
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import override
 
@@ -44,6 +44,7 @@ from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
 from ppu.devices.instrument import DriverFacts, Identity, Instrument, Reference
 from ppu.devices.line import Query
+from ppu.devices.signals import SignalR
 from ppu.transports.line import LineClient, LineProbe
 from ppu.transports.tcp import TcpConnection
 
