@@ -43,7 +43,7 @@ from typing_extensions import override
 
 from ppu.core.errors import InternalError, PPUError
 from ppu.core.labtime import running_loop
-from ppu.core.notices import tell
+from ppu.core.notices import Bystander
 from ppu.devices.address import Address, InvalidReading, Measured
 from ppu.devices.gate import Gate, Write
 from ppu.devices.readings import INVALID_SEVERITY, Poller, ask_once
@@ -92,7 +92,7 @@ class SignalR(ophyd.SignalR[SignalDatatypeT]):
     def subscribe_reading(self, function: Callback[dict[str, Reading[Any]]]) -> None:
         guarded = self._guards.get(function)
         if guarded is None:
-            guarded = self._guards[function] = _Guarded(self.name, function)
+            guarded = self._guards[function] = Bystander(self.name, function)
         super().subscribe_reading(guarded)
 
     subscribe = subscribe_reading
@@ -102,8 +102,8 @@ class SignalR(ophyd.SignalR[SignalDatatypeT]):
         super().clear_sub(self._guards.pop(function, function))
 
     @property
-    def _guards(self) -> dict[_Subscriber, _Guarded]:
-        guards: dict[_Subscriber, _Guarded] = vars(self).setdefault("_guarded", {})
+    def _guards(self) -> dict[_Subscriber, Bystander]:
+        guards: dict[_Subscriber, Bystander] = vars(self).setdefault("_guarded", {})
         return guards
 
 
@@ -131,24 +131,6 @@ class Wire:
     client: Any
     gate: Gate
     poller: Poller
-
-
-class _Guarded:
-    """A subscriber whose errors are told to people, each once."""
-
-    def __init__(self, name: str, function: _Subscriber) -> None:
-        self._name = name
-        self._function = function
-        self._told: set[str] = set()
-
-    def __call__(self, readings: dict[str, Reading[Any]]) -> None:
-        try:
-            self._function(readings)
-        except Exception as exc:  # noqa: BLE001 - a view's fault must not end a firing
-            text = f"a subscriber of {self._name} failed: {exc!r}"
-            if text not in self._told:
-                self._told.add(text)
-                tell(text)
 
 
 def _backend_of(signal: Signal[Any] | Command[..., Any]) -> Any:

@@ -27,6 +27,7 @@ from ppu.core.capabilities import FiringRecord
 from ppu.core.custody import Change
 from ppu.core.errors import (
     AbortedError,
+    ConfigurationError,
     InternalError,
     PPUError,
     StaleTokenError,
@@ -34,6 +35,8 @@ from ppu.core.errors import (
 )
 from ppu.core.failure import FailurePolicy
 from ppu.core.labtime import LabTimeLoop
+from ppu.core.notices import Bystander
+from ppu.engine.library_time import lend_lab_time
 from ppu.engine.recorder import JobRecorder
 from ppu.engine.reservations import Claimant
 from ppu.engine.resources import Resources
@@ -56,7 +59,24 @@ _PRINTING = threading.Lock()
 
 
 class LabRunEngine(RunEngine):
-    """A RunEngine whose documents carry lab time, and which is never paused."""
+    """A RunEngine whose documents carry lab time, and which is never paused.
+
+    Whoever subscribes to its documents disturbs no plan: errors are told to people.
+    """
+
+    def __init__(self, loop: LabTimeLoop) -> None:
+        lend_lab_time()
+        super().__init__(loop=loop, context_managers=[], call_returns_result=True)
+        self.register_command("input", self._refuse_input)
+        self.register_command("pause", self._refuse_pause)
+
+    def subscribe(self, func: Any, name: Any = "all") -> Any:
+        """Have *func* called with name and content of documents."""
+        return super().subscribe(Bystander("the documents", func), name)
+
+    def subscribe_strictly(self, func: Callable[[str, dict[str, Any]], None]) -> None:
+        """Have *func* called with documents; its errors end the plan."""
+        super().subscribe(func)
 
     def emit_sync(self, name: Any, doc: dict[str, Any]) -> None:
         """Stamp *doc* in lab time before anybody sees it."""
@@ -72,9 +92,31 @@ class LabRunEngine(RunEngine):
         super().emit_sync(name, doc)
 
     def request_pause(self, defer: bool = False) -> None:
-        """Refuse: a pause replays acts. Holding waits at the begin of a step."""
-        raise InternalError(
-            f"the engine is never paused (defer={defer}); hold at a step instead"
+        """Refuse: a pause replays acts. Holding waits at the begin of a step.
+
+        Raises:
+            ConfigurationError: Always.
+        """
+        word = "deferred_pause" if defer else "pause"
+        raise ConfigurationError(
+            f"a plan cannot `{word}`: what follows a pause would be done again from "
+            "the last checkpoint, doses and moves, too. Make a protocol of it, which "
+            "is put on hold before its next step; for a time that is known, "
+            "`yield from bps.sleep(seconds)`; for a person's act, set an operator"
+        )
+
+    async def _refuse_pause(self, msg: Msg) -> None:
+        self.request_pause(bool(msg.kwargs.get("defer")))
+
+    async def _refuse_input(self, msg: Msg) -> None:
+        """Refuse to read a terminal while instruments are at work.
+
+        Raises:
+            ConfigurationError: Always.
+        """
+        raise ConfigurationError(
+            f"a plan cannot ask at the terminal ({msg.kwargs.get('prompt', '')!r}): "
+            "set an operator of the lab, who is asked wherever people are"
         )
 
     def _stamp(self) -> float:
@@ -160,9 +202,7 @@ class Runner:
         self._is_called = False
         self._releases: list[Callable[[], None]] = []
         self._on_first_message: Callable[[], None] | None = None
-        self.engine = LabRunEngine(
-            loop=loop, context_managers=[], call_returns_result=True
-        )
+        self.engine = LabRunEngine(loop)
         commands: dict[str, Callable[[Msg], Awaitable[Any]]] = {
             "step_begin": self._begin_step,
             "step_end": self._end_step,
@@ -181,7 +221,7 @@ class Runner:
         }
         for name, command in commands.items():
             self.engine.register_command(name, command)
-        self.engine.subscribe(self._record_document)
+        self.engine.subscribe_strictly(self._record_document)
 
     # -- running ---------------------------------------------------------------------
 

@@ -1,0 +1,34 @@
+"""Gives lab time to Bluesky and ophyd-async, whose plans and statuses read clocks.
+
+``bluesky.plan_stubs.repeat`` takes the time that a repetition took from its delay, and
+ophyd-async measures time-outs; both ask the module ``time``. On a lab's loop that must
+be lab time, or a delay of 60 s is another one in every run. So the module's place in
+these libraries is taken by a :class:`~ppu.core.labtime.LibraryClock`, which off a lab's
+loop is the module itself: whoever uses the libraries beside a lab notices nothing.
+"""
+
+from __future__ import annotations
+
+import bluesky.bundlers
+import bluesky.plan_stubs
+import bluesky.plans
+from ophyd_async.core import _signal, _soft_signal_backend, _status
+
+from ppu.core.labtime import LibraryClock
+
+__all__ = ["lend_lab_time"]
+
+
+def lend_lab_time() -> None:
+    """Let the libraries read lab time on a lab's loop; calling it twice is harmless."""
+    elapsed = LibraryClock(counts_from_epoch=False)
+    stamps = LibraryClock(counts_from_epoch=True)
+    for module, name, clock in (
+        (bluesky.plan_stubs, "time", elapsed),
+        (bluesky.plans, "time", elapsed),
+        (bluesky.bundlers, "ttime", stamps),
+        (_signal, "time", elapsed),
+        (_status, "time", elapsed),
+        (_soft_signal_backend, "time", stamps),
+    ):
+        setattr(module, name, clock)
