@@ -19,6 +19,7 @@ import yaml
 from exercise import LAB, World, exercise
 from mortal import MortalCell
 from ppu.cell.cell import Cell
+from ppu.cell.gate import JobGate
 from ppu.cell.lab import OpenLab
 from ppu.core.errors import StaleTokenError
 from ppu.core.labfile import load_lab
@@ -691,15 +692,15 @@ def test_belief_of_an_arrival_outlives_a_refused_correction(
     life.advance(5.0)
     while "cup_1" not in life.lab.books.under_way:
         life.advance(0.5)
-    cell = life.cell
-    assert cell is not None
-    keep = cell._keep
+    assert life.cell is not None
+    in_lab = life.cell.parts.lab_requests
+    keep = in_lab.keep
 
     async def keep_slowly(command: Any, work: Any) -> Any:
         await asyncio.sleep(100.0)
         return await keep(command, work)
 
-    monkeypatch.setattr(cell, "_keep", keep_slowly)
+    monkeypatch.setattr(in_lab, "keep", keep_slowly)
     said = {"container": "cup_1", "location": "rack.1"}
     ask_move = partial(commands.request, command="move", by="anna", content=said)
     number = write(life, ask_move)
@@ -1655,15 +1656,13 @@ def test_job_is_released_while_its_instruments_go_to_their_hold_state(
     (one,) = submit(life, {"kind": "press"})
     life.start()
     life.advance(10.0)
-    cell = life.cell
-    assert cell is not None
-    hold_devices = cell.hold_devices
+    hold_devices = JobGate.hold_devices
 
-    async def hold_slowly(who: Any) -> None:
-        await hold_devices(who)
+    async def hold_slowly(gate: JobGate) -> None:
+        await hold_devices(gate)
         await asyncio.sleep(5.0)
 
-    monkeypatch.setattr(cell, "hold_devices", hold_slowly)
+    monkeypatch.setattr(JobGate, "hold_devices", hold_slowly)
     write(life, partial(queue.hold, job_id=one))
     while job(life, one).state is not JobState.PAUSED:
         life.advance(0.5)
@@ -1682,7 +1681,7 @@ def test_furnaces_may_heat_while_the_store_is_slow(
     life.advance(0.01)
     cell = life.cell
     assert cell is not None
-    cell.may_heat = False
+    cell.roster.may_heat = False
     (one,) = submit(life, {"kind": "bare"})
     change = cell.owner.change
 
