@@ -37,11 +37,7 @@ from ppu.core.errors import (
     LimitError,
 )
 from ppu.core.labfile import DeviceEntry
-from ppu.devices.instrument import DriverFacts, Identity, Instrument
-from ppu.devices.modbus import Holding
-from ppu.transports.modbus import ModbusMaster, Probe
-from ppu.transports.serial import SerialConnection
-from ppu_drivers._firing import (
+from ppu.devices.firing import (
     SAFE_TO_TOUCH_DEGC,
     Firing,
     FiringSettings,
@@ -58,6 +54,10 @@ from ppu_drivers._firing import (
     segment_faults,
     set_if_different,
 )
+from ppu.devices.instrument import DriverFacts, Identity, Instrument
+from ppu.devices.modbus import Holding
+from ppu.transports.modbus import ModbusMaster, Probe
+from ppu.transports.serial import SerialConnection
 
 __all__ = ["Eurotherm3216", "Eurotherm3216Limits", "Eurotherm3216Settings"]
 

@@ -42,11 +42,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
-from ppu.devices.instrument import DriverFacts, Identity, Instrument
-from ppu.devices.modbus import Holding
-from ppu.transports.modbus import ModbusMaster, Probe
-from ppu.transports.tcp import TcpConnection
-from ppu_drivers._firing import (
+from ppu.devices.firing import (
     SAFE_TO_TOUCH_DEGC,
     Firing,
     FiringSettings,
@@ -63,6 +59,10 @@ from ppu_drivers._firing import (
     segment_faults,
     set_if_different,
 )
+from ppu.devices.instrument import DriverFacts, Identity, Instrument
+from ppu.devices.modbus import Holding
+from ppu.transports.modbus import ModbusMaster, Probe
+from ppu.transports.tcp import TcpConnection
 
 __all__ = ["EurothermEpc3016", "EurothermEpc3016Limits", "EurothermEpc3016Settings"]
 

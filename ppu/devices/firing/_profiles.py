@@ -1,0 +1,78 @@
+"""Firing profiles: what is not allowed about one, and how long it will take."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+from ppu.core.capabilities import FiringProfile, Segment
+from ppu.devices.firing._settings import FurnaceLimits
+
+__all__ = ["expected_duration_s", "segment_faults"]
+
+
+def segment_faults(
+    segments: tuple[Segment, ...],
+    limits: FurnaceLimits,
+    *,
+    unit_s: float,
+    unit: str,
+    most_units: int,
+) -> list[str]:
+    """Return what the lab or the controller does not allow about *segments*.
+
+    Args:
+        segments: The segments.
+        limits: What the lab allows.
+        unit_s: Unit in which the controller counts dwells [s].
+        unit: What it is called.
+        most_units: The longest dwell it can count.
+    """
+    faults = []
+    low, high = limits.temperature_degc
+    slowest, fastest = limits.ramp_degc_per_min
+    for number, segment in enumerate(segments, 1):
+        where = f"segment {number}"
+        if not low <= segment.target_degc <= high:
+            faults.append(
+                f"{where}: {segment.target_degc:g} degC, allowed are "
+                f"{low:g} to {high:g} degC"
+            )
+        rate = segment.ramp_degc_per_min
+        if not (slowest <= rate <= fastest and rate > 0):
+            faults.append(
+                f"{where}: {rate:g} degC/min, allowed are more than "
+                f"{slowest:g} up to {fastest:g} degC/min"
+            )
+        elif abs(round(rate * 10) / 10 - rate) > 0.02 * rate:
+            faults.append(
+                f"{where}: {rate:g} degC/min, the controller knows steps of 0.1"
+            )
+        n_units = segment.dwell_s / unit_s
+        if not 0 <= n_units <= most_units or abs(n_units - round(n_units)) > 1e-6:
+            faults.append(
+                f"{where}: a dwell of {segment.dwell_s:g} s, allowed are whole "
+                f"{unit}s from 0 to {most_units}"
+            )
+    faults.extend(
+        f"segment {number}: {after.target_degc:g} degC is where segment "
+        f"{number - 1} ends, so its dwell could not be told apart; make them one"
+        for number, (before, after) in enumerate(pairwise(segments), 2)
+        if abs(after.target_degc - before.target_degc) < 0.1
+    )
+    return faults
+
+
+def expected_duration_s(
+    profile: FiringProfile, cooling_time_constant_s: float
+) -> float:
+    """Return how long *profile* will take, cooling included [s]."""
+    temperature = 25.0
+    total = 0.0
+    for segment in profile.segments:
+        rise = abs(segment.target_degc - temperature)
+        total += rise / segment.ramp_degc_per_min * 60 + segment.dwell_s
+        temperature = segment.target_degc
+    excess = max(temperature - 25.0, 1.0)
+    left = max(profile.cool_to_degc - 25.0, 1.0)
+    return total + cooling_time_constant_s * max(math.log(excess / left), 0.0)
