@@ -13,9 +13,10 @@ from ppu.devices.firing._controller import (
 )
 from ppu.devices.firing._dwells import DwellWatch
 from ppu.devices.firing._firing import Firing
+from ppu.devices.firing._furnace import ProgrammedFurnace, ProgramStates
 from ppu.devices.firing._heater import SAFE_TO_TOUCH_DEGC, HeaterSwitch, LoopMode
 from ppu.devices.firing._heating import HeatingWatch
-from ppu.devices.firing._profiles import expected_duration_s, segment_faults
+from ppu.devices.firing._profiles import DwellUnit, expected_duration_s, segment_faults
 from ppu.devices.firing._samples import Sample
 from ppu.devices.firing._settings import (
     FiringSettings,
@@ -26,6 +27,7 @@ from ppu.devices.firing._watch import FiringWatch
 
 __all__ = [
     "SAFE_TO_TOUCH_DEGC",
+    "DwellUnit",
     "DwellWatch",
     "Firing",
     "FiringSettings",
@@ -35,6 +37,8 @@ __all__ = [
     "HeatingWatch",
     "LoopMode",
     "ProgramSettings",
+    "ProgramStates",
+    "ProgrammedFurnace",
     "Sample",
     "apply_settings",
     "compare_settings",

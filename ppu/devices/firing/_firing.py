@@ -431,6 +431,6 @@ class Firing:
             await heater.switch_off()
             return f"{self._name}: heater off, verified (by hand, 0 %)"
         if state == "continue":
-            status = await heater.program_status.get_value()
+            status = await heater.program_state.get_value()
             return f"{self._name}: left alone, its program is in state {status.value}"
         return await heater.ramp_down(self._settings.ramp_down_degc_per_min)

@@ -55,7 +55,7 @@ class HeaterSwitch:
     Args:
         name: Name of the device.
         reset_program: Asks for the program to be reset.
-        program_status: Shows the state of the program.
+        program_state: Shows the state of the program.
         reset: What it shows when no program is under way.
         loop_mode: By hand or automatic.
         manual_output: Output by hand [%].
@@ -67,7 +67,7 @@ class HeaterSwitch:
 
     name: str
     reset_program: Callable[[], Awaitable[Any]]
-    program_status: SignalR[Any]
+    program_state: SignalR[Any]
     reset: StrictEnum
     loop_mode: SignalRW[LoopMode]
     manual_output: SignalRW[float]
@@ -83,7 +83,7 @@ class HeaterSwitch:
         return await insist(write, signal, value)
 
     async def _insist_on_reset(self) -> str:
-        return await insist(self.reset_program, self.program_status, self.reset)
+        return await insist(self.reset_program, self.program_state, self.reset)
 
     async def _wait_for_no_power(self) -> str:
         """Wait until the output is 0 %; return what went wrong, if it never is.
@@ -153,7 +153,7 @@ class HeaterSwitch:
             # Automatic goes on from the power it finds.
             troubles.append(await self._wait_for_no_power())
             troubles.append(await self._insist_on(self.loop_mode, LoopMode.AUTO))
-        status = await self.program_status.get_value()
+        status = await self.program_state.get_value()
         mode = await self.loop_mode.get_value()
         target = await self.target_setpoint.get_value()
         told = "; ".join(trouble for trouble in troubles if trouble)

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 
 from ppu.core.capabilities import FiringProfile, Segment
 from ppu.devices.firing._settings import FurnaceLimits
 
-__all__ = ["expected_duration_s", "segment_faults"]
+__all__ = ["DwellUnit", "expected_duration_s", "segment_faults"]
+
+
+@dataclass(frozen=True)
+class DwellUnit:
+    """How a controller counts dwells.
+
+    Args:
+        name: What its unit is called.
+        seconds: How long that is [s].
+        most: The longest dwell it can count.
+    """
+
+    name: str
+    seconds: float
+    most: int
 
 
 def segment_faults(
-    segments: tuple[Segment, ...],
-    limits: FurnaceLimits,
-    *,
-    unit_s: float,
-    unit: str,
-    most_units: int,
+    segments: tuple[Segment, ...], limits: FurnaceLimits, unit: DwellUnit
 ) -> list[str]:
     """Return what the lab or the controller does not allow about *segments*.
 
     Args:
         segments: The segments.
         limits: What the lab allows.
-        unit_s: Unit in which the controller counts dwells [s].
-        unit: What it is called.
-        most_units: The longest dwell it can count.
+        unit: How the controller counts dwells.
     """
     faults = []
     low, high = limits.temperature_degc
@@ -48,11 +57,11 @@ def segment_faults(
             faults.append(
                 f"{where}: {rate:g} degC/min, the controller knows steps of 0.1"
             )
-        n_units = segment.dwell_s / unit_s
-        if not 0 <= n_units <= most_units or abs(n_units - round(n_units)) > 1e-6:
+        n_units = segment.dwell_s / unit.seconds
+        if not 0 <= n_units <= unit.most or abs(n_units - round(n_units)) > 1e-6:
             faults.append(
                 f"{where}: a dwell of {segment.dwell_s:g} s, allowed are whole "
-                f"{unit}s from 0 to {most_units}"
+                f"{unit.name}s from 0 to {unit.most}"
             )
     faults.extend(
         f"segment {number}: {after.target_degc:g} degC is where segment "

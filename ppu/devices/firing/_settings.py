@@ -65,9 +65,20 @@ def is_over(temperature: float, high_degc: float) -> bool:
 
 
 def limit_contradictions(
-    limits: FurnaceLimits, setpoint_high_degc: float, alarm_1_degc: float
+    limits: FurnaceLimits,
+    setpoint_high_degc: float,
+    alarm_degc: float,
+    *,
+    alarm_key: str,
 ) -> list[str]:
-    """Return where the lab's limit, the setpoint limit and alarm 1 do not rise."""
+    """Return where the lab's limit, the setpoint limit and the alarm do not rise.
+
+    Args:
+        limits: What the lab allows.
+        setpoint_high_degc: The highest setpoint that the controller takes.
+        alarm_degc: Where it warns.
+        alarm_key: What that is called in the lab file.
+    """
     high = limits.temperature_degc[1]
     found = []
     if high > setpoint_high_degc:
@@ -75,9 +86,9 @@ def limit_contradictions(
             f"limits.temperature_degc allows {high:g} degC, but the controller's "
             f"own setpoint_high_degc is {setpoint_high_degc:g}; lower the limit"
         )
-    if setpoint_high_degc >= alarm_1_degc:
+    if setpoint_high_degc >= alarm_degc:
         found.append(
-            f"alarm_1_degc is {alarm_1_degc:g}, which must be over setpoint_high_degc "
+            f"{alarm_key} is {alarm_degc:g}, which must be over setpoint_high_degc "
             f"({setpoint_high_degc:g}) to warn of overshoot; raise the alarm"
         )
     return found
