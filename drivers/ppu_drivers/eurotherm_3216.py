@@ -23,6 +23,7 @@ from typing_extensions import override
 from ppu.core.capabilities import Segment
 from ppu.core.errors import ConnectError, InstrumentError
 from ppu.core.labfile import DeviceEntry
+from ppu.devices import DriverFacts, Holding, Identity
 from ppu.devices.firing import (
     DwellUnit,
     FiringSettings,
@@ -35,8 +36,6 @@ from ppu.devices.firing import (
     limit_contradictions,
     set_if_different,
 )
-from ppu.devices.instrument import DriverFacts, Identity
-from ppu.devices.modbus import Holding
 from ppu.transports.modbus import ModbusMaster, Probe
 from ppu.transports.serial import SerialConnection
 

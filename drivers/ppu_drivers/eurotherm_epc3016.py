@@ -28,6 +28,7 @@ from ppu.core.capabilities import FiringUnderWay, Segment
 from ppu.core.errors import ConnectError, InstrumentError, PPUError
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
+from ppu.devices import DriverFacts, Holding, Identity
 from ppu.devices.firing import (
     SAFE_TO_TOUCH_DEGC,
     DwellUnit,
@@ -41,8 +42,6 @@ from ppu.devices.firing import (
     limit_contradictions,
     set_if_different,
 )
-from ppu.devices.instrument import DriverFacts, Identity
-from ppu.devices.modbus import Holding
 from ppu.transports.modbus import ModbusMaster, Probe
 from ppu.transports.tcp import TcpConnection
 
