@@ -11,11 +11,7 @@ from collections.abc import Mapping
 from typing import Annotated as A
 from typing import Final, Literal
 
-from ophyd_async.core import (
-    AsyncStatus,
-    StandardReadableFormat,
-    StrictEnum,
-)
+from ophyd_async.core import AsyncStatus, StandardReadableFormat, StrictEnum
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
@@ -29,9 +25,16 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
-from ppu.devices.instrument import DriverFacts, Identity, Instrument, Reference
-from ppu.devices.modbus import Holding
-from ppu.devices.signals import SignalR, SignalRW, write
+from ppu.devices import (
+    DriverFacts,
+    Holding,
+    Identity,
+    Instrument,
+    Reference,
+    SignalR,
+    SignalRW,
+    write,
+)
 from ppu.transports.modbus import ModbusMaster, Probe
 from ppu.transports.serial import SerialConnection
 

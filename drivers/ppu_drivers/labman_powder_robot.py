@@ -36,10 +36,15 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
-from ppu.devices.address import Measured
-from ppu.devices.http import JsonField
-from ppu.devices.instrument import DriverFacts, Identity, Instrument
-from ppu.devices.signals import SignalR, record
+from ppu.devices import (
+    DriverFacts,
+    Identity,
+    Instrument,
+    JsonField,
+    Measured,
+    SignalR,
+    record,
+)
 from ppu.transports.http import HttpClient, HttpConnection
 
 __all__ = [

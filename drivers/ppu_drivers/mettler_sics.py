@@ -8,21 +8,22 @@ from dataclasses import dataclass
 from typing import Annotated as A
 from typing import Final
 
-from ophyd_async.core import (
-    AsyncStatus,
-    StandardReadableFormat,
-    TriggerableCommand,
-)
+from ophyd_async.core import AsyncStatus, StandardReadableFormat, TriggerableCommand
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
 from ppu.core.capabilities import Balance
 from ppu.core.errors import ConnectError, InstrumentError, LimitError, MalformedReply
 from ppu.core.labfile import DeviceEntry, LimitPair
-from ppu.devices.address import Measured
-from ppu.devices.instrument import DriverFacts, Identity, Instrument
-from ppu.devices.line import Query
-from ppu.devices.signals import SignalR, record
+from ppu.devices import (
+    DriverFacts,
+    Identity,
+    Instrument,
+    Measured,
+    Query,
+    SignalR,
+    record,
+)
 from ppu.transports.line import LineClient, LineProbe
 from ppu.transports.serial import SerialConnection
 

@@ -34,9 +34,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
-from ppu.devices.address import Measured
-from ppu.devices.instrument import DriverFacts, Identity, Instrument
-from ppu.devices.signals import SignalR, record
+from ppu.devices import DriverFacts, Identity, Instrument, Measured, SignalR, record
 from ppu.transports.tcp import TcpConnection, TcpLink
 
 __all__ = [

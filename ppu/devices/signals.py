@@ -311,11 +311,17 @@ class _WireCommandBackend(CommandBackend[Any, Any]):
         await self.address.execute(self._wire.client, *args, **kwargs)
 
 
-def record(signal: ophyd.SignalR[Any], value: Any) -> None:
-    """Let *value*, which was heard now in another way, be what *signal* says."""
+def record(signal: ophyd.SignalR[Any], value: Any, complaint: str = "") -> None:
+    """Let *value*, which was heard now in another way, be what *signal* says.
+
+    Args:
+        signal: A signal of an instrument.
+        value: What was heard.
+        complaint: Why it must not be used, empty if it may.
+    """
     backend = _backend_of(signal)
     if isinstance(backend, _WireSignalBackend):
-        backend.publish(value)
+        backend.publish(value, complaint)
     elif isinstance(backend, MockSignalBackend):
         backend.set_value(value)
 
