@@ -21,11 +21,12 @@ from ppu.core.errors import (
 )
 from ppu.core.labtime import running_loop
 from ppu.devices.firing._course import Course, Prepared
+from ppu.devices.firing._dwells import SETPOINT_TOLERANCE_K
 from ppu.devices.firing._heater import HeaterSwitch, LoopMode
 from ppu.devices.firing._samples import Sample, Samples, earlier_samples
 from ppu.devices.firing._settings import FiringSettings, is_over
 from ppu.devices.firing._watch import FiringWatch
-from ppu.devices.signals import SignalR
+from ppu.devices.signals import SignalR, record
 
 __all__ = ["Firing"]
 
@@ -81,6 +82,8 @@ class Firing:
         self.samples = Samples.none()
         self.task: asyncio.Task[FiringRecord] | None = None
         self.last: FiringRecord | None = None
+        self._heard = asyncio.Event()
+        self._latest: Sample | None = None
 
     # -- before ----------------------------------------------------------------------
 
@@ -183,6 +186,8 @@ class Firing:
         heard = (sample.temperature, sample.setpoint, sample.output)
         for signal, value in zip(self._columns.values(), heard, strict=True):
             record(signal, value, sample.complaint)
+        self._latest = sample
+        self._heard.set()
         return sample
 
     # -- during ----------------------------------------------------------------------
@@ -253,6 +258,39 @@ class Firing:
         # The sampling must outlive a cancelled wait: an aborted plan still wants to
         # know how hot it is.
         self.last = await asyncio.shield(self.task)
+
+    async def wait_near(self, target_degc: float, within_k: float) -> None:
+        """Wait until setpoint and chamber are at *target_degc*; the firing goes on.
+
+        Raises:
+            InstrumentError: If the firing goes wrong before; the heater is off then.
+            TransportError: If the controller stayed unreachable for too long.
+        """
+        if self.task is None:
+            raise InstrumentError(f"{self._name}: nothing was started")
+        while not self.task.done():
+            self._heard.clear()
+            sample = self._latest
+            if sample is not None and (
+                abs(sample.setpoint - target_degc) < SETPOINT_TOLERANCE_K
+                and abs(sample.temperature - target_degc) <= within_k
+            ):
+                return
+            heard = asyncio.ensure_future(self._heard.wait())
+            try:
+                await asyncio.wait(
+                    {heard, self.task}, return_when=asyncio.FIRST_COMPLETED
+                )
+            finally:
+                heard.cancel()
+        await self.wait()
+
+    async def stop_sampling(self) -> None:
+        """End the sampling of what goes on, which is about to be replaced."""
+        task, self.task = self.task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
 
     async def _resume(
         self, course: Course, earlier: list[tuple[float, Sample]]
