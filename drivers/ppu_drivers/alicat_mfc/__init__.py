@@ -12,8 +12,9 @@ from ppu_drivers.alicat_mfc._codec import (
     parse_frame,
     parse_layout,
 )
-from ppu_drivers.alicat_mfc._driver import AlicatMfc, FlowRecord
+from ppu_drivers.alicat_mfc._driver import AlicatMfc
 from ppu_drivers.alicat_mfc._settings import AlicatMfcLimits, AlicatMfcSettings
+from ppu_drivers.alicat_mfc._watch import FlowRecord
 
 __all__ = [
     "AlicatMfc",

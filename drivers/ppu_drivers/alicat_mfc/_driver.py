@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
-from statistics import fmean
 from typing import Annotated as A
 from typing import ClassVar, Final
 
@@ -24,6 +22,7 @@ from ppu.core.errors import (
     ReplyTimeout,
     TransportError,
 )
+from ppu.core.insisting import insist
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import iso, running_loop
 from ppu.devices import DriverFacts, Identity, Instrument, Measured, Reference, record
@@ -52,26 +51,15 @@ from ppu_drivers.alicat_mfc._codec import (
     range_in_model,
 )
 from ppu_drivers.alicat_mfc._settings import AlicatMfcLimits, AlicatMfcSettings
+from ppu_drivers.alicat_mfc._watch import FlowRecord, FlowWatch, allowed_deviation
 
-__all__ = ["AlicatMfc", "FlowRecord"]
+__all__ = ["AlicatMfc"]
 
 _POLL_S: Final = 1.0
 _INSISTING_S: Final = 60.0
-"""How long closing is tried again before somebody must close the bottle."""
+"""How long closing is tried again before somebody must close the bottle (real time)."""
 _NOISE: Final = 0.005
 """Part of full scale within which a steady flow repeats."""
-
-
-@dataclass(frozen=True)
-class FlowRecord:
-    """What a completed watch saw."""
-
-    gas: str
-    asked_ml_per_min: float
-    mean_ml_per_min: float
-    min_ml_per_min: float
-    max_ml_per_min: float
-    n_samples: int
 
 
 class AlicatMfc(Instrument, GasFlow):
@@ -544,7 +532,9 @@ class AlicatMfc(Instrument, GasFlow):
             InstrumentError: If it does not within ``settle_s``.
         """
         asked = request.flow_ml_per_min
-        allowed = self._allowed(asked, self.settings.tolerance_percent)
+        allowed = allowed_deviation(
+            self.settings, asked, self.settings.tolerance_percent
+        )
         deadline = running_loop().time() + self.settings.settle_s
         while True:
             await asyncio.sleep(_POLL_S)
@@ -564,12 +554,6 @@ class AlicatMfc(Instrument, GasFlow):
                     "there gas in it?"
                 )
 
-    def _allowed(self, asked: float, percent: float) -> float:
-        """Return how far the flow may be from *asked* [mL/min]."""
-        # The sensor's own error is a part of its range, however little flows.
-        floor = 0.005 * self.settings.full_scale_ml_per_min
-        return max(asked * percent / 100, floor)
-
     # -- closing -------------------------------------------------------------------
 
     async def _close(self) -> str:
@@ -579,21 +563,17 @@ class AlicatMfc(Instrument, GasFlow):
             InstrumentError: If gas still flows; everything was tried.
             TransportError: If the controller stayed unreachable.
         """
-        loop = running_loop()
-        give_up = loop.time() + _INSISTING_S
-        while True:
-            try:
-                return await self._try_to_close()
-            except InstrumentError:
-                if loop.time() > give_up:
-                    raise
-            except (TransportError, MalformedReply) as exc:
-                if loop.time() > give_up:
-                    raise TransportError(
-                        f"{exc}; whether {self.name} is closed is not known: close the "
-                        "bottle"
-                    ) from exc
-            await asyncio.sleep(_POLL_S)
+        try:
+            return await insist(
+                self._try_to_close,
+                on=(InstrumentError, TransportError, MalformedReply),
+                for_s=_INSISTING_S,
+                pause_s=_POLL_S,
+            )
+        except (TransportError, MalformedReply) as exc:
+            raise TransportError(
+                f"{exc}; whether {self.name} is closed is not known: close the bottle"
+            ) from exc
 
     async def _try_to_close(self) -> str:
         """Close the valve, and see that no gas flows.
@@ -623,7 +603,7 @@ class AlicatMfc(Instrument, GasFlow):
         return f"{self.name}: closed, verified (setpoint 0, no flow)"
 
     async def _see_no_flow(self) -> None:
-        allowed = self._allowed(0.0, 0.0)
+        allowed = allowed_deviation(self.settings, 0.0, 0.0)
         deadline = running_loop().time() + self.settings.settle_s
         while True:
             seen = await self._confirmed()
@@ -739,6 +719,7 @@ class AlicatMfc(Instrument, GasFlow):
         loop = running_loop()
         last_heard = loop.time()
         flows: list[float] = []
+        watch = FlowWatch(request, self.settings, self._ml_per_min)
         is_over = False
         while not is_over:
             is_over = await self._is_over_within(self.settings.sample_period_s)
@@ -756,17 +737,10 @@ class AlicatMfc(Instrument, GasFlow):
             self._keep(frame)
             last_heard = loop.time()
             flows.append(frame.flow_ml_per_min)
-            fault = self._fault_in(frame, request)
+            fault = watch.fault_in(frame, iso(loop.stamp()))
             if fault is not None:
                 raise InstrumentError(f"{self.name}: {fault}")
-        return FlowRecord(
-            gas=request.gas,
-            asked_ml_per_min=request.flow_ml_per_min,
-            mean_ml_per_min=fmean(flows),
-            min_ml_per_min=min(flows),
-            max_ml_per_min=max(flows),
-            n_samples=len(flows),
-        )
+        return FlowRecord.of(request, flows)
 
     async def _is_over_within(self, wait: float) -> bool:
         """Return whether the watch is over within *wait* seconds of lab time."""
@@ -776,39 +750,6 @@ class AlicatMfc(Instrument, GasFlow):
         except TimeoutError:
             return False
         return True
-
-    def _fault_in(self, frame: Frame, request: GasRequest) -> str | None:
-        """Return why *frame* is not what it should be, if it is not."""
-        asked = request.flow_ml_per_min
-        moment = iso(running_loop().stamp())
-        said = f" ({frame.states})" if frame.status else ""
-        step = self._ml_per_min * 10**-frame.decimals
-        if abs(frame.setpoint_ml_per_min - asked) > 0.5 * step + 1e-9:
-            return (
-                f"the setpoint was {frame.setpoint_ml_per_min:g} mL/min at {moment}, "
-                f"asked were {asked:g}; somebody changed it{said}"
-            )
-        if house_name(frame.gas) != request.gas:
-            return (
-                f"it was set to {frame.gas} at {moment}, asked was {request.gas}; "
-                f"somebody changed it{said}"
-            )
-        off = frame.flow_ml_per_min - asked
-        if abs(off) > self._allowed(asked, self.settings.max_deviation_percent):
-            if off > 0:
-                return (
-                    f"the flow rose to {frame.flow_ml_per_min:.4g} of {asked:g} mL/min "
-                    f"at {moment}{said}"
-                )
-            return (
-                f"the flow fell to {frame.flow_ml_per_min:.4g} of {asked:g} mL/min of "
-                f"{request.gas} at {moment}, at {frame.pressure_bar:.3g} bar{said}: is "
-                "the bottle empty?"
-            )
-        refused = frame.status & (REFUSED_STATES | UNTRUE_STATES)
-        if refused:
-            return f"the flow could not be relied upon at {moment}{said}"
-        return None
 
     # -- before a job --------------------------------------------------------------
 
