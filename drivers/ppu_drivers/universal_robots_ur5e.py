@@ -37,9 +37,11 @@ from ppu.core.errors import (
     InternalError,
     LimitError,
     MalformedReply,
+    PPUError,
     TransportError,
     nearest,
 )
+from ppu.core.insisting import Attempts
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
 from ppu.devices import DriverFacts, Identity, Instrument, Query, Reference, SignalR
@@ -79,7 +81,7 @@ _STARTING_S: Final = 10.0
 _STOPPING_S: Final = 5.0
 _INSISTING_S: Final = 60.0
 """How long a controller that cannot be heard is asked to stop."""
-_AGAIN_S: Final = 2.0
+_AGAIN_S: Final = 0.5
 _PROBE: Final = LineProbe(
     "PolyscopeVersion", lambda line: line.startswith("URSoftware ")
 )
@@ -842,37 +844,39 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
             InstrumentError: If it plays on.
         """
         loop = running_loop()
-        give_up = loop.time() + _INSISTING_S
         heard_since: float | None = None
-        while True:
+        trouble: PPUError
+        attempts = Attempts(for_s=_INSISTING_S, pause_s=_AGAIN_S)
+        async for _ in attempts:
             # First of all, and again: stopping what has stopped is harmless.
             refusal = await self._ask_to_stop()
             try:
                 state = await self._program()
             except (TransportError, MalformedReply, InstrumentError) as exc:
                 heard_since = None
-                if loop.time() > give_up:
-                    raise TransportError(
-                        f"{exc}; whether {self.name} has stopped is not known: press "
-                        "the emergency stop"
-                    ) from exc
-                await asyncio.sleep(_AGAIN_S)
+                trouble = TransportError(
+                    f"{exc}; whether {self.name} has stopped is not known: press "
+                    "the emergency stop"
+                )
+                trouble.__cause__ = exc
                 continue
             if state.state == "STOPPED":
-                break
+                return await self._tell_stopped()
+            trouble = InstrumentError(
+                f"{self.name}: asked to stop but {state.program} is {state.state}; "
+                f"press the emergency stop. {refusal or ''}".rstrip()
+            )
             if refusal is None:
                 heard_since = None
             elif heard_since is None:
                 heard_since = loop.time()
-            is_deaf = heard_since is None and loop.time() > give_up
-            if is_deaf or (
-                heard_since is not None and loop.time() - heard_since > _STOPPING_S
-            ):
-                raise InstrumentError(
-                    f"{self.name}: asked to stop but {state.program} is {state.state}; "
-                    f"press the emergency stop. {refusal or ''}".rstrip()
-                )
-            await asyncio.sleep(0.5)
+                attempts.go_on_for(_STOPPING_S)
+            elif loop.time() - heard_since > loop.wire_seconds(_STOPPING_S):
+                break
+        raise trouble
+
+    async def _tell_stopped(self) -> str:
+        """Return that the program was seen to have stopped, and the safety status."""
         self._is_ours = False
         try:
             safety = await self._safety()
