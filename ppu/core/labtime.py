@@ -34,6 +34,7 @@ __all__ = [
     "LabTimeLoop",
     "LibraryClock",
     "calendar_date",
+    "is_on_lab_loop",
     "iso",
     "now",
     "running_loop",
@@ -405,6 +406,11 @@ class LibraryClock:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(time, name)
+
+
+def is_on_lab_loop() -> bool:
+    """Return whether this thread runs a lab's loop at this moment."""
+    return _lab_loop() is not None
 
 
 def _lab_loop() -> LabTimeLoop | None:

@@ -14,7 +14,6 @@ from typing import Any, Protocol, TypeVar
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 import bluesky.run_engine
-from bluesky.run_engine import RunEngine
 from bluesky.utils import (
     FailedStatus,
     Msg,
@@ -27,7 +26,6 @@ from ppu.core.capabilities import FiringRecord
 from ppu.core.custody import Change
 from ppu.core.errors import (
     AbortedError,
-    ConfigurationError,
     InternalError,
     PPUError,
     StaleTokenError,
@@ -35,11 +33,10 @@ from ppu.core.errors import (
 )
 from ppu.core.failure import FailurePolicy
 from ppu.core.labtime import LabTimeLoop
-from ppu.core.notices import Bystander
-from ppu.engine.library_time import lend_lab_time
 from ppu.engine.recorder import JobRecorder
 from ppu.engine.reservations import Claimant
 from ppu.engine.resources import Resources
+from ppu.engine.run_engine import LabRunEngine
 from ppu.plans.lab import Lab
 from ppu.plans.seats import Role, Seat, Turn
 from ppu.plans.steps import Begun, Decision, Evidence, Failed, Needs, StepRecord
@@ -56,72 +53,6 @@ _NOT_ITS_FAULT = (AbortedError, StaleTokenError, StoreError)
 
 _PRINTING = threading.Lock()
 """Standard output is one for all threads: they redirect it one after the other."""
-
-
-class LabRunEngine(RunEngine):
-    """A RunEngine whose documents carry lab time, and which is never paused.
-
-    Whoever subscribes to its documents disturbs no plan: errors are told to people.
-    """
-
-    def __init__(self, loop: LabTimeLoop) -> None:
-        lend_lab_time()
-        super().__init__(loop=loop, context_managers=[], call_returns_result=True)
-        self.register_command("input", self._refuse_input)
-        self.register_command("pause", self._refuse_pause)
-
-    def subscribe(self, func: Any, name: Any = "all") -> Any:
-        """Have *func* called with name and content of documents."""
-        return super().subscribe(Bystander("the documents", func), name)
-
-    def subscribe_strictly(self, func: Callable[[str, dict[str, Any]], None]) -> None:
-        """Have *func* called with documents; its errors end the plan."""
-        super().subscribe(func)
-
-    def emit_sync(self, name: Any, doc: dict[str, Any]) -> None:
-        """Stamp *doc* in lab time before anybody sees it."""
-        kind = str(getattr(name, "name", name))
-        if kind == "event":
-            doc["time"] = max(doc["timestamps"].values(), default=self._stamp())
-        elif kind == "event_page":
-            columns = list(doc["timestamps"].values())
-            if columns:
-                doc["time"] = [max(row) for row in zip(*columns, strict=True)]
-        elif "time" in doc:
-            doc["time"] = self._stamp()
-        super().emit_sync(name, doc)
-
-    def request_pause(self, defer: bool = False) -> None:
-        """Refuse: a pause replays acts. Holding waits at the begin of a step.
-
-        Raises:
-            ConfigurationError: Always.
-        """
-        word = "deferred_pause" if defer else "pause"
-        raise ConfigurationError(
-            f"a plan cannot `{word}`: what follows a pause would be done again from "
-            "the last checkpoint, doses and moves, too. Make a protocol of it, which "
-            "is put on hold before its next step; for a time that is known, "
-            "`yield from bps.sleep(seconds)`; for a person's act, set an operator"
-        )
-
-    async def _refuse_pause(self, msg: Msg) -> None:
-        self.request_pause(bool(msg.kwargs.get("defer")))
-
-    async def _refuse_input(self, msg: Msg) -> None:
-        """Refuse to read a terminal while instruments are at work.
-
-        Raises:
-            ConfigurationError: Always.
-        """
-        raise ConfigurationError(
-            f"a plan cannot ask at the terminal ({msg.kwargs.get('prompt', '')!r}): "
-            "set an operator of the lab, who is asked wherever people are"
-        )
-
-    def _stamp(self) -> float:
-        loop = self.loop
-        return loop.stamp() if isinstance(loop, LabTimeLoop) else 0.0
 
 
 @dataclass

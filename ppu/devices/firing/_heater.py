@@ -13,7 +13,7 @@ from ophyd_async.core import StrictEnum
 from ppu.core.errors import InstrumentError, PPUError
 from ppu.core.insisting import Attempts
 from ppu.core.labtime import running_loop
-from ppu.devices.signals import SignalR, SignalRW
+from ppu.devices.signals import SignalR, SignalRW, write
 
 __all__ = ["SAFE_TO_TOUCH_DEGC", "HeaterSwitch", "LoopMode"]
 
