@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from ppu.cell.cell import Cell
 from ppu.cell.lab import OpenLab
-from ppu.core.custody import Books
+from ppu.core.custody import CustodyLedger
 from ppu.core.errors import ConfigurationError, StoreError
 from ppu.core.labfile import load_lab
 from ppu.engine.resources import Resources
@@ -145,8 +145,8 @@ class MortalCell:
         for device in lab.devices.values():
             lab.host.call(device.disconnect())
         lab.devices.clear()
-        lab.books = Books.of(lab.file)
-        lab.resources = Resources(self.loop, lab.file, lab.books)
+        lab.ledger = CustodyLedger.of(lab.file)
+        lab.resources = Resources(self.loop, lab.file, lab.ledger)
         lab.host.resources = lab.resources
         self.cell = self._life = None
 

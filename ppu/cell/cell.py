@@ -145,7 +145,7 @@ class Cell:
             executor = self._make_executor(owner)
             self._made = self._make_parts(owner, executor)
             roster.may_heat = roster.may_heat or owner.was_clean
-            lab.books.become(owner.books())
+            lab.ledger.replace_with(owner.read_ledger())
             for device in lab.devices.values():
                 device.permit_writes(owner.require_trust)
             lab.resources.on_wait = self._note_wait
@@ -172,7 +172,7 @@ class Cell:
         adoption = Adoption(owner, roster, lab.resources, lab.view(), lab.devices, loop)
         ending = Ending(lab, owner, roster, adoption)
         hands = TwinHands(lab.bench, loop)
-        in_lab = LabRequests(owner, lab.books, lab.resources, hands, loop)
+        in_lab = LabRequests(owner, lab.ledger, lab.resources, hands, loop)
         return Parts(
             owner,
             adoption,

@@ -56,7 +56,7 @@ class Ending:
             for container in await self._owner.fail(
                 running.job, error, running.claimed, "; ".join(unsafe.values())
             ):
-                self._lab.books.release(container)
+                self._lab.ledger.release(container)
             self._lab.resources.empties.changed()
         except (StaleTokenError, StoreError) as exc:
             self._roster.fail(exc)

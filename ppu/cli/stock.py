@@ -48,7 +48,7 @@ def stock(
 
     Refill first, then say so; --correct says what is really there, after a mistake for
     instance. It is kept with the name of whoever says it. If a cell runs, it is asked
-    to take note, because it has books of its own.
+    to take note, because it has a ledger of its own.
     """
     if refill is None and correct is None:
         if note:
@@ -109,7 +109,7 @@ def _list(store: str, powder: str | None, *, as_json: bool) -> None:
     names = [one.name for one in found]
     if powder is not None and powder not in names:
         raise ConfigurationError(
-            f"there is no powder '{powder}' in the books; {nearest(powder, names)}"
+            f"there is no powder '{powder}' in the ledger; {nearest(powder, names)}"
         )
     shown = [one for one in found if powder in (None, one.name)]
     told = [one for one in events if one.content["powder"] == powder]

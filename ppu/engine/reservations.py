@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ppu.core.capabilities import CAPABILITIES, Door, Gripper, Transporter
-from ppu.core.custody import Books
+from ppu.core.custody import CustodyLedger
 from ppu.core.errors import InterlockError, InternalError
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import LabTimeLoop
@@ -74,12 +74,12 @@ class Reservations:
     Args:
         loop: The lab's loop.
         file: The lab file.
-        books: Where containers are believed to be.
+        ledger: Where containers are believed to be.
         on_wait: Told who waits for what, in words, and with nothing when it ends.
     """
 
-    def __init__(self, loop: LabTimeLoop, file: LabFile, books: Books) -> None:
-        self.books = books
+    def __init__(self, loop: LabTimeLoop, file: LabFile, ledger: CustodyLedger) -> None:
+        self.ledger = ledger
         self.on_wait: Callable[[Claimant, str], None] = _tell_nobody
         self._loop = loop
         self.patience_s: float | None = file.scheduling.patience_s
@@ -299,9 +299,9 @@ class Reservations:
         )
 
     def _standing(self, location: str) -> str | None:
-        books = self.books
-        for container, place in books.places.items():
-            if location in (place, books.under_way.get(container)):
+        ledger = self.ledger
+        for container, place in ledger.places.items():
+            if location in (place, ledger.under_way.get(container)):
                 return container
         return None
 

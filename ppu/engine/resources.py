@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ppu.core.custody import Books
+from ppu.core.custody import CustodyLedger
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import LabTimeLoop
 from ppu.engine.empties import Empties
@@ -20,17 +20,17 @@ class Resources:
     Args:
         loop: The lab's loop.
         file: The lab file.
-        books: Where containers are believed to be.
+        ledger: Where containers are believed to be.
     """
 
-    def __init__(self, loop: LabTimeLoop, file: LabFile, books: Books) -> None:
+    def __init__(self, loop: LabTimeLoop, file: LabFile, ledger: CustodyLedger) -> None:
         scheduling = file.scheduling
         self.waits: dict[int, str] = {}
         """What each job waits for, in words."""
         self.on_wait: Callable[[int, str], None] | None = None
         """Told what a job waits for, and with nothing when that ends."""
         self.failure_policies = dict(file.failure_policies)
-        self.reservations = Reservations(loop, file, books)
+        self.reservations = Reservations(loop, file, ledger)
         self.reservations.on_wait = self._note_wait
         self.firings = Firings(
             loop, self.reservations, scheduling.share_wait, scheduling.patience_s

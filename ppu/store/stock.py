@@ -34,7 +34,7 @@ _ROUNDING_G = 1e-9
 
 @dataclass(frozen=True)
 class Powder:
-    """How much of a powder there is, as the books say.
+    """How much of a powder there is, as the ledger says.
 
     Attributes:
         name: Its name in the lab file.
@@ -48,7 +48,7 @@ class Powder:
 
 
 def declare_stock(connection: Connection, file: LabFile) -> None:
-    """Open the books of the powders of a lab file that are not in them yet.
+    """Enter the powders of a lab file that are not in it yet.
 
     Jobs may have been submitted before: the oldest keep what they reserved.
     """
@@ -230,7 +230,7 @@ def correct_stock(
     now: float,
     note: str,
 ) -> float:
-    """Keep that a person found *mass_g* of *powder*, whatever the books say [g].
+    """Keep that a person found *mass_g* of *powder*, whatever the ledger says [g].
 
     If jobs have reserved more, the newest reservations shrink.
 
@@ -276,7 +276,7 @@ def lacking(connection: Connection, powder: str, mass_g: float) -> dict[int, flo
 
 
 def _left_g(connection: Connection, powder: str) -> float:
-    """Return how much of *powder* there is, as the books say [g].
+    """Return how much of *powder* there is, as the ledger says [g].
 
     Raises:
         ConfigurationError: If there is no such powder.
@@ -284,7 +284,7 @@ def _left_g(connection: Connection, powder: str) -> float:
     there = {row.powder: row.mass_g for row in connection.execute(select(stock))}
     if powder not in there:
         raise ConfigurationError(
-            f"there is no powder '{powder}' in the books, which a cell opens with its "
+            f"there is no powder '{powder}' in the ledger, which a cell opens with its "
             f"lab file; {nearest(powder, there)}"
         )
     return float(there[powder])
@@ -299,7 +299,7 @@ def use_stock(connection: Connection, powder: str, mass_g: float, job_id: int) -
     """Deduct what a job took, from the stock and from what it had reserved.
 
     Real doses are not what was asked for to the last grain: if more was taken than the
-    books have, nothing is left, and the newest reservations shrink.
+    ledger has, nothing is left, and the newest reservations shrink.
     """
     is_it = stock.c.powder == powder
     left = connection.execute(select(stock.c.mass_g).where(is_it)).scalar_one()

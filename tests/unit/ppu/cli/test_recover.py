@@ -302,7 +302,7 @@ def test_wrong_correction_is_told(
 
 @pytest.fixture
 def powder(cell: Any, small_lab: Path) -> None:
-    """50 g of BaCO3 in the books."""
+    """50 g of BaCO3 in the ledger."""
     content = load_lab(small_lab).model_dump()
     entry = {"at": "shelf.1", "mass_g": 50.0, "purity": 0.99}
     content["stock"] = {"BaCO3": entry | {"bulk_density_g_per_ml": 1.0}}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppu.core.custody import Books
+from ppu.core.custody import CustodyLedger
 from ppu.core.errors import InterlockError, InternalError
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import LabTimeLoop
@@ -57,7 +57,7 @@ def run(loop: LabTimeLoop, work: Callable[[], Awaitable[T]]) -> T:
 
 def of(loop: LabTimeLoop, *jobs: Claimant) -> Reservations:
     """Return the reservations of the lab, with *jobs* present."""
-    reservations = Reservations(loop, LAB, Books.of(LAB))
+    reservations = Reservations(loop, LAB, CustodyLedger.of(LAB))
     for job in jobs:
         reservations.enter(job)
     return reservations
@@ -134,7 +134,7 @@ def test_higher_priority_goes_before_age(loop: LabTimeLoop) -> None:
 def test_location_is_free_when_its_container_left(loop: LabTimeLoop) -> None:
     """Another job's container keeps a location, one's own does not."""
     reservations = of(loop, ONE, TWO)
-    reservations.books.places["cup"] = "pan"
+    reservations.ledger.places["cup"] = "pan"
 
     async def work() -> bool:
         assert await reservations.take(ONE, ["pan"], ["cup"]) == frozenset({"pan"})
@@ -142,7 +142,7 @@ def test_location_is_free_when_its_container_left(loop: LabTimeLoop) -> None:
         waiting = asyncio.create_task(reservations.take(TWO, ["pan"]))
         await asyncio.sleep(1.0)
         was_waiting = not waiting.done()
-        reservations.books.places["cup"] = "rack"
+        reservations.ledger.places["cup"] = "rack"
         reservations.changed()
         await waiting
         return was_waiting

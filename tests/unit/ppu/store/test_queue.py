@@ -667,9 +667,9 @@ class Anybody:
         job_id, cup = self.any_id(), self.any_of(LAB.containers)
         if queue.get(self.connection, job_id).state not in ACTIVE:
             return
-        books = custody.books(self.connection)
-        origin = books.places[cup]
-        taken = {*books.places.values(), *books.under_way.values()}
+        ledger = custody.read_ledger(self.connection)
+        origin = ledger.places[cup]
+        taken = {*ledger.places.values(), *ledger.under_way.values()}
         place = self.any_of(set(LAB.locations) - taken | {origin})
         changes: list[Change] = [
             Claimed(cup, f"of {job_id}"),

@@ -174,7 +174,7 @@ def test_refill_is_kept_with_who_says_so(store: Store) -> None:
 
 
 def test_refill_waits_for_the_cell_if_one_lives(store: Store, token: int) -> None:
-    """Its own books must change with the store's."""
+    """Its own ledger must change with the store's."""
     declare(store, BaO=2.0)
     number = refill(store, "BaO", 50.0)
     with store.read() as connection:
@@ -189,7 +189,7 @@ def test_refill_waits_for_the_cell_if_one_lives(store: Store, token: int) -> Non
 @pytest.mark.parametrize(
     ("powder", "mass_g", "told"),
     [
-        ("BaO2", 1.0, "no powder 'BaO2' in the books, .*; did you mean 'BaO'"),
+        ("BaO2", 1.0, "no powder 'BaO2' in the ledger, .*; did you mean 'BaO'"),
         ("BaO", 0.0, "more than 0"),
         ("BaO", -1.0, "more than 0"),
         ("BaO", float("nan"), "more than 0"),
@@ -236,7 +236,7 @@ def test_correction_is_kept_with_who_says_so(store: Store) -> None:
 
 
 def test_correction_waits_for_the_cell_if_one_lives(store: Store, token: int) -> None:
-    """Its own books must change with the store's."""
+    """Its own ledger must change with the store's."""
     declare(store, BaO=2.0)
     number = correct(store, 0.0)
     with store.read() as connection:
