@@ -98,7 +98,7 @@ class MortalCell:
         self.loop = self.lab.host.loop
         self.n_deaths = 0
         self._protocols = protocols
-        self._still = self.loop.take_hold("the test decides when time passes")
+        self._still = self.loop.freeze("the test decides when time passes")
         self._ends = contextlib.ExitStack()
         self._life: asyncio.Task[None] | None = None
         self.store = MortalStore(self.store_path)
@@ -178,7 +178,7 @@ class MortalCell:
             # as plans that run let time jump, and the other too late.
             self._still()
             await asyncio.sleep(seconds)
-            self._still = self.loop.take_hold("the test decides when time passes")
+            self._still = self.loop.freeze("the test decides when time passes")
 
         self.lab.host.call(pass_time())
 
@@ -188,7 +188,7 @@ class MortalCell:
         try:
             yield
         finally:
-            self._still = self.loop.take_hold("the test decides when time passes")
+            self._still = self.loop.freeze("the test decides when time passes")
 
     def jobs(self) -> list[Job]:
         """Return all jobs, the oldest first."""

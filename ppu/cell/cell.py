@@ -19,7 +19,7 @@ from ppu.cell.lab import OpenLab
 from ppu.cell.lab_requests import LabRequests
 from ppu.cell.lifecycle import Lifecycle
 from ppu.cell.ownership import Ownership
-from ppu.cell.predecessor import outlive
+from ppu.cell.predecessor import wait_out_predecessor
 from ppu.cell.requests import POLL_S, Requests
 from ppu.cell.roster import Roster
 from ppu.cell.twin_hands import TwinHands
@@ -137,7 +137,7 @@ class Cell:
         lab, roster = self.lab, self.roster
         with self.store.own():
             if lab.bench is None:  # a twin shares its instruments with nobody
-                lab.host.call(outlive(self.store))
+                lab.host.call(wait_out_predecessor(self.store))
             lab.connect()
             owner = Ownership(
                 self.store, lab.file, lab.host.loop, lease_s=self._lease_s

@@ -69,7 +69,7 @@ class LabRequests:
         release = partial(release_sample, sample=sample)
         for container in await self.keep(command, release):
             self._ledger.release(container)
-        self._resources.changed()
+        self._resources.look_again()
 
     async def refill(self, command: commands.Command) -> None:
         """Believe that powder was added."""
@@ -81,7 +81,7 @@ class LabRequests:
             add(said["powder"], said["mass_g"])
         except ConfigurationError as exc:
             tell(str(exc))
-        self._resources.changed()
+        self._resources.look_again()
 
     async def correct_stock(self, command: commands.Command) -> None:
         """Believe how much of a powder there is."""
@@ -90,7 +90,7 @@ class LabRequests:
         # Not what was said: a step under way may have used some of it meanwhile,
         # which the store learns at its end.
         self._ledger.refill(said["powder"], more_g)
-        self._resources.changed()
+        self._resources.look_again()
 
     async def correct_location(self, command: commands.Command) -> None:
         """Believe where a container is, unless a job is at work there."""
@@ -113,7 +113,7 @@ class LabRequests:
             ledger.correct(container, location)
         finally:
             reservations.give_back(PERSON, [location])
-        self._resources.changed()
+        self._resources.look_again()
 
     async def keep(self, command: commands.Command, work: Callable[..., T]) -> T:
         """Keep what a person's request changes, and that it was seen to."""

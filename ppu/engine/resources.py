@@ -46,11 +46,11 @@ class Resources:
         for part in (self.reservations, self.firings, self.empties):
             part.patience_s = None
 
-    def changed(self) -> None:
+    def look_again(self) -> None:
         """Look again who may go on: a person moved or cleaned a container."""
-        self.reservations.changed()
-        self.firings.entered()
-        self.empties.changed()
+        self.reservations.look_again()
+        self.firings.note_entered()
+        self.empties.look_again()
 
     def _note_wait(self, who: Claimant, text: str) -> None:
         if text == self.waits.get(who.id, ""):

@@ -93,7 +93,7 @@ class CellMachine(RuleBasedStateMachine):
     def resume(self, which: int) -> None:
         """Let a job go on."""
         if (job := self.pick(which)) is not None:
-            self.write(partial(queue.release, job_id=job))
+            self.write(partial(queue.resume, job_id=job))
             self.life.advance(0.1)
 
     @rule(which=WHICH)
@@ -213,7 +213,7 @@ class CellMachine(RuleBasedStateMachine):
         World.n_faults_due = 0
         for _ in range(60):
             for job in self.open_jobs():
-                self.write(partial(queue.release, job_id=job))
+                self.write(partial(queue.resume, job_id=job))
             self.allow_heat()
             self.tidy()
             with self.life.store.read() as connection:

@@ -27,7 +27,7 @@ def test_container_is_not_given_to_whoever_was_aborted_a_moment_ago(
         await asyncio.sleep(1.0)
         waiting.cancel()
         ledger.release("cup_1")
-        empties.changed()
+        empties.look_again()
         await asyncio.gather(waiting, return_exceptions=True)
 
     with jumping.active():

@@ -143,7 +143,7 @@ def test_location_is_free_when_its_container_left(loop: LabTimeLoop) -> None:
         await asyncio.sleep(1.0)
         was_waiting = not waiting.done()
         reservations.ledger.places["cup"] = "rack"
-        reservations.changed()
+        reservations.look_again()
         await waiting
         return was_waiting
 
@@ -273,7 +273,7 @@ def test_no_set_of_jobs_waits_in_a_circle(
 def test_job_gets_back_what_it_had_before_others_take_it(loop: LabTimeLoop) -> None:
     """An arm still shows how far it came with a step whose process died."""
     reservations = of(loop, ONE, TWO)
-    reservations.resume(TWO, ["3", "3.1"])
+    reservations.note_under_way(TWO, ["3", "3.1"])
 
     async def work() -> list[str]:
         log = []
@@ -299,7 +299,7 @@ def test_others_go_on_when_a_job_does_not_come_back_to_what_it_had(
 ) -> None:
     """Its plan has ended, or has come past that step."""
     reservations = of(loop, ONE, TWO)
-    reservations.resume(TWO, ["3"])
+    reservations.note_under_way(TWO, ["3"])
 
     async def work() -> bool:
         waiting = asyncio.create_task(reservations.take(ONE, ["arm"], path="7"))
@@ -318,7 +318,7 @@ def test_others_go_on_when_a_job_does_not_come_back_to_what_it_had(
 def test_wait_for_what_was_under_way_is_told(loop: LabTimeLoop) -> None:
     """People can see why nothing begins after a restart."""
     reservations = of(loop, ONE, TWO)
-    reservations.resume(TWO, ["3"])
+    reservations.note_under_way(TWO, ["3"])
     told: list[str] = []
     reservations.on_wait = lambda _, text: told.append(text)
 
@@ -338,8 +338,8 @@ def test_nobody_stands_still_for_ever_when_the_store_is_wrong(
 ) -> None:
     """Two steps that were under way with the same thing: one after the other."""
     reservations = of(loop, ONE, TWO)
-    reservations.resume(ONE, ["1"])
-    reservations.resume(TWO, ["1"])
+    reservations.note_under_way(ONE, ["1"])
+    reservations.note_under_way(TWO, ["1"])
 
     async def work() -> list[str]:
         log = []
