@@ -83,7 +83,7 @@ class Adoption:
         # A step that failed keeps what it has while a person is asked.
         asked = await store.aread(partial(questions, job_id=job_id))
         begun |= {question.step.path for question in asked}
-        self._resources.reservations.resume(running.who, begun)
+        self._resources.reservations.note_under_way(running.who, begun)
 
     async def take_back(self, running: RunningJob) -> None:
         """Give an adopted job what still acts for it and that it has not joined.

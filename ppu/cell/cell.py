@@ -19,7 +19,7 @@ from ppu.cell.lab import OpenLab
 from ppu.cell.lab_requests import LabRequests
 from ppu.cell.lifecycle import Lifecycle
 from ppu.cell.ownership import Ownership
-from ppu.cell.predecessor import outlive
+from ppu.cell.predecessor import wait_out_predecessor
 from ppu.cell.requests import POLL_S, Requests
 from ppu.cell.roster import Roster
 from ppu.cell.twin_hands import TwinHands
@@ -137,7 +137,7 @@ class Cell:
         lab, roster = self.lab, self.roster
         with self.store.own():
             if lab.bench is None:  # a twin shares its instruments with nobody
-                lab.host.call(outlive(self.store))
+                lab.host.call(wait_out_predecessor(self.store))
             lab.connect()
             owner = Ownership(
                 self.store, lab.file, lab.host.loop, lease_s=self._lease_s
@@ -145,7 +145,7 @@ class Cell:
             executor = self._make_executor(owner)
             self._made = self._make_parts(owner, executor)
             roster.may_heat = roster.may_heat or owner.was_clean
-            lab.books.become(owner.books())
+            lab.ledger.replace_with(owner.read_ledger())
             for device in lab.devices.values():
                 device.permit_writes(owner.require_trust)
             lab.resources.on_wait = self._note_wait
@@ -172,7 +172,7 @@ class Cell:
         adoption = Adoption(owner, roster, lab.resources, lab.view(), lab.devices, loop)
         ending = Ending(lab, owner, roster, adoption)
         hands = TwinHands(lab.bench, loop)
-        in_lab = LabRequests(owner, lab.books, lab.resources, hands, loop)
+        in_lab = LabRequests(owner, lab.ledger, lab.resources, hands, loop)
         return Parts(
             owner,
             adoption,

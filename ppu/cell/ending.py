@@ -32,12 +32,12 @@ class Ending:
         self._owner = owner
         self._roster = roster
         self._adoption = adoption
-        self._insisting: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def tasks(self) -> set[asyncio.Task[None]]:
         """What keeps trying to make devices safe."""
-        return set(self._insisting)
+        return set(self._tasks)
 
     async def end_badly(self, running: RunningJob, error: Exception) -> None:
         """Bring what a failed job had to itself to its abort state; note why."""
@@ -56,19 +56,19 @@ class Ending:
             for container in await self._owner.fail(
                 running.job, error, running.claimed, "; ".join(unsafe.values())
             ):
-                self._lab.books.release(container)
-            self._lab.resources.empties.changed()
+                self._lab.ledger.release(container)
+            self._lab.resources.empties.look_again()
         except (StaleTokenError, StoreError) as exc:
             self._roster.fail(exc)
         for name in unsafe:
-            self._insist(name)
+            self._keep_making_safe(name)
 
-    def _insist(self, name: str) -> None:
+    def _keep_making_safe(self, name: str) -> None:
         """Keep trying to make a device safe; nobody gets it before it is."""
         reservations = self._lab.resources.reservations
         reservations.share(name, {*reservations.owners_of(name), UNSAFE.id})
 
-        async def insist() -> None:
+        async def make_safe() -> None:
             while True:
                 told, unsafe = await self._lab.amake_safe([name])
                 if not unsafe:
@@ -76,6 +76,6 @@ class Ending:
                     reservations.give_back(UNSAFE, [name])
                     return
 
-        task = asyncio.create_task(insist(), name=f"{name} is made safe")
-        self._insisting.add(task)
-        task.add_done_callback(self._insisting.discard)
+        task = asyncio.create_task(make_safe(), name=f"{name} is made safe")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

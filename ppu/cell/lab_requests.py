@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from ppu.cell.ownership import Ownership
 from ppu.cell.twin_hands import TwinHands
-from ppu.core.custody import Books
+from ppu.core.custody import CustodyLedger
 from ppu.core.errors import ConfigurationError
 from ppu.core.labtime import LabTimeLoop
 from ppu.core.notices import tell
@@ -33,14 +33,14 @@ _MOVE: Final = "ppu samples --move"
 
 
 class LabRequests:
-    """Applies requests about the lab itself to store, books and twin.
+    """Applies requests about the lab itself to store, ledger and twin.
 
     That something was done is kept with what was done: it is not done twice. Each
     method raises ConfigurationError if it cannot be done; nothing was.
 
     Args:
         owner: What may write to the store.
-        books: What is believed of the lab.
+        ledger: What is believed of the lab.
         resources: What the jobs share.
         hands: Does in the cell's own twin what people say they did.
         loop: The lab's loop.
@@ -49,13 +49,13 @@ class LabRequests:
     def __init__(
         self,
         owner: Ownership,
-        books: Books,
+        ledger: CustodyLedger,
         resources: Resources,
         hands: TwinHands,
         loop: LabTimeLoop,
     ) -> None:
         self._owner = owner
-        self._books = books
+        self._ledger = ledger
         self._resources = resources
         self._hands = hands
         self._loop = loop
@@ -68,20 +68,20 @@ class LabRequests:
             empty(container)
         release = partial(release_sample, sample=sample)
         for container in await self.keep(command, release):
-            self._books.release(container)
-        self._resources.changed()
+            self._ledger.release(container)
+        self._resources.look_again()
 
     async def refill(self, command: commands.Command) -> None:
         """Believe that powder was added."""
         said = command.content
         add = self._hands.find_act("refill", "ppu stock")
         await self.keep(command, partial(refill, **said))
-        self._books.refill(said["powder"], said["mass_g"])
+        self._ledger.refill(said["powder"], said["mass_g"])
         try:  # not before it is kept: it would be added again
             add(said["powder"], said["mass_g"])
         except ConfigurationError as exc:
             tell(str(exc))
-        self._resources.changed()
+        self._resources.look_again()
 
     async def correct_stock(self, command: commands.Command) -> None:
         """Believe how much of a powder there is."""
@@ -89,16 +89,16 @@ class LabRequests:
         more_g = await self.keep(command, partial(correct_stock, **said))
         # Not what was said: a step under way may have used some of it meanwhile,
         # which the store learns at its end.
-        self._books.refill(said["powder"], more_g)
-        self._resources.changed()
+        self._ledger.refill(said["powder"], more_g)
+        self._resources.look_again()
 
     async def correct_location(self, command: commands.Command) -> None:
         """Believe where a container is, unless a job is at work there."""
         container, location = command.content["container"], command.content["location"]
-        books, reservations = self._books, self._resources.reservations
+        ledger, reservations = self._ledger, self._resources.reservations
         at_work = {
             place: reservations.owners_of(place)
-            for place in (location, books.places.get(container, location))
+            for place in (location, ledger.places.get(container, location))
         }
         said = {"container": container, "location": location, "at_work": at_work}
         check = partial(check_correction, **said)
@@ -110,10 +110,10 @@ class LabRequests:
             await self._owner.write(check)
             carry(container, location)
             await self.keep(command, correct)
-            books.correct(container, location)
+            ledger.correct(container, location)
         finally:
             reservations.give_back(PERSON, [location])
-        self._resources.changed()
+        self._resources.look_again()
 
     async def keep(self, command: commands.Command, work: Callable[..., T]) -> T:
         """Keep what a person's request changes, and that it was seen to."""

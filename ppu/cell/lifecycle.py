@@ -62,7 +62,7 @@ class Lifecycle:
     async def enter(self, job: Job) -> RunningJob:
         """Give a job an engine, and enter it in the roster."""
         if not self._idle_runners:
-            with self._loop.hold("an engine is made"):
+            with self._loop.freezing("an engine is made"):
                 runner = await self._loop.run_in_executor(
                     self._executor, self._lab.host.runner
                 )
@@ -71,14 +71,14 @@ class Lifecycle:
 
     def start(self, running: RunningJob, *, is_adopted: bool) -> None:
         """Let a job run."""
-        work = self._live(running, is_adopted=is_adopted)
+        work = self._run_to_end(running, is_adopted=is_adopted)
         running.task = asyncio.create_task(work, name=f"job {running.job.id}")
 
-    async def _live(self, running: RunningJob, *, is_adopted: bool) -> None:
+    async def _run_to_end(self, running: RunningJob, *, is_adopted: bool) -> None:
         """Run one job to its end, whatever that is."""
         error: BaseException | None = None
         resources, roster = self._lab.resources, self._roster
-        resources.firings.entered()
+        resources.firings.note_entered()
         try:
             await self._run(running, is_adopted=is_adopted)
         except asyncio.CancelledError as exc:
@@ -93,7 +93,7 @@ class Lifecycle:
             await self._ending.end_badly(running, exc)
         finally:
             resources.reservations.leave(running.who)
-            resources.firings.left(running.who, error)
+            resources.firings.note_left(running.who, error)
             if roster.fault is None and not isinstance(error, asyncio.CancelledError):
                 del roster.jobs[running.job.id]
             self._idle_runners.append(running.runner)
@@ -123,7 +123,7 @@ class Lifecycle:
             running, self._roster, self._owner, self._loop, self._lab.devices
         )
         await gate.set_state(JobState.RUNNING)
-        with self._loop.hold("what is known of the job is read"):
+        with self._loop.freezing("what is known of the job is read"):
             recorder = await self._loop.run_in_executor(
                 self._executor, self._owner.recorder, job, gate.settle
             )
@@ -142,9 +142,9 @@ class Lifecycle:
             raise explained(protocol, exc) from exc
         finally:
             with contextlib.suppress(StoreError, StaleTokenError):
-                await recorder.settle_documents()
+                await recorder.flush_documents()
         await gate.set_state(JobState.FINISHING, None)
-        with self._loop.hold("the report is written"):
+        with self._loop.freezing("the report is written"):
             result = await self._loop.run_in_executor(
                 self._executor, _finishing(execution, typed, recorder)
             )

@@ -159,7 +159,7 @@ class Requests:
             running.heard.add(command.sequence)
             # The engine waits for the loop to take note: not from the loop itself.
             abort = partial(running.runner.abort, reason)
-            with self._loop.hold("a job is aborted"):
+            with self._loop.freezing("a job is aborted"):
                 await self._loop.run_in_executor(self._executor, abort)
 
 

@@ -113,7 +113,7 @@ class Roster:
         ending = {n for n, other in self.jobs.items() if other.is_ending_badly}
         return [
             name
-            for name in reservations.held_by(who)
+            for name in reservations.names_of(who)
             if reservations.owners_of(name) - ending <= {who.id}
         ]
 

@@ -123,9 +123,9 @@ def test_container_is_believed_nowhere_when_its_move_is_given_up(
 
     assert job(life, one).state is JobState.ABORTED
     with life.store.read() as connection:
-        kept = custody.books(connection)
+        kept = custody.read_ledger(connection)
         (sample,) = custody.find_samples(connection)
-    assert kept.under_way == life.lab.books.under_way == {"cup_1": "press"}
+    assert kept.under_way == life.lab.ledger.under_way == {"cup_1": "press"}
     assert (sample.state, sample.places) == ("quarantined", {"cup_1": None})
     assert life.store.check() == []
 

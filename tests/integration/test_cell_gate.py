@@ -37,7 +37,7 @@ def test_held_job_waits_at_its_next_step_and_goes_on(live: MakeLife) -> None:
     assert job(life, one).reason_text == "held before step visit press: cup_1"
     assert World.acts.total() == 1
 
-    write(life, partial(queue.release, job_id=one))
+    write(life, partial(queue.resume, job_id=one))
     life.advance(1000.0)
 
     assert job(life, one).state is JobState.SUCCEEDED
@@ -278,7 +278,7 @@ def test_job_is_released_while_its_instruments_go_to_their_hold_state(
     write(life, partial(queue.hold, job_id=one))
     while job(life, one).state is not JobState.PAUSED:
         life.advance(0.5)
-    write(life, partial(queue.release, job_id=one))
+    write(life, partial(queue.resume, job_id=one))
     life.advance(2000.0)
 
     assert job(life, one).state is JobState.SUCCEEDED

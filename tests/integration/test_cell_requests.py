@@ -84,7 +84,7 @@ def test_belief_of_an_arrival_outlives_a_refused_correction(
     (one,) = submit(life, {"kind": "fire"})
     life.start()
     life.advance(5.0)
-    while "cup_1" not in life.lab.books.under_way:
+    while "cup_1" not in life.lab.ledger.under_way:
         life.advance(0.5)
     assert life.cell is not None
     in_lab = life.cell.parts.lab_requests
@@ -102,7 +102,7 @@ def test_belief_of_an_arrival_outlives_a_refused_correction(
 
     (outcome,) = outcomes(life, number)
     assert outcome.startswith("refused: ")
-    assert life.lab.books.places["cup_1"] == "furnace_1.slot_1"
+    assert life.lab.ledger.places["cup_1"] == "furnace_1.slot_1"
     life.advance(20000.0)
     assert job(life, one).state is JobState.SUCCEEDED
 
@@ -116,7 +116,7 @@ def test_container_is_not_believed_where_a_job_is_at_work(live: MakeLife) -> Non
     move = partial(custody.ask_move, container="cup_4", location="press", by="anna")
     first = write(life, move)
     life.advance(1.0)
-    believed = life.lab.books.places["cup_4"]
+    believed = life.lab.ledger.places["cup_4"]
     life.advance(2000.0)
     second = write(life, move)
     life.advance(1.0)
@@ -124,9 +124,9 @@ def test_container_is_not_believed_where_a_job_is_at_work(live: MakeLife) -> Non
     told = f"refused: job {working} has press for a step; let that end, or abort it"
     assert outcomes(life, first, second) == [told, "done"]
     assert believed == "rack.4"
-    assert life.lab.books.places["cup_4"] == "press"
+    assert life.lab.ledger.places["cup_4"] == "press"
     with life.store.read() as connection:
-        assert custody.books(connection).places["cup_4"] == "press"
+        assert custody.read_ledger(connection).places["cup_4"] == "press"
 
 
 BAO: dict[str, Any] = {
@@ -147,13 +147,13 @@ def test_refill_comes_into_the_books_of_the_cell_once(live: MakeLife) -> None:
     added = partial(stock.ask_refill, powder="BaO", mass_g=50.0, by="anna")
     asked = write(life, added)
     life.advance(1.0)
-    before = life.lab.books.stock_g["BaO"]
+    before = life.lab.ledger.stock_g["BaO"]
     life.kill()
     life.start()
     life.advance(10.0)
 
     assert outcomes(life, asked) == ["done"]
-    assert (before, life.lab.books.stock_g["BaO"]) == (52.0, 52.0)
+    assert (before, life.lab.ledger.stock_g["BaO"]) == (52.0, 52.0)
 
 
 def test_what_people_say_is_done_in_a_twin_of_the_cell(live: MakeLife) -> None:
@@ -215,7 +215,7 @@ def test_sample_is_not_released_while_nobody_can_clean_its_container(
     release = partial(custody.ask_release, sample=sample.id, by="anna")
     first = write(life, release)
     life.advance(1.0)
-    used = set(life.lab.books.used)
+    used = set(life.lab.ledger.used)
     move = partial(custody.ask_move, container="cup_1", location="rack.1", by="anna")
     second, third = write(life, move), write(life, release)
     life.advance(1.0)
@@ -226,14 +226,14 @@ def test_sample_is_not_released_while_nobody_can_clean_its_container(
         "(ppu samples --move cup_1=LOCATION)"
     )
     assert outcomes(life, first, second, third) == [told, "done", "done"]
-    assert (used, life.lab.books.used) == ({"cup_1"}, set())
+    assert (used, life.lab.ledger.used) == ({"cup_1"}, set())
     assert "empty cup_1" in world_of(life).acts
 
 
 def test_container_is_not_believed_where_the_twin_has_another(
     pressed: MortalCell,
 ) -> None:
-    """A refusal of the twin leaves the books as they were."""
+    """A refusal of the twin leaves the ledger as it was."""
     life = pressed
     mislay(life, "cup_4", "press")
     move = partial(custody.ask_move, container="cup_1", location="press", by="anna")
@@ -243,9 +243,9 @@ def test_container_is_not_believed_where_the_twin_has_another(
     (outcome,) = outcomes(life, asked)
     assert outcome.startswith("refused: this cannot be done in the cell's twin: press")
     assert "taken by cup_4; carry that elsewhere first" in outcome
-    assert life.lab.books.places["cup_1"] == "rack.1"
+    assert life.lab.ledger.places["cup_1"] == "rack.1"
     with life.store.read() as connection:
-        assert custody.books(connection).places["cup_1"] == "rack.1"
+        assert custody.read_ledger(connection).places["cup_1"] == "rack.1"
 
 
 def test_container_is_not_emptied_for_a_release_that_is_refused(
@@ -293,7 +293,7 @@ def test_twin_without_hands_is_told_and_the_cell_lives_on(
 def test_refill_that_the_twin_refuses_is_told(
     live: MakeLife, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It is in the books by then: it would be added twice if it came before."""
+    """It is in the ledger by then: it would be added twice if it came before."""
     life = live(stock=BAO)
     life.start()
     world_of(life).stock.clear()
@@ -301,24 +301,24 @@ def test_refill_that_the_twin_refuses_is_told(
     life.advance(1.0)
 
     assert outcomes(life, asked) == ["done"]
-    assert life.lab.books.stock_g["BaO"] == 7.0
+    assert life.lab.ledger.stock_g["BaO"] == 7.0
     assert "the cell's twin: there is no BaO in stock" in capsys.readouterr().err
 
 
 def test_corrected_stock_comes_into_the_books_and_not_into_the_twin(
     live: MakeLife,
 ) -> None:
-    """What was mistyped is mended, in the cell's books as in the store's."""
+    """What was mistyped is mended, in the cell's ledger as in the store's."""
     life = live(stock=BAO)
     life.start()
     correct = partial(stock.ask_correction, powder="BaO", mass_g=1.5, note="typo")
     asked = write(life, partial(correct, by="anna"))
     life.advance(1.0)
     with life.store.read() as connection:
-        kept = custody.books(connection).stock_g
+        kept = custody.read_ledger(connection).stock_g
 
     assert outcomes(life, asked) == ["done"]
-    assert life.lab.books.stock_g == kept == {"BaO": 1.5}
+    assert life.lab.ledger.stock_g == kept == {"BaO": 1.5}
     assert world_of(life).stock["BaO"].mass_g == pytest.approx(2.0)
 
 
