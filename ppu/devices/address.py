@@ -38,7 +38,7 @@ class Address(ABC, Generic[ClientT]):
         wears_eeprom: Whether each write wears a memory of limited life.
         plan_may_write: Whether a plan may write here with ``bps.mv``, because that can
             neither heat, move nor let flow; otherwise only the driver's operations do.
-        limited_by: The limit of the lab file that what is written here must keep.
+        limited_by: The limit of the lab file that nothing written here may exceed.
         manual: Where the instrument's manual describes it.
     """
 

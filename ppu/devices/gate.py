@@ -66,12 +66,13 @@ class Gate:
                 f"check; use {self._operations}"
             )
         if address.limited_by and isinstance(write.value, int | float):
-            low, high = self._limits()[address.limited_by]
-            if not low <= write.value <= high:
+            # Not the lower end: whatever is switched off passes.
+            _, high = self._limits()[address.limited_by]
+            if write.value > high:
                 raise LimitError(
                     f"{self._device}: {write.target} {write.value:g} "
-                    f"{address.units or ''} is outside of the lab's "
-                    f"{address.limited_by}, {low:g} to {high:g}"
+                    f"{address.units or ''} is above the lab's {address.limited_by}, "
+                    f"{high:g}"
                 )
         for rule in self.rules:
             rule(write)
