@@ -406,6 +406,7 @@ class Runner:
             self.loop.time(),
             msg.kwargs["expected_s"],
             msg.kwargs["arguments"],
+            seat=msg.kwargs["seat"],
         )
         lab = msg.kwargs["lab"]
         self._give_back_unsafe("")  # the plan goes on after what failed in it
