@@ -375,7 +375,7 @@ class Runner:
                 contextlib.redirect_stdout(io.StringIO()),
                 contextlib.suppress(_ENDED),  # in this moment, by itself
             ):
-                if not self.engine._state.is_idle:
+                if not self.engine.state.is_idle:
                     self.engine.abort(reason)
 
     @property
