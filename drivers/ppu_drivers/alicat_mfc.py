@@ -37,8 +37,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import iso, running_loop
-from ppu.devices.instrument import DriverFacts, Identity, Instrument, Reference
-from ppu.devices.signals import Measured, record
+from ppu.devices import DriverFacts, Identity, Instrument, Measured, Reference, record
 from ppu.transports.line import LineClient, LineProbe
 from ppu.transports.serial import SerialConnection
 

@@ -31,8 +31,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
-from ppu.devices.instrument import DriverFacts, Identity, Instrument, Reference
-from ppu.devices.modbus import Holding
+from ppu.devices import DriverFacts, Holding, Identity, Instrument, Reference
 from ppu.transports.modbus import ModbusMaster, Probe
 from ppu.transports.serial import SerialConnection
 

@@ -7,13 +7,10 @@ keeps people safe is read back and compared with the lab file before it may heat
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
 from typing import Annotated as A
-from typing import ClassVar, Final, Literal
+from typing import Any, Final, Literal
 
-from event_model import DataKey, PartialEventPage
 from ophyd_async.core import (
-    AsyncStatus,
     SignalR,
     SignalRW,
     StandardReadableFormat,
@@ -23,41 +20,24 @@ from ophyd_async.core import (
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
-from ppu.core.capabilities import (
-    FiringProfile,
-    FiringRecord,
-    FiringUnderWay,
-    Furnace,
-    Segment,
-)
-from ppu.core.errors import (
-    ConnectError,
-    InstrumentError,
-    InterlockError,
-    LimitError,
-)
+from ppu.core.capabilities import Segment
+from ppu.core.errors import ConnectError, InstrumentError
 from ppu.core.labfile import DeviceEntry
-from ppu.devices.instrument import DriverFacts, Identity, Instrument
-from ppu.devices.modbus import Holding
-from ppu.transports.modbus import ModbusMaster, Probe
-from ppu.transports.serial import SerialConnection
-from ppu_drivers._firing import (
-    SAFE_TO_TOUCH_DEGC,
-    Firing,
+from ppu.devices import DriverFacts, Holding, Identity
+from ppu.devices.firing import (
+    DwellUnit,
     FiringSettings,
     FurnaceLimits,
-    HeaterSwitch,
     LoopMode,
+    ProgrammedFurnace,
     ProgramSettings,
+    ProgramStates,
     Sample,
-    apply_settings,
-    compare_settings,
-    expected_duration_s,
-    find_changed,
     limit_contradictions,
-    segment_faults,
     set_if_different,
 )
+from ppu.transports.modbus import ModbusMaster, Probe
+from ppu.transports.serial import SerialConnection
 
 __all__ = ["Eurotherm3216", "Eurotherm3216Limits", "Eurotherm3216Settings"]
 
@@ -68,7 +48,7 @@ _STATUS_SENSOR_BREAK: Final = 1 << 5
 _STATUS_INDEX: Final = 75 - _SAMPLE_FROM
 _PROGRAM_INDEX: Final = 23 - _SAMPLE_FROM
 _PROGRAM_FIRST: Final = 1280
-_PROGRAM_UNKNOWN: Final = "unknown"
+_MOST_TIME_UNITS: Final = 9999
 
 
 class ProgramStatus(StrictEnum):
@@ -174,7 +154,7 @@ class Eurotherm3216Limits(FurnaceLimits):
     """What the lab allows."""
 
 
-class Eurotherm3216(Instrument, Furnace):
+class Eurotherm3216(ProgrammedFurnace):
     """Eurotherm 3216 (3200 series engineering handbook HA028651 issue 7).
 
     Args:
@@ -214,12 +194,15 @@ class Eurotherm3216(Instrument, Furnace):
     connections = (SerialConnection,)
     settings_model = Eurotherm3216Settings
     limits_model = Eurotherm3216Limits
-    abort_states: ClassVar[Mapping[str, str]] = {
-        "ramp_down": "reset the program and ramp to the idle setpoint",
-        "heater_off": "reset the program and set the output to 0 % by hand",
-        "continue": "leave the program running",
-    }
-    heats = True
+    program_states = ProgramStates(
+        running=ProgramStatus.RUN,
+        reset=ProgramStatus.RESET,
+        ended=ProgramStatus.END,
+        held=(ProgramStatus.HOLD,),
+    )
+
+    settings: Eurotherm3216Settings
+    limits: Eurotherm3216Limits
 
     process_value: A[
         SignalR[float],
@@ -312,8 +295,6 @@ class Eurotherm3216(Instrument, Furnace):
         settings: Eurotherm3216Settings,
         limits: Eurotherm3216Limits,
     ) -> None:
-        self.settings = settings
-        self.limits = limits
         self._master = ModbusMaster(
             name,
             connection,
@@ -321,29 +302,14 @@ class Eurotherm3216(Instrument, Furnace):
             # The status word and its inverse: nothing else reads like that.
             probe=Probe(75, 2, lambda words: words[0] ^ words[1] == 0xFFFF),
         )
-        super().__init__(name, entry, self._master, self._master.link)
-        self._firing = Firing(
+        super().__init__(
             name,
+            entry,
+            self._master,
+            self._master.link,
             settings,
-            limits.temperature_degc[1],
-            self._read_sample,
-            HeaterSwitch(
-                name=name,
-                reset_program=self._reset_program,
-                program_status=self.program_status,
-                reset=ProgramStatus.RESET,
-                loop_mode=self.loop_mode,
-                manual_output=self.manual_output,
-                working_output=self.working_output,
-                target_setpoint=self.target_setpoint,
-                setpoint_rate=self.setpoint_rate,
-                idle_degc=settings.safety.idle_setpoint_degc,
-            ),
-            {
-                "process_value": self.process_value,
-                "working_setpoint": self.working_setpoint,
-                "working_output": self.working_output,
-            },
+            limits,
+            idle_degc=settings.safety.idle_setpoint_degc,
         )
 
     @override
@@ -353,7 +319,10 @@ class Eurotherm3216(Instrument, Furnace):
     ) -> list[str]:
         safety = settings.safety
         return limit_contradictions(
-            limits, safety.setpoint_high_degc, safety.alarm_1_degc
+            limits,
+            safety.setpoint_high_degc,
+            safety.alarm_1_degc,
+            alarm_key="alarm_1_degc",
         )
 
     # -- identity ------------------------------------------------------------------
@@ -380,84 +349,27 @@ class Eurotherm3216(Instrument, Furnace):
             firmware=f"{version >> 8:x}.{version & 0xFF:02x}",
         )
 
-    # -- capability ----------------------------------------------------------------
+    # -- the program ---------------------------------------------------------------
 
     @property
-    def slots(self) -> tuple[str, ...]:
-        """Locations inside the chamber."""
-        return self.entry.slots
+    @override
+    def _program_state(self) -> SignalR[ProgramStatus]:
+        return self.program_status
 
     @property
-    def temperature_key(self) -> str:
-        """Data key of the chamber's temperature [degC]."""
-        return self.process_value.name
+    @override
+    def _dwell_unit(self) -> DwellUnit:
+        name = self.settings.dwell_unit
+        return DwellUnit(name, 60.0 if name == "minute" else 3600.0, _MOST_TIME_UNITS)
 
-    @property
-    def last_firing(self) -> FiringRecord | None:
-        """The last completed firing."""
-        return self._firing.last
+    @override
+    def _count_faults(self, segments: tuple[Segment, ...]) -> list[str]:
+        if 1 <= len(segments) <= N_SEGMENTS:
+            return []
+        return [f"{len(segments)} segments, allowed are 1 to {N_SEGMENTS}"]
 
-    def expected_duration_s(self, profile: FiringProfile) -> float:
-        """Return how long *profile* will take, cooling included [s]."""
-        return expected_duration_s(profile, self.settings.cooling_time_constant_s)
-
-    def check_profile(self, profile: FiringProfile) -> None:
-        """Refuse a profile that the lab or the controller does not allow.
-
-        Raises:
-            LimitError: With every fault; nothing was sent.
-        """
-        faults = []
-        if not 1 <= len(profile.segments) <= N_SEGMENTS:
-            faults.append(
-                f"{len(profile.segments)} segments, allowed are 1 to {N_SEGMENTS}"
-            )
-        faults += segment_faults(
-            profile.segments,
-            self.limits,
-            unit_s=self._dwell_unit_s,
-            unit=self.settings.dwell_unit,
-            most_units=9999,
-        )
-        if faults:
-            raise LimitError(f"{self.name}: " + "; ".join(faults))
-
-    @property
-    def _dwell_unit_s(self) -> float:
-        return 60.0 if self.settings.dwell_unit == "minute" else 3600.0
-
-    @AsyncStatus.wrap
-    async def prepare(self, value: FiringProfile | FiringUnderWay) -> None:
-        """Check *value*, compare the controller's settings, and load the program.
-
-        A firing under way is only looked for; nothing is written.
-
-        Raises:
-            NothingToJoinError: If a firing under way is not there.
-            LimitError: If the profile is not allowed; nothing was sent.
-            ConfigurationError: If the controller is not set as the lab file says;
-                nothing was changed.
-            InterlockError: If a program is running or on hold, or the last firing
-                has not cooled yet; nothing was changed.
-            InstrumentError: If the controller did not take the program.
-        """
-        self._firing.forget_prepared()
-        if isinstance(value, FiringUnderWay):
-            if not self._firing.is_going_on(value.profile):
-                await self._look_for(value)
-            return
-        self._firing.check_complete()
-        self.check_profile(value)
-        await self._compare_safety()
-        await self.check_idle()
-        name = self.name
-        await set_if_different(name, self.program_status, ProgramStatus.RESET)
-        await apply_settings(name, self._program_settings())
-        await self._write_program(value.segments)
-        self._firing.set_prepared(value)
-
+    @override
     def _program_settings(self) -> ProgramSettings:
-        """Return what the controller is set to for a firing."""
         return (
             (self.loop_mode, LoopMode.AUTO),
             (self.ramp_units, RampUnits.MINUTE),
@@ -465,65 +377,31 @@ class Eurotherm3216(Instrument, Furnace):
             (self.setpoint_rate, 0.0),
         )
 
-    async def _look_for(self, value: FiringUnderWay) -> None:
-        """See whether *value* goes on; nothing is written.
-
-        Raises:
-            NothingToJoinError: If it does not.
-        """
-
-        async def compare() -> None:
-            self.check_profile(value.profile)
-            await self._compare_safety()
-            await self._compare_program(value.profile.segments)
-
-        changed = await find_changed(self._program_settings(), compare)
-        await self._firing.look_for(value, changed)
+    @override
+    def _safety_settings(self) -> list[tuple[str, SignalR[Any], Any]]:
+        wanted = self.settings.safety
+        return [
+            (
+                "setpoint high limit (111)",
+                self.setpoint_high,
+                wanted.setpoint_high_degc,
+            ),
+            ("setpoint low limit (112)", self.setpoint_low, wanted.setpoint_low_degc),
+            ("output high limit (30)", self.output_high, wanted.output_high_percent),
+            ("output low limit (31)", self.output_low, wanted.output_low_percent),
+            ("alarm 1 threshold (13)", self.alarm_1_threshold, wanted.alarm_1_degc),
+            ("alarm 1 type (536)", self.alarm_1_type, wanted.alarm_1_type),
+            ("idle setpoint SP1 (24)", self.idle_setpoint, wanted.idle_setpoint_degc),
+            ("sensor break type (578)", self.sensor_break, wanted.sensor_break),
+        ]
 
     @override
-    async def check_idle(self) -> None:
-        status = await self.program_status.get_value()
-        if status in (ProgramStatus.RUN, ProgramStatus.HOLD):
-            raise InterlockError(
-                f"{self.name}: a program is in state {status.value}; wait for it, or "
-                "reset it at the controller"
-            )
+    async def _clear_program(self) -> None:
+        await set_if_different(self.name, self.program_status, ProgramStatus.RESET)
 
-    async def _compare_safety(self) -> None:
-        """Refuse to heat with a controller that is not set as the lab file says."""
-        wanted = self.settings.safety
-        await compare_settings(
-            self.name,
-            (
-                (
-                    "setpoint high limit (111)",
-                    self.setpoint_high,
-                    wanted.setpoint_high_degc,
-                ),
-                (
-                    "setpoint low limit (112)",
-                    self.setpoint_low,
-                    wanted.setpoint_low_degc,
-                ),
-                (
-                    "output high limit (30)",
-                    self.output_high,
-                    wanted.output_high_percent,
-                ),
-                ("output low limit (31)", self.output_low, wanted.output_low_percent),
-                ("alarm 1 threshold (13)", self.alarm_1_threshold, wanted.alarm_1_degc),
-                ("alarm 1 type (536)", self.alarm_1_type, wanted.alarm_1_type),
-                (
-                    "idle setpoint SP1 (24)",
-                    self.idle_setpoint,
-                    wanted.idle_setpoint_degc,
-                ),
-                ("sensor break type (578)", self.sensor_break, wanted.sensor_break),
-            ),
-        )
-
+    @override
     async def _write_program(self, segments: tuple[Segment, ...]) -> None:
-        """Load the segments; unchanged registers are not written (EEPROM)."""
+        # Unchanged registers are not written (EEPROM).
         wanted = self._program_registers(segments)
         present = await self._master.read_holding(_PROGRAM_FIRST, len(wanted))
         for first in range(0, len(wanted), 3):
@@ -538,13 +416,14 @@ class Eurotherm3216(Instrument, Furnace):
         wanted: list[int] = []
         for segment in segments:
             wanted += [
-                round(segment.dwell_s / self._dwell_unit_s),
+                round(segment.dwell_s / self._dwell_unit.seconds),
                 round(segment.target_degc * 10),
                 round(segment.ramp_degc_per_min * 10),
             ]
         # A ramp of 0 ends the program: what follows must not be run.
         return wanted + [0] * (3 * (N_SEGMENTS - len(segments)))
 
+    @override
     async def _compare_program(self, segments: tuple[Segment, ...]) -> None:
         wanted = self._program_registers(segments)
         present = await self._master.read_holding(_PROGRAM_FIRST, len(wanted))
@@ -553,102 +432,25 @@ class Eurotherm3216(Instrument, Furnace):
                 f"{self.name}: the program reads back as {present}, sent was {wanted}"
             )
 
-    @AsyncStatus.wrap
-    async def kickoff(self) -> None:
-        """Start the loaded program and the sampling.
-
-        What was found under way is not started, only sampled.
-
-        Raises:
-            ConfigurationError: If the controller is no longer set as the lab file
-                says; nothing was started.
-            InterlockError: If a program is running or on hold; nothing was started.
-            InstrumentError: If nothing is loaded, or not what was prepared, or it
-                does not start.
-        """
-        prepared = self._firing.take_prepared()
-        if prepared.is_under_way:
-            self._firing.join(prepared)
-            return
-        profile = prepared.profile
-        # Minutes may have passed, and there is a panel.
-        await self._compare_safety()
-        await self.check_idle()
-        await self._compare_program(profile.segments)
-        await self._firing.run(profile, self._start_program, self._is_running)
-
+    @override
     async def _start_program(self) -> None:
         await self.program_status.set(ProgramStatus.RUN)
 
+    @override
     async def _reset_program(self) -> None:
         await self.program_status.set(ProgramStatus.RESET)
 
-    async def _is_running(self) -> bool:
-        return await self.program_status.get_value() is ProgramStatus.RUN
-
-    @AsyncStatus.wrap
-    async def complete(self) -> None:
-        """Wait until the program has ended and the chamber has cooled.
-
-        Raises:
-            InstrumentError: If the firing went wrong; the heater was switched off.
-            TransportError: If the controller stayed unreachable for too long; it
-                keeps its program.
-        """
-        await self._firing.wait()
-
+    @override
     async def _read_sample(self) -> Sample:
-        """Take one sample in one exchange."""
         registers = await self._master.read_holding(_SAMPLE_FROM, _SAMPLE_COUNT)
         signed = [r - 0x10000 if r >= 0x8000 else r for r in registers[:5]]
-        status = _PROGRAM_CODES.get(registers[_PROGRAM_INDEX])
         complaint = ""
         if registers[_STATUS_INDEX] & _STATUS_SENSOR_BREAK:
             complaint = "the controller reports a broken thermocouple"
-        return Sample(
+        return self._make_sample(
             temperature=signed[0] / 10,
             setpoint=signed[4] / 10,
             output=signed[3] / 10,
-            status=_PROGRAM_UNKNOWN if status is None else status.value,
-            is_running=status is ProgramStatus.RUN,
-            is_held=status is ProgramStatus.HOLD,
-            is_reset=status is ProgramStatus.RESET,
+            state=_PROGRAM_CODES.get(registers[_PROGRAM_INDEX]),
             complaint=complaint,
         )
-
-    # -- documents -----------------------------------------------------------------
-
-    async def describe_collect(self) -> dict[str, DataKey]:
-        """Describe the columns of the event pages."""
-        return await self._firing.describe()
-
-    async def collect_pages(self) -> AsyncIterator[PartialEventPage]:
-        """Yield what was sampled since the last collection."""
-        async for page in self._firing.pages():
-            yield page
-
-    # -- stopping ------------------------------------------------------------------
-
-    @override
-    def adopt(self) -> None:
-        self._firing.adopt()
-
-    @override
-    async def go_to_abort_state(self) -> str:
-        return await self._firing.go_to_abort_state(self.entry.on_abort or "ramp_down")
-
-    @override
-    async def go_to_orphan_state(self) -> str:
-        state = self.entry.on_orphan or "continue"
-        return await self._firing.go_to_orphan_state(state)
-
-    @override
-    async def go_to_hold_state(self) -> str:
-        return await self._firing.go_to_hold_state(self.entry.on_hold)
-
-    @override
-    async def hot_parts(self) -> str:
-        temperature = await self.process_value.get_value()
-        if temperature <= SAFE_TO_TOUCH_DEGC:
-            return ""
-        return f"{self.name}: the chamber is at {temperature:.0f} degC"

@@ -10,13 +10,11 @@ lab file before it may heat.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated as A
 from typing import Any, ClassVar, Final, Literal, Self
 
-from event_model import DataKey, PartialEventPage
 from ophyd_async.core import (
-    AsyncStatus,
     SignalR,
     SignalRW,
     StandardReadableFormat,
@@ -26,43 +24,26 @@ from ophyd_async.core import (
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import override
 
-from ppu.core.capabilities import (
-    FiringProfile,
-    FiringRecord,
-    FiringUnderWay,
-    Furnace,
-    Segment,
-)
-from ppu.core.errors import (
-    ConnectError,
-    InstrumentError,
-    InterlockError,
-    LimitError,
-    PPUError,
-)
+from ppu.core.capabilities import FiringUnderWay, Segment
+from ppu.core.errors import ConnectError, InstrumentError, PPUError
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
-from ppu.devices.instrument import DriverFacts, Identity, Instrument
-from ppu.devices.modbus import Holding
-from ppu.transports.modbus import ModbusMaster, Probe
-from ppu.transports.tcp import TcpConnection
-from ppu_drivers._firing import (
+from ppu.devices import DriverFacts, Holding, Identity
+from ppu.devices.firing import (
     SAFE_TO_TOUCH_DEGC,
-    Firing,
+    DwellUnit,
     FiringSettings,
     FurnaceLimits,
-    HeaterSwitch,
     LoopMode,
+    ProgrammedFurnace,
     ProgramSettings,
+    ProgramStates,
     Sample,
-    apply_settings,
-    compare_settings,
-    expected_duration_s,
-    find_changed,
     limit_contradictions,
-    segment_faults,
     set_if_different,
 )
+from ppu.transports.modbus import ModbusMaster, Probe
+from ppu.transports.tcp import TcpConnection
 
 __all__ = ["EurothermEpc3016", "EurothermEpc3016Limits", "EurothermEpc3016Settings"]
 
@@ -86,7 +67,6 @@ _NATIVE_NUMBER: Final = 0x8000 + 2 * _NUMBER
 _MOST_TIME_UNITS: Final = 32767
 _OVER_RANGE_DEGC: Final = 1372.0
 _N_FEEDINGS: Final = 3  # samples within one timeout of the watchdog, at least
-_PROGRAM_UNKNOWN: Final = "unknown"
 
 _UNIT_S: Final[Mapping[str, float]] = {"second": 1.0, "minute": 60.0}
 
@@ -296,7 +276,7 @@ class EurothermEpc3016Limits(FurnaceLimits):
     """What the lab allows."""
 
 
-class EurothermEpc3016(Instrument, Furnace):
+class EurothermEpc3016(ProgrammedFurnace):
     """Eurotherm EPC3016, input 1 in degC with one decimal, program 1.
 
     Args:
@@ -351,7 +331,15 @@ class EurothermEpc3016(Instrument, Furnace):
         "heater_off": "reset the program and set the output to 0 % by hand",
         "continue": "leave the program running, as long as PPU feeds the watchdog",
     }
-    heats = True
+    program_states = ProgramStates(
+        running=ProgramMode.RUN,
+        reset=ProgramMode.RESET,
+        ended=ProgramMode.COMPLETE,
+        held=(ProgramMode.HOLD, ProgramMode.HOLDBACK),
+    )
+
+    settings: EurothermEpc3016Settings
+    limits: EurothermEpc3016Limits
 
     process_value: A[
         SignalR[float],
@@ -555,8 +543,6 @@ class EurothermEpc3016(Instrument, Furnace):
         settings: EurothermEpc3016Settings,
         limits: EurothermEpc3016Limits,
     ) -> None:
-        self.settings = settings
-        self.limits = limits
         self._firmware: list[int] = []
         self._last_sample: tuple[list[int], float] = [], 0.0
         self._master = ModbusMaster(
@@ -569,29 +555,14 @@ class EurothermEpc3016(Instrument, Furnace):
         self._heard_at = -float("inf")
         self._was_running = False
         self._keeper: asyncio.Task[None] | None = None
-        super().__init__(name, entry, self._master, self._master.link)
-        self._firing = Firing(
+        super().__init__(
             name,
+            entry,
+            self._master,
+            self._master.link,
             settings,
-            limits.temperature_degc[1],
-            self._read_sample,
-            HeaterSwitch(
-                name=name,
-                reset_program=self.reset_program.execute,
-                program_status=self.program_mode,
-                reset=ProgramMode.RESET,
-                loop_mode=self.loop_mode,
-                manual_output=self.manual_output,
-                working_output=self.working_output,
-                target_setpoint=self.target_setpoint,
-                setpoint_rate=self.setpoint_rate,
-                idle_degc=settings.safety.idle_setpoint_degc,
-            ),
-            {
-                "process_value": self.process_value,
-                "working_setpoint": self.working_setpoint,
-                "working_output": self.working_output,
-            },
+            limits,
+            idle_degc=settings.safety.idle_setpoint_degc,
         )
 
     @override
@@ -601,7 +572,10 @@ class EurothermEpc3016(Instrument, Furnace):
     ) -> list[str]:
         safety = settings.safety
         found = limit_contradictions(
-            limits, safety.setpoint_high_degc, safety.alarm_1_degc
+            limits,
+            safety.setpoint_high_degc,
+            safety.alarm_1_degc,
+            alarm_key="alarm_1_degc",
         )
         timeout_s = safety.watchdog_timeout_s
         if timeout_s is None:
@@ -664,89 +638,38 @@ class EurothermEpc3016(Instrument, Furnace):
             return low
         return high << 16 | low
 
-    # -- capability ----------------------------------------------------------------
+    # -- joining -------------------------------------------------------------------
 
-    @property
-    def slots(self) -> tuple[str, ...]:
-        """Locations inside the chamber."""
-        return self.entry.slots
+    @override
+    async def _look_for(self, under_way: FiringUnderWay) -> Sample:
+        sample = await super()._look_for(under_way)
+        if sample.is_running:
+            self._feed_on()
+        return sample
 
-    @property
-    def temperature_key(self) -> str:
-        """Data key of the chamber's temperature [degC]."""
-        return self.process_value.name
-
-    @property
-    def last_firing(self) -> FiringRecord | None:
-        """The last completed firing."""
-        return self._firing.last
-
-    def expected_duration_s(self, profile: FiringProfile) -> float:
-        """Return how long *profile* will take, cooling included [s]."""
-        return expected_duration_s(profile, self.settings.cooling_time_constant_s)
-
-    def check_profile(self, profile: FiringProfile) -> None:
-        """Refuse a profile that the lab or the controller does not allow.
-
-        Raises:
-            LimitError: With every fault; nothing was sent.
-        """
-        faults = []
-        n_needed = 1 + sum(1 + (s.dwell_s > 0) for s in profile.segments)
-        if not profile.segments or n_needed > _N_CONTROLLER_SEGMENTS:
-            faults.append(
-                f"{len(profile.segments)} segments, which the controller needs "
-                f"{n_needed} of its own for, allowed are 2 to {_N_CONTROLLER_SEGMENTS}"
+    @override
+    async def _find_changed(self, under_way: FiringUnderWay) -> list[str]:
+        changed = await super()._find_changed(under_way)
+        running = under_way.samples.get(f"{self.name}_is_program_running", ())
+        was_seen_to_end = bool(running) and not running[-1]
+        # The power is off then, and there is nothing to join.
+        if not was_seen_to_end and await self._is_watchdog_flag_up():
+            changed.append(
+                "its communications watchdog has taken the power off; nobody asked it "
+                "anything for too long"
             )
-        faults += segment_faults(
-            profile.segments,
-            self.limits,
-            unit_s=self._unit_s,
-            unit=self.settings.time_format,
-            most_units=_MOST_TIME_UNITS,
-        )
-        if faults:
-            raise LimitError(f"{self.name}: " + "; ".join(faults))
+        return changed
 
-    @property
-    def _unit_s(self) -> float:
-        return _UNIT_S[self.settings.time_format]
+    async def _is_watchdog_flag_up(self) -> bool:
+        """Return whether the watchdog has taken the power off."""
+        if self.settings.safety.watchdog_timeout_s is None:
+            return False
+        return await self.watchdog_flag.get_value() is Switch.ON
 
-    @AsyncStatus.wrap
-    async def prepare(self, value: FiringProfile | FiringUnderWay) -> None:
-        """Check *value*, compare the controller's settings, and load the program.
+    # -- settings ------------------------------------------------------------------
 
-        A firing under way is only looked for; nothing is written. If the watchdog has
-        acted before the program was seen to end, the power is off and there is
-        nothing to join. From here on it is fed again.
-
-        Raises:
-            NothingToJoinError: If a firing under way is not there.
-            LimitError: If the profile is not allowed; nothing was sent.
-            ConfigurationError: If the controller is not set as the lab file says;
-                nothing was changed.
-            InterlockError: If a program is under way, or the last firing has not
-                cooled yet; nothing was changed.
-            InstrumentError: If the controller did not take the program.
-        """
-        self._firing.forget_prepared()
-        if isinstance(value, FiringUnderWay):
-            if not self._firing.is_going_on(value.profile):
-                await self._look_for(value)
-            return
-        self._firing.check_complete()
-        self.check_profile(value)
-        self._let_go()
-        await self._compare_safety()
-        await self.check_idle()
-        if await self.program_mode.get_value() is not ProgramMode.RESET:
-            await self.reset_program.execute()
-        await apply_settings(self.name, self._program_settings())
-        await self._write_program(value.segments)
-        self._firing.set_prepared(value)
-
+    @override
     def _program_settings(self) -> ProgramSettings:
-        """Return what the controller is set to for a firing."""
         return (
             (self.loop_mode, LoopMode.AUTO),
             (self.rate_units, TimeUnit.MINUTE),
@@ -761,47 +684,8 @@ class EurothermEpc3016(Instrument, Furnace):
             (self.end_type, EndType.RESET),
         )
 
-    async def _look_for(self, value: FiringUnderWay) -> None:
-        """See whether *value* goes on, and feed the watchdog from then on.
-
-        Raises:
-            NothingToJoinError: If it does not.
-        """
-
-        async def compare() -> None:
-            self.check_profile(value.profile)
-            await self._compare_safety()
-            await self._compare_program(value.profile.segments)
-
-        changed = await find_changed(self._program_settings(), compare)
-        running = value.samples.get(f"{self.name}_is_program_running", ())
-        was_seen_to_end = bool(running) and not running[-1]
-        if not was_seen_to_end and await self._is_watchdog_flag_up():
-            changed.append(
-                "its communications watchdog has taken the power off; nobody asked it "
-                "anything for too long"
-            )
-        sample = await self._firing.look_for(value, changed)
-        if sample.is_running:
-            self._feed_on()
-
-    async def _is_watchdog_flag_up(self) -> bool:
-        """Return whether the watchdog has taken the power off."""
-        if self.settings.safety.watchdog_timeout_s is None:
-            return False
-        return await self.watchdog_flag.get_value() is Switch.ON
-
     @override
-    async def check_idle(self) -> None:
-        mode = await self.program_mode.get_value()
-        if mode not in (ProgramMode.RESET, ProgramMode.COMPLETE):
-            raise InterlockError(
-                f"{self.name}: a program is in state {mode.value}; wait for it, or "
-                "reset it at the controller"
-            )
-
-    async def _compare_safety(self) -> None:
-        """Refuse to heat with a controller that is not set as the lab file says."""
+    def _safety_settings(self) -> list[tuple[str, SignalR[Any], Any]]:
         wanted = self.settings.safety
         pairs: list[tuple[str, SignalR[Any], Any]] = [
             ("temperature unit (516)", self.temperature_units, 0),
@@ -842,9 +726,38 @@ class EurothermEpc3016(Instrument, Furnace):
                     wanted.watchdog_recovery_s / self._unit_s,
                 ),
             ]
-        await compare_settings(self.name, pairs)
+        return pairs
 
     # -- the program ---------------------------------------------------------------
+
+    @property
+    @override
+    def _program_state(self) -> SignalR[ProgramMode]:
+        return self.program_mode
+
+    @property
+    @override
+    def _dwell_unit(self) -> DwellUnit:
+        return DwellUnit(self.settings.time_format, self._unit_s, _MOST_TIME_UNITS)
+
+    @property
+    def _unit_s(self) -> float:
+        return _UNIT_S[self.settings.time_format]
+
+    @override
+    def _count_faults(self, segments: tuple[Segment, ...]) -> list[str]:
+        n_needed = 1 + sum(1 + (segment.dwell_s > 0) for segment in segments)
+        if segments and n_needed <= _N_CONTROLLER_SEGMENTS:
+            return []
+        return [
+            f"{len(segments)} segments, which the controller needs "
+            f"{n_needed} of its own for, allowed are 2 to {_N_CONTROLLER_SEGMENTS}"
+        ]
+
+    @override
+    async def _clear_program(self) -> None:
+        if await self.program_mode.get_value() is not ProgramMode.RESET:
+            await self.reset_program.execute()
 
     def _program_registers(self, segments: tuple[Segment, ...]) -> dict[int, int]:
         """Return what the segment registers must hold for *segments*."""
@@ -867,8 +780,8 @@ class EurothermEpc3016(Instrument, Furnace):
         count = _SEGMENT_SIZE * _N_CONTROLLER_SEGMENTS
         return await self._master.read_confirmed(_SEGMENTS, count)
 
+    @override
     async def _write_program(self, segments: tuple[Segment, ...]) -> None:
-        """Load the segments; unchanged registers are not written."""
         present = await self._read_program()
         # The type decides what the third register is, so it comes first.
         for register, value in self._program_registers(segments).items():
@@ -876,6 +789,7 @@ class EurothermEpc3016(Instrument, Furnace):
                 await self._master.write_register(register, value)
         await self._compare_program(segments)
 
+    @override
     async def _compare_program(self, segments: tuple[Segment, ...]) -> None:
         wanted = self._program_registers(segments)
         words = await self._read_program()
@@ -887,57 +801,32 @@ class EurothermEpc3016(Instrument, Furnace):
 
     # -- firing --------------------------------------------------------------------
 
-    @AsyncStatus.wrap
-    async def kickoff(self) -> None:
-        """Start the loaded program and the sampling.
+    @override
+    async def _take_over(self) -> None:
+        self._let_go()
 
-        What was found under way is not started, only sampled.
-
-        Raises:
-            ConfigurationError: If the controller is no longer set as the lab file
-                says; nothing was started.
-            InterlockError: If a program is under way; nothing was started.
-            InstrumentError: If nothing is loaded, or not what was prepared, or it
-                does not start.
-        """
-        prepared = self._firing.take_prepared()
-        if prepared.is_under_way:
-            self._firing.join(prepared)
-            self._let_go()
-            return
-        profile = prepared.profile
-        # Minutes may have passed, and there is a panel.
-        await self._compare_safety()
-        await self.check_idle()
-        await self._compare_program(profile.segments)
+    @override
+    async def _make_ready(self) -> None:
         await self._lower_watchdog_flag()
         self._heard_at = running_loop().time()
         self._was_running = True
-        await self._firing.run(
-            profile, self.run_program.execute, self._is_program_running
-        )
 
-    async def _is_program_running(self) -> bool:
-        return await self.program_mode.get_value() is ProgramMode.RUN
+    @override
+    async def _start_program(self) -> None:
+        await self.run_program.execute()
+
+    @override
+    async def _reset_program(self) -> None:
+        await self.reset_program.execute()
 
     async def _lower_watchdog_flag(self) -> None:
         """Let an idle controller, which nobody talked to, heat again."""
         if self.settings.safety.watchdog_timeout_s is not None:
             await set_if_different(self.name, self.watchdog_flag, Switch.OFF)
 
-    @AsyncStatus.wrap
-    async def complete(self) -> None:
-        """Wait until the program has ended and the chamber has cooled.
-
-        Raises:
-            InstrumentError: If the firing went wrong; the heater was switched off.
-            TransportError: If the controller stayed unreachable for too long; its
-                watchdog takes the power off.
-        """
-        await self._firing.wait()
-
+    @override
     async def _read_sample(self) -> Sample:
-        """Take one sample in one exchange, or more if it is not as expected."""
+        # One exchange, or more if it is not as expected.
         registers = await self._read_plausible()
         signed = [r - 0x10000 if r >= 0x8000 else r for r in registers[:5]]
         mode = _PROGRAM_CODES.get(registers[_PROGRAM_INDEX])
@@ -955,14 +844,11 @@ class EurothermEpc3016(Instrument, Furnace):
                 "the controller's communications watchdog has taken the power off; "
                 "nobody asked it anything for too long"
             )
-        return Sample(
+        return self._make_sample(
             temperature=temperature,
             setpoint=signed[4] / 10,
             output=signed[3] / 10,
-            status=_PROGRAM_UNKNOWN if mode is None else mode.value,
-            is_running=mode is ProgramMode.RUN,
-            is_held=mode in (ProgramMode.HOLD, ProgramMode.HOLDBACK),
-            is_reset=mode is ProgramMode.RESET,
+            state=mode,
             complaint=complaint,
         )
 
@@ -995,27 +881,12 @@ class EurothermEpc3016(Instrument, Furnace):
         self._heard_at = now  # only now: a flag that could not be read is read again
         return has_acted
 
-    # -- documents -----------------------------------------------------------------
-
-    async def describe_collect(self) -> dict[str, DataKey]:
-        """Describe the columns of the event pages."""
-        return await self._firing.describe()
-
-    async def collect_pages(self) -> AsyncIterator[PartialEventPage]:
-        """Yield what was sampled since the last collection."""
-        async for page in self._firing.pages():
-            yield page
-
     # -- stopping ------------------------------------------------------------------
-
-    @override
-    def adopt(self) -> None:
-        self._firing.adopt()
 
     @override
     async def go_to_abort_state(self) -> str:
         state = self.entry.on_abort or "ramp_down"
-        return self._feed_unless_off(state, await self._firing.go_to_abort_state(state))
+        return self._feed_unless_off(state, await super().go_to_abort_state())
 
     @override
     async def go_to_orphan_state(self) -> str:
@@ -1024,8 +895,7 @@ class EurothermEpc3016(Instrument, Furnace):
         With ``continue`` its watchdog takes the power off as soon as nobody calls this
         any more, or joins the firing, for its timeout: it only feeds the watchdog.
         """
-        state = self.entry.on_orphan or "continue"
-        said = await self._firing.go_to_orphan_state(state)
+        said = await super().go_to_orphan_state()
         if said and await self._is_watchdog_flag_up():
             said += "; its watchdog has taken the power off"
         return said
@@ -1033,7 +903,7 @@ class EurothermEpc3016(Instrument, Furnace):
     @override
     async def go_to_hold_state(self) -> str:
         state = self.entry.on_hold
-        said = await self._firing.go_to_hold_state(state)
+        said = await super().go_to_hold_state()
         if state is None or state == "continue":
             return said  # the sampling feeds the watchdog
         return self._feed_unless_off(state, said)
@@ -1080,13 +950,6 @@ class EurothermEpc3016(Instrument, Furnace):
         if keeper is not None:
             await asyncio.wait([keeper])
         await super().disconnect()
-
-    @override
-    async def hot_parts(self) -> str:
-        temperature = await self.process_value.get_value()
-        if temperature <= SAFE_TO_TOUCH_DEGC:
-            return ""
-        return f"{self.name}: the chamber is at {temperature:.0f} degC"
 
 
 def _say_the_same(one: list[int], other: list[int], within_degc: float) -> bool:

@@ -25,8 +25,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
-from ppu.devices.instrument import DriverFacts, Identity, Instrument, Reference
-from ppu.devices.line import Query
+from ppu.devices import DriverFacts, Identity, Instrument, Query, Reference
 from ppu.transports.line import LineClient
 from ppu.transports.tcp import TcpConnection, TcpLink
 

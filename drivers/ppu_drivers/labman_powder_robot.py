@@ -36,9 +36,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
-from ppu.devices.http import JsonField
-from ppu.devices.instrument import DriverFacts, Identity, Instrument
-from ppu.devices.signals import Measured, record
+from ppu.devices import DriverFacts, Identity, Instrument, JsonField, Measured, record
 from ppu.transports.http import HttpClient, HttpConnection
 
 __all__ = [

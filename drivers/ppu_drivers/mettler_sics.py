@@ -20,9 +20,7 @@ from typing_extensions import override
 from ppu.core.capabilities import Balance
 from ppu.core.errors import ConnectError, InstrumentError, LimitError, MalformedReply
 from ppu.core.labfile import DeviceEntry, LimitPair
-from ppu.devices.instrument import DriverFacts, Identity, Instrument
-from ppu.devices.line import Query
-from ppu.devices.signals import Measured, record
+from ppu.devices import DriverFacts, Identity, Instrument, Measured, Query, record
 from ppu.transports.line import LineClient, LineProbe
 from ppu.transports.serial import SerialConnection
 

@@ -14,7 +14,7 @@ from ppu.core.capabilities import Carry, Grind, Operator, PowderTask, Task
 from ppu.core.errors import ConnectError, InstrumentError, MalformedReply
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
-from ppu.devices.instrument import DriverFacts, Identity, Instrument
+from ppu.devices import DriverFacts, Identity, Instrument
 from ppu.transports.line import LineClient
 from ppu.transports.tcp import TcpConnection
 from ppu.transports.terminal import TerminalConnection

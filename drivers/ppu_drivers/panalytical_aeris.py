@@ -34,8 +34,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
-from ppu.devices.instrument import DriverFacts, Identity, Instrument
-from ppu.devices.signals import Measured, record
+from ppu.devices import DriverFacts, Identity, Instrument, Measured, record
 from ppu.transports.tcp import TcpConnection, TcpLink
 
 __all__ = [
