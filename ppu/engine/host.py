@@ -33,7 +33,7 @@ class Host(Runner):
         # The first RunEngine starts the loop's thread: it looks the thread up in a
         # table that only it fills.
         super().__init__(loop, resources)
-        self._thread = self.engine._th
+        self._thread = self.engine._th  # noqa: SLF001 - RunEngine shows its thread nowhere else
 
     def runner(self) -> Runner:
         """Return another runner on this loop; not on the loop, which it waits for."""

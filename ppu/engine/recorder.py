@@ -163,6 +163,7 @@ class JobRecorder:
             kind=step.kind,
             digest=digest,
             arguments=step.arguments,
+            seat=step.seat,
             token=self.token,
             now=self._epoch + step.begun_s,
         )

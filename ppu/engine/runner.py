@@ -346,7 +346,7 @@ class Runner:
                 contextlib.redirect_stdout(io.StringIO()),
                 contextlib.suppress(_ENDED),  # in this moment, by itself
             ):
-                if not self.engine._state.is_idle:
+                if not self.engine.state.is_idle:
                     self.engine.abort(reason)
 
     @property
@@ -377,6 +377,7 @@ class Runner:
             self.loop.time(),
             msg.kwargs["expected_s"],
             msg.kwargs["arguments"],
+            seat=msg.kwargs["seat"],
         )
         lab = msg.kwargs["lab"]
         self._give_back_unsafe("")  # the plan goes on after what failed in it

@@ -125,7 +125,7 @@ def test_abort_is_not_lost_when_the_engine_has_not_started_yet(host: Host) -> No
         return start(plan)
 
     # A stand-in for the moment that no test can hit; it passes everything on.
-    start_late._state = start._state  # type: ignore[attr-defined]  # what abort asks
+    start_late.state = start.state  # type: ignore[attr-defined]  # what abort asks
     vars(host)["engine"] = start_late
     with pytest.raises(AbortedError, match="too early"):
         host.run(move(door, 1.0))
