@@ -1,29 +1,18 @@
-"""Eurotherm 3216 controller of a box furnace, over Modbus RTU.
-
-The controller runs the firing with its own programmer (end type *reset*), so it keeps
-its program without us; the driver loads it, starts it, and samples. Every setting that
-keeps people safe is read back and compared with the lab file before it may heat.
-"""
+"""The driver of the controller: its registers, identity and own rules."""
 
 from __future__ import annotations
 
 from typing import Annotated as A
 from typing import Any, Final, Literal
 
-from ophyd_async.core import (
-    SignalR,
-    SignalRW,
-    StandardReadableFormat,
-    StrictEnum,
-    TriggerableCommand,
-)
+from ophyd_async.core import StandardReadableFormat, StrictEnum, TriggerableCommand
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
 from ppu.core.capabilities import Segment
 from ppu.core.errors import ConnectError, InstrumentError
 from ppu.core.labfile import DeviceEntry
-from ppu.devices import DriverFacts, Holding, Identity
+from ppu.devices import DriverFacts, Holding, Identity, SignalR, SignalRW, write
 from ppu.devices.firing import (
     DwellUnit,
     FiringSettings,
@@ -38,17 +27,25 @@ from ppu.devices.firing import (
 )
 from ppu.transports.modbus import ModbusMaster, Probe
 from ppu.transports.serial import SerialConnection
+from ppu_drivers.eurotherm_3216._codec import (
+    N_SAMPLE_REGISTERS,
+    N_SEGMENTS,
+    PROGRAM_FROM,
+    SAMPLE_FROM,
+    SEGMENT_SIZE,
+    decode_firmware,
+    decode_sample,
+    encode_program,
+    is_status_pair,
+)
 
-__all__ = ["Eurotherm3216", "Eurotherm3216Limits", "Eurotherm3216Settings"]
-
-N_SEGMENTS: Final = 8
-_SAMPLE_FROM: Final = 1
-_SAMPLE_COUNT: Final = 76
-_STATUS_SENSOR_BREAK: Final = 1 << 5
-_STATUS_INDEX: Final = 75 - _SAMPLE_FROM
-_PROGRAM_INDEX: Final = 23 - _SAMPLE_FROM
-_PROGRAM_FIRST: Final = 1280
-_MOST_TIME_UNITS: Final = 9999
+__all__ = [
+    "EndType",
+    "Eurotherm3216",
+    "Eurotherm3216Limits",
+    "Eurotherm3216Settings",
+    "ProgramStatus",
+]
 
 
 class ProgramStatus(StrictEnum):
@@ -111,6 +108,9 @@ _END_CODES = {
 _RAMP_CODES = {0: RampUnits.MINUTE, 1: RampUnits.HOUR, 2: RampUnits.SECOND}
 _ALARM_CODES = dict(enumerate(AlarmType))
 _BREAK_CODES = {0: SensorBreak.OFF, 1: SensorBreak.ON, 2: SensorBreak.LATCHING}
+
+
+_MOST_TIME_UNITS: Final = 9999
 
 
 class Safety(BaseModel):
@@ -299,8 +299,7 @@ class Eurotherm3216(ProgrammedFurnace):
             name,
             connection,
             deadline_s=1.0,
-            # The status word and its inverse: nothing else reads like that.
-            probe=Probe(75, 2, lambda words: words[0] ^ words[1] == 0xFFFF),
+            probe=Probe(75, 2, is_status_pair),
         )
         super().__init__(
             name,
@@ -333,20 +332,20 @@ class Eurotherm3216(ProgrammedFurnace):
             f"{self.name}: what answers at {self.link.endpoint} is no Eurotherm 3200: "
         )
         try:
-            status, inverse = await self._master.read_holding(75, 2)
+            status = await self._master.read_holding(75, 2)
             (version,) = await self._master.read_holding(107)
             (model,) = await self._master.read_holding(122)
             (customer,) = await self._master.read_holding(629)
         except InstrumentError as exc:
             raise ConnectError(f"{stranger}{exc}") from exc
-        if status ^ inverse != 0xFFFF:
+        if not is_status_pair(status):
             raise ConnectError(
                 f"{stranger}its status word (75) and the inverse (76) do not match"
             )
         return Identity(
             model=f"3200 series (type {model})",
             serial_number=str(customer),
-            firmware=f"{version >> 8:x}.{version & 0xFF:02x}",
+            firmware=decode_firmware(version),
         )
 
     # -- the program ---------------------------------------------------------------
@@ -402,31 +401,22 @@ class Eurotherm3216(ProgrammedFurnace):
     @override
     async def _write_program(self, segments: tuple[Segment, ...]) -> None:
         # Unchanged registers are not written (EEPROM).
-        wanted = self._program_registers(segments)
-        present = await self._master.read_holding(_PROGRAM_FIRST, len(wanted))
-        for first in range(0, len(wanted), 3):
-            if present[first : first + 3] != wanted[first : first + 3]:
+        wanted = encode_program(segments, self._dwell_unit.seconds)
+        present = await self._master.read_holding(PROGRAM_FROM, len(wanted))
+        for first in range(0, len(wanted), SEGMENT_SIZE):
+            if (
+                present[first : first + SEGMENT_SIZE]
+                != wanted[first : first + SEGMENT_SIZE]
+            ):
                 await self._master.write_registers(
-                    _PROGRAM_FIRST + first, wanted[first : first + 3]
+                    PROGRAM_FROM + first, wanted[first : first + SEGMENT_SIZE]
                 )
         await self._compare_program(segments)
 
-    def _program_registers(self, segments: tuple[Segment, ...]) -> list[int]:
-        """Return what the program registers hold for *segments*."""
-        wanted: list[int] = []
-        for segment in segments:
-            wanted += [
-                round(segment.dwell_s / self._dwell_unit.seconds),
-                round(segment.target_degc * 10),
-                round(segment.ramp_degc_per_min * 10),
-            ]
-        # A ramp of 0 ends the program: what follows must not be run.
-        return wanted + [0] * (3 * (N_SEGMENTS - len(segments)))
-
     @override
     async def _compare_program(self, segments: tuple[Segment, ...]) -> None:
-        wanted = self._program_registers(segments)
-        present = await self._master.read_holding(_PROGRAM_FIRST, len(wanted))
+        wanted = encode_program(segments, self._dwell_unit.seconds)
+        present = await self._master.read_holding(PROGRAM_FROM, len(wanted))
         if present != wanted:
             raise InstrumentError(
                 f"{self.name}: the program reads back as {present}, sent was {wanted}"
@@ -434,23 +424,24 @@ class Eurotherm3216(ProgrammedFurnace):
 
     @override
     async def _start_program(self) -> None:
-        await self.program_status.set(ProgramStatus.RUN)
+        await write(self.program_status, ProgramStatus.RUN)
 
     @override
     async def _reset_program(self) -> None:
-        await self.program_status.set(ProgramStatus.RESET)
+        await write(self.program_status, ProgramStatus.RESET)
 
     @override
     async def _read_sample(self) -> Sample:
-        registers = await self._master.read_holding(_SAMPLE_FROM, _SAMPLE_COUNT)
-        signed = [r - 0x10000 if r >= 0x8000 else r for r in registers[:5]]
+        words = decode_sample(
+            await self._master.read_holding(SAMPLE_FROM, N_SAMPLE_REGISTERS)
+        )
         complaint = ""
-        if registers[_STATUS_INDEX] & _STATUS_SENSOR_BREAK:
+        if words.is_sensor_broken:
             complaint = "the controller reports a broken thermocouple"
         return self._make_sample(
-            temperature=signed[0] / 10,
-            setpoint=signed[4] / 10,
-            output=signed[3] / 10,
-            state=_PROGRAM_CODES.get(registers[_PROGRAM_INDEX]),
+            temperature=words.temperature,
+            setpoint=words.setpoint,
+            output=words.output,
+            state=_PROGRAM_CODES.get(words.program),
             complaint=complaint,
         )
