@@ -322,10 +322,7 @@ class ProgrammedFurnace(Instrument, Furnace):
         await self._firing.start(profile, self._start_program, self._is_program_running)
 
     async def _is_program_running(self) -> bool:
-        running: bool = (
-            await self._program_state.get_value() is self.program_states.running
-        )
-        return running
+        return await self._program_state.get_value() is self.program_states.running
 
     @AsyncStatus.wrap
     async def complete(self) -> None:
