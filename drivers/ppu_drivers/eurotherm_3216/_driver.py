@@ -22,7 +22,7 @@ from ppu.devices.firing import (
     ProgramSettings,
     ProgramStates,
     Sample,
-    limit_contradictions,
+    find_limit_contradictions,
     set_if_different,
 )
 from ppu.transports.modbus import ModbusMaster, Probe
@@ -317,7 +317,7 @@ class Eurotherm3216(ProgrammedFurnace):
         cls, settings: Eurotherm3216Settings, limits: Eurotherm3216Limits
     ) -> list[str]:
         safety = settings.safety
-        return limit_contradictions(
+        return find_limit_contradictions(
             limits,
             safety.setpoint_high_degc,
             safety.alarm_1_degc,
@@ -362,7 +362,7 @@ class Eurotherm3216(ProgrammedFurnace):
         return DwellUnit(name, 60.0 if name == "minute" else 3600.0, _MOST_TIME_UNITS)
 
     @override
-    def _count_faults(self, segments: tuple[Segment, ...]) -> list[str]:
+    def _find_count_faults(self, segments: tuple[Segment, ...]) -> list[str]:
         if 1 <= len(segments) <= N_SEGMENTS:
             return []
         return [f"{len(segments)} segments, allowed are 1 to {N_SEGMENTS}"]

@@ -12,8 +12,8 @@ from ppu.core.errors import MalformedReply
 __all__ = [
     "COMMANDS",
     "DoorStatus",
+    "parse_state",
     "parse_status",
-    "state_of",
 ]
 
 COMMANDS: Final[dict[DoorState, str]] = {"open": "Open", "closed": "Close"}
@@ -57,6 +57,6 @@ def parse_status(line: str) -> DoorStatus:
     )
 
 
-def state_of(lines: list[str]) -> str:
+def parse_state(lines: list[str]) -> str:
     (line,) = lines
     return parse_status(line).state

@@ -22,7 +22,12 @@ from ppu.core.labtime import running_loop
 from ppu.devices import DriverFacts, Identity, Instrument, Query, Reference, SignalR
 from ppu.transports.line import LineClient
 from ppu.transports.tcp import TcpConnection, TcpLink
-from ppu_drivers.furnace_door._codec import COMMANDS, DoorStatus, parse_status, state_of
+from ppu_drivers.furnace_door._codec import (
+    COMMANDS,
+    DoorStatus,
+    parse_state,
+    parse_status,
+)
 
 __all__ = ["FurnaceDoor", "FurnaceDoorLimits", "FurnaceDoorSettings"]
 
@@ -104,7 +109,7 @@ class FurnaceDoor(Instrument, Door):
 
     controller_state: A[
         SignalR[str],
-        Query("Status", state_of, manual="door_controller.py, get_state"),
+        Query("Status", parse_state, manual="door_controller.py, get_state"),
         StandardReadableFormat.UNCACHED_SIGNAL,
     ]
 
@@ -152,7 +157,7 @@ class FurnaceDoor(Instrument, Door):
         known = self.identity
         if known is not None:
             try:
-                status = self._understand(await self._client.ask("Status"))
+                status = self._parse(await self._client.ask("Status"))
             except MalformedReply:
                 pass  # perhaps one spoiled answer
             else:
@@ -162,7 +167,7 @@ class FurnaceDoor(Instrument, Door):
 
     async def _read_confirmed(self) -> DoorStatus:
         """Ask until answers agree: one flipped bit makes another serial number."""
-        status = await self._client.ask_confirmed("Status", self._understand)
+        status = await self._client.ask_confirmed("Status", self._parse)
         known = self.identity
         if known is not None and known.serial_number != status.serial_number:
             raise ConnectError(
@@ -171,7 +176,7 @@ class FurnaceDoor(Instrument, Door):
             )
         return status
 
-    def _understand(self, lines: list[str]) -> DoorStatus:
+    def _parse(self, lines: list[str]) -> DoorStatus:
         """Return the status in an answer.
 
         Raises:

@@ -16,12 +16,16 @@ from ppu.devices.firing._firing import Firing
 from ppu.devices.firing._furnace import ProgrammedFurnace, ProgramStates
 from ppu.devices.firing._heater import SAFE_TO_TOUCH_DEGC, HeaterSwitch, LoopMode
 from ppu.devices.firing._heating import HeatingWatch
-from ppu.devices.firing._profiles import DwellUnit, expected_duration_s, segment_faults
+from ppu.devices.firing._profiles import (
+    DwellUnit,
+    expected_duration_s,
+    find_segment_faults,
+)
 from ppu.devices.firing._samples import Sample
 from ppu.devices.firing._settings import (
     FiringSettings,
     FurnaceLimits,
-    limit_contradictions,
+    find_limit_contradictions,
 )
 from ppu.devices.firing._watch import FiringWatch
 
@@ -44,7 +48,7 @@ __all__ = [
     "compare_settings",
     "expected_duration_s",
     "find_changed",
-    "limit_contradictions",
-    "segment_faults",
+    "find_limit_contradictions",
+    "find_segment_faults",
     "set_if_different",
 ]

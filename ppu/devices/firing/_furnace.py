@@ -30,7 +30,11 @@ from ppu.devices.firing._controller import (
 )
 from ppu.devices.firing._firing import Firing
 from ppu.devices.firing._heater import SAFE_TO_TOUCH_DEGC, HeaterSwitch, LoopMode
-from ppu.devices.firing._profiles import DwellUnit, expected_duration_s, segment_faults
+from ppu.devices.firing._profiles import (
+    DwellUnit,
+    expected_duration_s,
+    find_segment_faults,
+)
 from ppu.devices.firing._samples import Sample
 from ppu.devices.firing._settings import FiringSettings, FurnaceLimits
 from ppu.devices.instrument import Instrument
@@ -165,7 +169,7 @@ class ProgrammedFurnace(Instrument, Furnace):
         """How the controller counts dwells."""
 
     @abstractmethod
-    def _count_faults(self, segments: tuple[Segment, ...]) -> list[str]:
+    def _find_count_faults(self, segments: tuple[Segment, ...]) -> list[str]:
         """Return what is wrong about the number of *segments*."""
 
     @abstractmethod
@@ -208,10 +212,10 @@ class ProgrammedFurnace(Instrument, Furnace):
     async def _read_sample(self) -> Sample:
         """Take one sample, best in one exchange; see :meth:`_make_sample`."""
 
-    async def _take_over(self) -> None:
+    async def _take_over_controller(self) -> None:
         """Take note that this driver's own exchanges keep the controller busy now."""
 
-    async def _make_ready(self) -> None:
+    async def _prepare_start(self) -> None:
         """Do what is left to do just before a program is started."""
 
     # -- capability ----------------------------------------------------------------
@@ -229,7 +233,7 @@ class ProgrammedFurnace(Instrument, Furnace):
     @property
     def last_firing(self) -> FiringRecord | None:
         """The last completed firing."""
-        return self._firing.last
+        return self._firing.last_record
 
     def expected_duration_s(self, profile: FiringProfile) -> float:
         """Return how long *profile* will take, cooling included [s]."""
@@ -241,8 +245,8 @@ class ProgrammedFurnace(Instrument, Furnace):
         Raises:
             LimitError: With every fault; nothing was sent.
         """
-        faults = self._count_faults(profile.segments)
-        faults += segment_faults(profile.segments, self.limits, self._dwell_unit)
+        faults = self._find_count_faults(profile.segments)
+        faults += find_segment_faults(profile.segments, self.limits, self._dwell_unit)
         if faults:
             raise LimitError(f"{self.name}: " + "; ".join(faults))
 
@@ -263,8 +267,8 @@ class ProgrammedFurnace(Instrument, Furnace):
         """
         self._firing.forget_prepared()
         if isinstance(value, FiringUnderWay):
-            if not self._firing.is_going_on(value.profile):
-                await self._look_for(value)
+            if not self._firing.prepare_joining(value.profile):
+                await self._find_under_way(value)
             return
         self._firing.check_complete()
         self.check_profile(value)
@@ -272,7 +276,7 @@ class ProgrammedFurnace(Instrument, Furnace):
 
     async def _load(self, profile: FiringProfile) -> None:
         """Compare the controller's settings, and load the program of *profile*."""
-        await self._take_over()
+        await self._take_over_controller()
         await self._compare_safety()
         await self.check_idle()
         await self._clear_program()
@@ -280,14 +284,14 @@ class ProgrammedFurnace(Instrument, Furnace):
         await self._write_program(profile.segments)
         self._firing.set_prepared(profile)
 
-    async def _look_for(self, under_way: FiringUnderWay) -> Sample:
+    async def _find_under_way(self, under_way: FiringUnderWay) -> Sample:
         """See whether *under_way* goes on; nothing is written.
 
         Raises:
             NothingToJoinError: If it does not.
         """
         changed = await self._find_changed(under_way)
-        return await self._firing.look_for(under_way, changed)
+        return await self._firing.find_under_way(under_way, changed)
 
     async def _find_changed(self, under_way: FiringUnderWay) -> list[str]:
         """Return what is not as *under_way* had set it."""
@@ -328,7 +332,7 @@ class ProgrammedFurnace(Instrument, Furnace):
         prepared = self._firing.take_prepared()
         if prepared.is_under_way:
             self._firing.join(prepared)
-            await self._take_over()
+            await self._take_over_controller()
             return
         # Minutes may have passed, and there is a panel.
         await self._compare_safety()
@@ -338,8 +342,8 @@ class ProgrammedFurnace(Instrument, Furnace):
     async def _start(self, profile: FiringProfile) -> None:
         """Start the program of *profile*, which is loaded, and the sampling."""
         await self._compare_program(profile.segments)
-        await self._make_ready()
-        await self._firing.run(profile, self._start_program, self._is_program_running)
+        await self._prepare_start()
+        await self._firing.start(profile, self._start_program, self._is_program_running)
 
     # -- going to a temperature ----------------------------------------------------
 
@@ -395,10 +399,7 @@ class ProgrammedFurnace(Instrument, Furnace):
         return Segment(target, math.floor(rate * 10) / 10, unit.most * unit.seconds)
 
     async def _is_program_running(self) -> bool:
-        running: bool = (
-            await self._program_state.get_value() is self.program_states.running
-        )
-        return running
+        return await self._program_state.get_value() is self.program_states.running
 
     @AsyncStatus.wrap
     async def complete(self) -> None:
@@ -409,7 +410,7 @@ class ProgrammedFurnace(Instrument, Furnace):
             TransportError: If the controller stayed unreachable for too long; what
                 it does then is what the driver's facts say of orphans.
         """
-        await self._firing.wait()
+        await self._firing.wait_until_cold()
 
     def _make_sample(
         self,
@@ -445,11 +446,11 @@ class ProgrammedFurnace(Instrument, Furnace):
 
     async def describe_collect(self) -> dict[str, DataKey]:
         """Describe the columns of the event pages."""
-        return await self._firing.describe()
+        return await self._firing.describe_columns()
 
     async def collect_pages(self) -> AsyncIterator[PartialEventPage]:
         """Yield what was sampled since the last collection."""
-        async for page in self._firing.pages():
+        async for page in self._firing.collect_pages():
             yield page
 
     # -- stopping ------------------------------------------------------------------

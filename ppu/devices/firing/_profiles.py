@@ -9,7 +9,7 @@ from itertools import pairwise
 from ppu.core.capabilities import FiringProfile, Segment
 from ppu.devices.firing._settings import FurnaceLimits
 
-__all__ = ["DwellUnit", "expected_duration_s", "segment_faults"]
+__all__ = ["DwellUnit", "expected_duration_s", "find_segment_faults"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class DwellUnit:
     most: int
 
 
-def segment_faults(
+def find_segment_faults(
     segments: tuple[Segment, ...], limits: FurnaceLimits, unit: DwellUnit
 ) -> list[str]:
     """Return what the lab or the controller does not allow about *segments*.

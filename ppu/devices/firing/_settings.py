@@ -6,7 +6,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ppu.core.labfile import LimitPair
 
-__all__ = ["FiringSettings", "FurnaceLimits", "is_over", "limit_contradictions"]
+__all__ = [
+    "FiringSettings",
+    "FurnaceLimits",
+    "find_limit_contradictions",
+    "is_over_limit",
+]
 
 
 class FiringSettings(BaseModel):
@@ -65,12 +70,12 @@ class FurnaceLimits(BaseModel):
     ramp_degc_per_min: LimitPair
 
 
-def is_over(temperature: float, high_degc: float) -> bool:
+def is_over_limit(temperature: float, high_degc: float) -> bool:
     """Return whether *temperature* is over a limit by more than overshoot [degC]."""
     return temperature > 1.02 * high_degc
 
 
-def limit_contradictions(
+def find_limit_contradictions(
     limits: FurnaceLimits,
     setpoint_high_degc: float,
     alarm_degc: float,
