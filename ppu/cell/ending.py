@@ -49,6 +49,20 @@ class Ending:
         """What keeps trying to make devices safe."""
         return set(self._tasks)
 
+    async def end_well(self, running: RunningJob) -> None:
+        """Bring to rest what a job has left heating or flowing outside of its steps.
+
+        Raises:
+            StaleTokenError: If somebody else owns the store by now.
+            StoreError: If what was done cannot be kept.
+        """
+        made = await self._lab.rest()
+        for line in (*made.told, *made.unsafe.values()):
+            tell(f"job {running.job.id}: {line}")
+        await self._events.keep_made_safe(made, running.job.id)
+        for name in made.unsafe:
+            self._keep_making_safe(name, running.job.id)
+
     async def end_badly(self, running: RunningJob, error: Exception) -> None:
         """Bring what a failed job had to itself to its abort state; note why."""
         running.is_ending_badly = True

@@ -149,6 +149,7 @@ class Lifecycle:
         finally:
             with contextlib.suppress(StoreError, StaleTokenError):
                 await recorder.flush_documents()
+        await self._ending.end_well(running)
         await gate.set_state(JobState.FINISHING, None)
         with self._loop.freezing("the report is written"):
             result = await self._loop.run_in_executor(

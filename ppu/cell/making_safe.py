@@ -58,11 +58,18 @@ class MadeSafe:
             self.attempts.append(attempt)
 
 
-async def make_safe(devices: Mapping[str, LabDevice]) -> MadeSafe:
+async def make_safe(
+    devices: Mapping[str, LabDevice], *, is_routine: bool = False
+) -> MadeSafe:
     """Bring *devices* to their abort states.
 
     Every one is tried, whatever happens to the others, and again for a minute if it
     does not get there.
+
+    Args:
+        devices: Devices by name.
+        is_routine: Whether nothing went wrong, so that those with nothing to end are
+            not asked how hot they are.
     """
     made = MadeSafe()
     loop = running_loop()
@@ -89,7 +96,10 @@ async def make_safe(devices: Mapping[str, LabDevice]) -> MadeSafe:
         if left:
             # A wire that is out may be back soon, and something may be hot.
             await asyncio.sleep(loop.wire_seconds(_PAUSE_S))
+    acted = {attempt.device for attempt in made.attempts}
     for name, device in devices.items():
+        if is_routine and name not in acted:
+            continue
         try:
             made.told.append(await device.hot_parts())
         except PPUError as exc:

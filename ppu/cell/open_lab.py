@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 from pathlib import Path
 from typing import Any
 
 from ppu.cell.execution import Execution
 from ppu.cell.lab import OpenLab
 from ppu.cell.pace import DEFAULT_PACE, Pace, Target
+from ppu.core.errors import ConfigurationError
 from ppu.core.labfile import load_lab
 from ppu.core.labtime import stopwatch
 from ppu.core.registry import find_lab
@@ -18,7 +20,56 @@ __all__ = ["InteractiveLab", "open_lab"]
 
 
 class InteractiveLab(OpenLab):
-    """An open lab that also runs protocols by name; made by :func:`open_lab`."""
+    """A lab for a person at a prompt or in a notebook; made by :func:`open_lab`.
+
+    It is open within a ``with`` statement, or from :meth:`open` to :meth:`close`, and
+    closed at the latest when Python ends.
+    """
+
+    is_open = False
+
+    def open(self) -> InteractiveLab:
+        """Connect every device, and return the lab; nothing if it is open.
+
+        Raises:
+            ConfigurationError: If it was closed before: a lab is opened once.
+            ConnectError: If an instrument is absent or is a stranger; with every one.
+        """
+        if self._has_closed:
+            raise ConfigurationError(
+                f"lab {self.file.lab} was closed; open it anew with open_lab(...)"
+            )
+        if not self.is_open:
+            self.__enter__()
+        return self
+
+    def __enter__(self) -> InteractiveLab:
+        """Connect every device."""
+        super().__enter__()
+        self.is_open = True
+        atexit.register(self.close)
+        return self
+
+    _has_closed = False
+
+    def close(self) -> None:
+        """Disconnect every device and end what was started; twice is harmless."""
+        if self._has_closed:
+            return
+        self._has_closed, self.is_open = True, False
+        atexit.unregister(self.close)
+        super().close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._has_closed else "open" if self.is_open else "not open"
+        lines = [f"<lab {self.file.lab} ({self.target}), {state}>"]
+        lines += [
+            f"  {name}: {device.facts.maker} {device.facts.model}"
+            for name, device in self.devices.items()
+        ]
+        if not self.devices:
+            lines.append("  open it: `with lab:` or lab.open()")
+        return "\n".join(lines)
 
     def run_protocol(
         self, name: str, out: str | Path, **parameters: Any
@@ -50,7 +101,10 @@ def open_lab(
     attended: bool = False,
     links: Links = "kernel",
 ) -> InteractiveLab:
-    """Open a lab; use it in a ``with`` statement.
+    """Return a lab to be opened: use it in a ``with`` statement, or ``open()`` it.
+
+    In a notebook, ``lab = open_lab(...).open()`` in one cell and ``lab.close()`` in
+    another.
 
     Args:
         lab: A bundled lab or the path of a lab file.

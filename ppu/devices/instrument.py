@@ -118,6 +118,14 @@ class LabDevice(ABC):
     heats: ClassVar[bool] = False
     """Whether it can make something dangerously hot."""
 
+    @property
+    def rests(self) -> bool:
+        """Whether it goes to its abort state after every plan, as what heats does.
+
+        Nothing is sent to one that does nothing for a plan.
+        """
+        return self.heats
+
     expected_nonce: str | None
     """What it must answer as its identity, on a simulated bench."""
 

@@ -49,13 +49,11 @@ class Host(Runner):
             ConfigurationError: If it is called on the loop, which would wait for
                 itself.
         """
-        if threading.current_thread() is self._thread:
+        try:
+            self.check_caller()
+        except ConfigurationError:
             work.close()
-            raise ConfigurationError(
-                "this cannot be asked from a plan, a callback or a subscriber: they "
-                "run on the lab's own loop, which would wait for itself; let another "
-                "thread ask, or `await` the device's own coroutine"
-            )
+            raise
         self._check_alive(work)
 
         async def run_actively() -> T:
@@ -70,6 +68,19 @@ class Host(Runner):
         except BaseException:
             future.cancel()  # interrupted: what comes next must find the loop free
             raise
+
+    def check_caller(self) -> None:
+        """Refuse to wait for the loop on the loop.
+
+        Raises:
+            ConfigurationError: If so.
+        """
+        if threading.current_thread() is self._thread:
+            raise ConfigurationError(
+                "this cannot be asked from a plan, a callback or a subscriber: they "
+                "run on the lab's own loop, which would wait for itself; let another "
+                "thread ask, or `await` the device's own coroutine"
+            )
 
     def _check_alive(self, work: Coroutine[Any, Any, Any]) -> None:
         if not self._thread.is_alive():

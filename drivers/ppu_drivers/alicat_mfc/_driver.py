@@ -118,6 +118,7 @@ class AlicatMfc(Instrument, GasFlow):
     connections = (SerialConnection,)
     settings_model = AlicatMfcSettings
     limits_model = AlicatMfcLimits
+    rests = True
     abort_states: ClassVar[Mapping[str, str]] = {
         "close": "no gas flows: the setpoint is 0 and the flow is seen to end",
         "keep": "the gas flows on, as for a furnace that must stay under it",
