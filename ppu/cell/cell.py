@@ -140,7 +140,8 @@ class Cell:
         with self.store.own():
             if lab.bench is None:  # a twin shares its instruments with nobody
                 lab.host.call(wait_out_predecessor(self.store))
-            lab.connect()
+            if not lab.devices:
+                lab.connect()
             owner = Ownership(
                 self.store, lab.file, lab.host.loop, lease_s=self._lease_s
             )
@@ -157,6 +158,8 @@ class Cell:
                 is_sound = True
             finally:
                 executor.shutdown()
+                for device in lab.devices.values():
+                    device.permit_writes(None)
                 if owner.is_trusted:
                     how = "its cell drained" if roster.is_draining else "its cell ended"
                     # If it cannot be kept, the next cell takes it for a crash.

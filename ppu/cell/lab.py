@@ -109,7 +109,7 @@ class OpenLab(Mapping[str, Any]):
         self.host = Host(loop, self.resources)
         self.devices: dict[str, LabDevice] = {}
         self._view: Lab | None = None
-        self._turns = Turns()
+        self.turns = Turns()
 
     # -- opening and closing ---------------------------------------------------------
 
@@ -249,7 +249,7 @@ class OpenLab(Mapping[str, Any]):
         """
         self.host.check_caller()
         self.check_attended()
-        with self._turns.take(getattr(plan, "__name__", "a plan"), queued=queued):
+        with self.turns.take(getattr(plan, "__name__", "a plan"), queued=queued):
             return self._run_alone(plan, recorder, on_made_safe)
 
     def _run_alone(

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import atexit
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ppu.cell.execution import Execution
 from ppu.cell.lab import OpenLab
 from ppu.cell.pace import DEFAULT_PACE, Pace, Target
+from ppu.cell.several import run_several
 from ppu.core.errors import ConfigurationError
 from ppu.core.labfile import load_lab
 from ppu.core.labtime import stopwatch
 from ppu.core.registry import find_lab
 from ppu.plans.protocol import find_protocol
+from ppu.store.jobs import Job
 from ppu.twin.bench import Links
 
 __all__ = ["InteractiveLab", "open_lab"]
@@ -89,6 +92,35 @@ class InteractiveLab(OpenLab):
         execution = Execution(self, find_protocol(name), parameters, Path(out))
         execution.check()
         return execution.run(stopwatch())
+
+    def run_protocols(
+        self, wanted: Sequence[tuple[str, Mapping[str, Any]]], out: str | Path
+    ) -> list[Job]:
+        """Run several protocols at once, and return their jobs as they ended.
+
+        They share the lab as jobs of a cell do: a step waits for what it needs, and
+        compatible firings share a furnace. One that fails does not end the others.
+
+        Args:
+            wanted: Names and parameters of protocols.
+            out: Directory for the store, and one for each job.
+
+        Raises:
+            ConfigurationError: If something asked is wrong, or something has run on
+                this lab before; nothing moved.
+            LimitError: If the lab does not allow it; nothing moved.
+            InterlockError: If a plan runs.
+        """
+        self.host.check_caller()
+        self.check_attended()
+        if self.has_run:
+            raise ConfigurationError(
+                "several protocols at once need a lab on which nothing has run yet: "
+                "open it anew with open_lab(...)"
+            )
+        with self.turns.take("several protocols", queued=False):
+            self.has_run = True
+            return run_several(self, wanted, Path(out))
 
 
 def open_lab(

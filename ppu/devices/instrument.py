@@ -175,11 +175,12 @@ class LabDevice(ABC):
     async def disconnect(self) -> None:
         """Let the instrument go."""
 
-    def permit_writes(self, permit: Callable[[], None]) -> None:
+    def permit_writes(self, permit: Callable[[], None] | None) -> None:
         """Have *permit* called before anything is sent to the instrument.
 
         Args:
-            permit: Raises if this process does not own the instrument any more.
+            permit: Raises if this process does not own the instrument any more; None
+                if nobody is asked.
         """
         del permit  # a device of another kind has no path that could be kept
 
@@ -328,7 +329,7 @@ class Instrument(StandardReadable, LabDevice):
         return self
 
     @override
-    def permit_writes(self, permit: Callable[[], None]) -> None:
+    def permit_writes(self, permit: Callable[[], None] | None) -> None:
         self.link.permit = permit
 
     # -- identity ------------------------------------------------------------------

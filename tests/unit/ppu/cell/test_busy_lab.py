@@ -183,3 +183,37 @@ def test_lab_is_opened_and_closed_across_cells_of_a_notebook(
     assert "closed" in repr(lab)
     with pytest.raises(ConfigurationError, match="open it anew"):
         lab.open()
+
+
+def test_several_protocols_run_at_once_on_one_lab(
+    open_twin: OpenTwin, tmp_path: Path
+) -> None:
+    """They share furnaces and arm; one that fails does not end the others."""
+    lab: Any = open_twin(links="memory")
+    wanted = [
+        ("fire_sample", {"container": f"crucible_0{n}", "hold_s": 600.0})
+        for n in (1, 2, 3)
+    ]
+    jobs = lab.run_protocols(wanted, tmp_path / "out")
+
+    assert [job.state for job in jobs] == ["succeeded"] * 3
+    spent_s = lab.host.loop.time()
+    alone_s = max(job.result["lab_time_s"] for job in jobs)
+    assert spent_s < 2 * alone_s
+    with pytest.raises(ConfigurationError, match="open it anew"):
+        lab.run_protocols(wanted, tmp_path / "again")
+
+
+def test_two_labs_run_at_once_in_one_process(small_lab: Path, tmp_path: Path) -> None:
+    """Each has its own loop and its own time; neither waits for the other."""
+
+    def run(number: int) -> float:
+        with open_lab(str(small_lab), links="memory", seed=number) as lab:
+            out = tmp_path / str(number)
+            result = lab.run_protocol("fire_sample", out, hold_s=600.0 * number)
+            return float(result["lab_time_s"])
+
+    with ThreadPoolExecutor(2) as pool:
+        one, two = pool.map(run, (1, 2))
+
+    assert two - one == pytest.approx(600.0, abs=120.0)
