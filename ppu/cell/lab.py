@@ -13,7 +13,7 @@ from typing import Any
 from bluesky.utils import Msg, MsgGenerator
 
 from ppu.cell.pace import Pace, Target, make_loop
-from ppu.core.custody import Books
+from ppu.core.custody import CustodyLedger
 from ppu.core.errors import AbortedError, ConfigurationError, PPUError
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import running_loop
@@ -79,9 +79,9 @@ class OpenLab(Mapping[str, Any]):
             self.bench = Bench(file, path, self.seed, only=only, links=links)
         self.is_simulated = target == "twin" or file.simulated_bench is not None
         loop = make_loop(file, target, pace)
-        self.books = Books.of(file)
+        self.ledger = CustodyLedger.of(file)
         """What is believed of the lab's containers and stock, shared by all views."""
-        self.resources = Resources(loop, file, self.books)
+        self.resources = Resources(loop, file, self.ledger)
         self.host = Host(loop, self.resources)
         self.devices: dict[str, LabDevice] = {}
         self._view: Lab | None = None
@@ -194,7 +194,7 @@ class OpenLab(Mapping[str, Any]):
         hardware = self.target == "hardware"
         flush_s = _FLUSH_HARDWARE_S if hardware else _FLUSH_TWIN_S
         devices = {name: item.plan_device for name, item in self.devices.items()}
-        return Lab(self.file, devices, flush_s, self.books)
+        return Lab(self.file, devices, flush_s, self.ledger)
 
     def run(self, plan: Any, recorder: JobRecorder | None = None) -> Any:
         """Run any Bluesky plan on this lab and return what it returns.

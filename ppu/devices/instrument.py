@@ -17,13 +17,16 @@ from ppu.core.capabilities import CAPABILITIES
 from ppu.core.errors import ConnectError, InternalError
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
-from ppu.devices.signals import (
-    Address,
-    InvalidReading,
+from ppu.devices.address import InvalidReading
+from ppu.devices.gate import Gate
+from ppu.devices.readings import (
+    INVALID_SEVERITY,
+    Poller,
     Quality,
-    WireConnector,
     quality_of,
+    sharing_exchanges,
 )
+from ppu.devices.signals import Wire, WireConnector, units_of
 from ppu.transports.link import Link, LinkStatistics
 
 __all__ = [
@@ -268,6 +271,9 @@ class Instrument(StandardReadable, LabDevice):
     """
 
     stale_after_s: ClassVar[float] = 60.0
+    operations: ClassVar[str] = ""
+    """What does safely what a plan must not write directly; by default what the
+    device's capabilities offer."""
 
     def __init__(self, name: str, entry: DeviceEntry, client: Any, link: Link) -> None:
         self.entry = entry
@@ -275,8 +281,27 @@ class Instrument(StandardReadable, LabDevice):
         self.identity: Identity | None = None
         self.expected_nonce = None
         link.identify = self._check_identity
-        super().__init__(name=name, connector=WireConnector(client))
+        self.gate = Gate(name, self.operations or self._capabilities(), self._bounds)
+        self._poller = Poller(lambda: self.poll_period_s)
+        wire = Wire(client, self.gate, self._poller)
+        super().__init__(name=name, connector=WireConnector(wire))
         self.set_name(name, child_name_separator="_")
+
+    @classmethod
+    def _capabilities(cls) -> str:
+        """Return what the device's capabilities offer, for refusals."""
+        offered = [name for name in CAPABILITIES if not cls.missing_for(name)]
+        names = " and ".join(offered) or cls.__name__
+        return f"the operations of {names}, such as prepare, set, trigger and kickoff"
+
+    def _bounds(self) -> Mapping[str, Any]:
+        """Return the lab file's limits of the device by name."""
+        return vars(getattr(self, "limits", NoLimits()))
+
+    @property
+    def poll_period_s(self) -> float:
+        """How often a signal is read while somebody watches it [s]."""
+        return 10.0
 
     @override
     @classmethod
@@ -352,9 +377,15 @@ class Instrument(StandardReadable, LabDevice):
 
     @override
     async def disconnect(self) -> None:
+        await self._poller.close()
         await self.link.close()
 
     # -- readings ------------------------------------------------------------------
+
+    @override
+    async def read(self) -> dict[str, Reading[Any]]:
+        with sharing_exchanges():
+            return await super().read()
 
     def signals(self) -> dict[str, SignalR[Any]]:
         """Return the readable signals by name."""
@@ -368,9 +399,7 @@ class Instrument(StandardReadable, LabDevice):
 
     @override
     def units_of(self, name: str) -> str:
-        backend = self.signals()[name]._connector.backend
-        address: Address[Any] = backend.address  # type: ignore[attr-defined]  # ours
-        return address.units or ""
+        return units_of(self.signals()[name])
 
     @override
     async def read_signal(self, name: str) -> Reading[Any]:
@@ -381,7 +410,7 @@ class Instrument(StandardReadable, LabDevice):
             return Reading(
                 value=exc.code,
                 timestamp=running_loop().stamp(),
-                alarm_severity=3,
+                alarm_severity=INVALID_SEVERITY,
                 message=str(exc),
             )
         return next(iter(readings.values()))

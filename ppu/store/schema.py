@@ -31,6 +31,7 @@ from ppu.store.migrations import MIGRATIONS
 
 __all__ = [
     "SCHEMA_VERSION",
+    "allocations",
     "calibrations",
     "campaigns",
     "cells",
@@ -45,7 +46,6 @@ __all__ = [
     "meta",
     "metadata",
     "prepare",
-    "reservations",
     "sample_containers",
     "samples",
     "steps",
@@ -177,6 +177,7 @@ steps = Table(
     Column("token", BIG, ForeignKey("cells.token"), nullable=False),
     Column("begun", Double, nullable=False),
     Column("ended", Double),
+    Column("seat", String),
 )
 """Steps by path: "3" is the job's third, "3.1" the first within it."""
 
@@ -254,7 +255,7 @@ stock = Table(
     Column("mass_g", Double, CheckConstraint("mass_g >= 0"), nullable=False),
 )
 
-reservations = Table(
+allocations = Table(
     "reservations",
     metadata,
     Column("job_id", BIG, ForeignKey("jobs.id"), primary_key=True),

@@ -32,7 +32,7 @@ def open_paths() -> dict[int, str]:
 
 def _pending_tasks() -> set[asyncio.Task[Any]]:
     """Return the tasks of all loops that have not ended."""
-    everything = list(asyncio.tasks._all_tasks)  # type: ignore[attr-defined]  # across loops
+    everything = list(asyncio.tasks._all_tasks)  # type: ignore[attr-defined]  # noqa: SLF001 - across loops
     return {task for task in everything if not task.done()}
 
 

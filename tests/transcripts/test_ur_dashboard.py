@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from ppu.core.errors import InstrumentError, MalformedReply
 from ppu.core.labfile import LabFile
+from ppu.devices.signals import execute
 from ppu.transports.tcp import TcpConnection
 from ppu_drivers.universal_robots_ur5e import (
     ProgramState,
@@ -186,7 +187,7 @@ EXCHANGES = [
         f"{MANUAL}, close popup",
         "close popup",
         "closing popup",
-        lambda driver: driver.close_popup.trigger(),
+        lambda driver: execute(driver.close_popup),
         None,
         (),
     ),

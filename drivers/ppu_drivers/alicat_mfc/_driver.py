@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Annotated as A
 from typing import ClassVar, Final
 
-from ophyd_async.core import AsyncStatus, SignalR, StandardReadableFormat
+from bluesky.protocols import Location
+from ophyd_async.core import AsyncStatus, StandardReadableFormat
 from typing_extensions import override
 
 from ppu.core.capabilities import GasFlow, GasRequest
@@ -25,7 +26,15 @@ from ppu.core.errors import (
 from ppu.core.insisting import insist
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import iso, running_loop
-from ppu.devices import DriverFacts, Identity, Instrument, Measured, Reference, record
+from ppu.devices import (
+    DriverFacts,
+    Identity,
+    Instrument,
+    Measured,
+    Reference,
+    SignalR,
+    record,
+)
 from ppu.transports.serial import SerialConnection
 from ppu_drivers.alicat_mfc._client import AlicatClient
 from ppu_drivers.alicat_mfc._codec import (
@@ -402,16 +411,20 @@ class AlicatMfc(Instrument, GasFlow):
             )
 
     @AsyncStatus.wrap
-    async def set(self, value: GasRequest) -> None:
+    async def set(self, value: GasRequest | float) -> None:
         """Let *value* flow, and wait until it does; a flow of 0 closes.
 
-        It ends a watch of what flowed before.
+        It ends a watch of what flowed before. A number is a flow [mL/min] of the gas
+        that flows, or of the only one that is connected.
 
         Raises:
-            LimitError: If it is not allowed; nothing was sent.
+            LimitError: If it is not allowed, or it is not clear which gas shall flow;
+                nothing was sent.
             InstrumentError: If the controller cannot do so now, or the flow does not
                 get there; the valve was closed then, or the error says so.
         """
+        if not isinstance(value, GasRequest):
+            value = GasRequest(self._present_gas(), float(value))
         self.check_flow(value)
         if self._watch is not None:
             self._is_watch_over.set()
@@ -432,6 +445,27 @@ class AlicatMfc(Instrument, GasFlow):
             raise InstrumentError(
                 f"{exc}; {await self._close_after_fault()}", exc.code
             ) from exc
+
+    def _present_gas(self) -> str:
+        """Return the gas that a bare number is about.
+
+        Raises:
+            LimitError: If it is not clear.
+        """
+        if self._asked is not None:
+            return self._asked.gas
+        if len(self.gases) > 1:
+            raise LimitError(
+                f"{self.name}: which of {', '.join(self.gases)} shall flow? Set "
+                "GasRequest(gas, flow_ml_per_min) first, then a number is enough"
+            )
+        return self.gases[0]
+
+    async def locate(self) -> Location[float]:
+        """Return what shall flow and what does [mL/min]."""
+        frame = await self._read_frame()
+        asked = 0.0 if self._asked is None else self._asked.flow_ml_per_min
+        return Location(setpoint=asked, readback=frame.flow_ml_per_min)
 
     def _refuse_state(self, frame: Frame) -> None:
         refused = frame.status & REFUSED_STATES

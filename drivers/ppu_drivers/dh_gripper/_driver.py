@@ -7,13 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated as A
 from typing import Final, Literal
 
-from ophyd_async.core import (
-    AsyncStatus,
-    SignalR,
-    SignalRW,
-    StandardReadableFormat,
-    StrictEnum,
-)
+from ophyd_async.core import AsyncStatus, StandardReadableFormat, StrictEnum
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
@@ -27,7 +21,16 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
-from ppu.devices import DriverFacts, Holding, Identity, Instrument, Reference
+from ppu.devices import (
+    DriverFacts,
+    Holding,
+    Identity,
+    Instrument,
+    Reference,
+    SignalR,
+    SignalRW,
+    write,
+)
 from ppu.transports.modbus import ModbusMaster, Probe
 from ppu.transports.serial import SerialConnection
 from ppu_drivers.dh_gripper._codec import (
@@ -279,7 +282,7 @@ class DhGripper(Instrument, Gripper):
         """Set *signal* if it is not so, and read it back."""
         if await signal.get_value() == wanted:
             return
-        await signal.set(wanted)
+        await write(signal, wanted)
         actual = await signal.get_value()
         if actual != wanted:
             raise InstrumentError(

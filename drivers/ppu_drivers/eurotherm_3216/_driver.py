@@ -5,20 +5,14 @@ from __future__ import annotations
 from typing import Annotated as A
 from typing import Any, Final, Literal
 
-from ophyd_async.core import (
-    SignalR,
-    SignalRW,
-    StandardReadableFormat,
-    StrictEnum,
-    TriggerableCommand,
-)
+from ophyd_async.core import StandardReadableFormat, StrictEnum, TriggerableCommand
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
 from ppu.core.capabilities import Segment
 from ppu.core.errors import ConnectError, InstrumentError
 from ppu.core.labfile import DeviceEntry
-from ppu.devices import DriverFacts, Holding, Identity
+from ppu.devices import DriverFacts, Holding, Identity, SignalR, SignalRW, write
 from ppu.devices.firing import (
     DwellUnit,
     FiringSettings,
@@ -430,11 +424,11 @@ class Eurotherm3216(ProgrammedFurnace):
 
     @override
     async def _start_program(self) -> None:
-        await self.program_status.set(ProgramStatus.RUN)
+        await write(self.program_status, ProgramStatus.RUN)
 
     @override
     async def _reset_program(self) -> None:
-        await self.program_status.set(ProgramStatus.RESET)
+        await write(self.program_status, ProgramStatus.RESET)
 
     @override
     async def _read_sample(self) -> Sample:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
-from ophyd_async.core import SignalR
 from typing_extensions import override
 
 from ppu.core.capabilities import FiringUnderWay, Segment
 from ppu.core.errors import ConnectError, InstrumentError
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
-from ppu.devices import DriverFacts, Identity
+from ppu.devices import DriverFacts, Identity, SignalR, execute
 from ppu.devices.firing import (
     DwellUnit,
     LoopMode,
@@ -347,7 +346,7 @@ class EurothermEpc3016(EpcRegisters):
     @override
     async def _clear_program(self) -> None:
         if await self.program_mode.get_value() is not ProgramMode.RESET:
-            await self.reset_program.execute()
+            await execute(self.reset_program)
 
     async def _read_program(self) -> list[int]:
         return await self._master.read_confirmed(PROGRAM_FROM, N_PROGRAM_REGISTERS)
@@ -384,11 +383,11 @@ class EurothermEpc3016(EpcRegisters):
 
     @override
     async def _start_program(self) -> None:
-        await self.run_program.execute()
+        await execute(self.run_program)
 
     @override
     async def _reset_program(self) -> None:
-        await self.reset_program.execute()
+        await execute(self.reset_program)
 
     async def _lower_watchdog_flag(self) -> None:
         """Let an idle controller, which nobody talked to, heat again."""

@@ -6,7 +6,7 @@ import asyncio
 from typing import Annotated as A
 from typing import Final
 
-from ophyd_async.core import AsyncStatus, SignalR, StandardReadableFormat
+from ophyd_async.core import AsyncStatus, StandardReadableFormat
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
@@ -19,7 +19,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
-from ppu.devices import DriverFacts, Identity, Instrument, Query, Reference
+from ppu.devices import DriverFacts, Identity, Instrument, Query, Reference, SignalR
 from ppu.transports.line import LineClient
 from ppu.transports.tcp import TcpConnection, TcpLink
 from ppu_drivers.furnace_door._codec import (

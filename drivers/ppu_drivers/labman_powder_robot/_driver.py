@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated as A
 from typing import Any, TypeVar
 
-from ophyd_async.core import AsyncStatus, SignalR, StandardReadableFormat
+from ophyd_async.core import AsyncStatus, StandardReadableFormat
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
@@ -29,7 +29,15 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
-from ppu.devices import DriverFacts, Identity, Instrument, JsonField, Measured, record
+from ppu.devices import (
+    DriverFacts,
+    Identity,
+    Instrument,
+    JsonField,
+    Measured,
+    SignalR,
+    record,
+)
 from ppu.transports.http import HttpClient, HttpConnection
 from ppu_drivers.labman_powder_robot._codec import (
     DosingHead,

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from bluesky.protocols import Reading
 from event_model import DataKey
-from ophyd_async.core import Array1D, AsyncStatus, SignalR
+from ophyd_async.core import Array1D, AsyncStatus
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
@@ -26,7 +26,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
-from ppu.devices import DriverFacts, Identity, Instrument, Measured, record
+from ppu.devices import DriverFacts, Identity, Instrument, Measured, SignalR, record
 from ppu.transports.tcp import TcpConnection, TcpLink
 from ppu_drivers.panalytical_aeris._codec import (
     field_of,

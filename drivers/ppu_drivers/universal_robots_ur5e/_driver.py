@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Annotated as A
 from typing import ClassVar, Final, TypeVar
 
-from ophyd_async.core import AsyncStatus, SignalR, TriggerableCommand
+from ophyd_async.core import AsyncStatus, TriggerableCommand
 from typing_extensions import override
 
 from ppu.core.capabilities import (
@@ -36,7 +36,7 @@ from ppu.core.errors import (
 from ppu.core.insisting import Attempts
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
-from ppu.devices import DriverFacts, Identity, Instrument, Query, Reference
+from ppu.devices import DriverFacts, Identity, Instrument, Query, Reference, SignalR
 from ppu.transports.line import LineClient, LineProbe
 from ppu.transports.tcp import TcpConnection
 from ppu_drivers.universal_robots_ur5e._codec import (

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from event_model import DataKey, PartialEventPage
-from ophyd_async.core import SignalR
 
 from ppu.core.capabilities import FiringProfile, FiringRecord, FiringUnderWay
 from ppu.core.errors import (
@@ -22,10 +21,12 @@ from ppu.core.errors import (
 )
 from ppu.core.labtime import running_loop
 from ppu.devices.firing._course import Course, Prepared
+from ppu.devices.firing._dwells import SETPOINT_TOLERANCE_K
 from ppu.devices.firing._heater import HeaterSwitch, LoopMode
 from ppu.devices.firing._samples import Sample, Samples, samples_from_columns
 from ppu.devices.firing._settings import FiringSettings, is_over_limit
 from ppu.devices.firing._watch import FiringWatch
+from ppu.devices.signals import SignalR, record
 
 __all__ = ["Firing"]
 
@@ -81,6 +82,8 @@ class Firing:
         self.samples = Samples.empty()
         self.task: asyncio.Task[FiringRecord] | None = None
         self.last_record: FiringRecord | None = None
+        self._heard = asyncio.Event()
+        self._latest: Sample | None = None
 
     # -- before ----------------------------------------------------------------------
 
@@ -139,7 +142,7 @@ class Firing:
         """
         loop = running_loop()
         earlier = samples_from_columns(under_way.samples, self._keys())
-        sample = await self._read()
+        sample = await self._take_sample()
         seen = [self._why_not_to_heat(sample)]
         if sample.is_held:
             seen.append("its program is on hold")
@@ -182,6 +185,16 @@ class Firing:
             raise InstrumentError(f"{self._name}: no program is loaded")
         return prepared
 
+    async def _take_sample(self) -> Sample:
+        """Take a sample; whoever watches the signals hears it, too."""
+        sample = await self._read()
+        heard = (sample.temperature, sample.setpoint, sample.output)
+        for signal, value in zip(self._columns.values(), heard, strict=True):
+            record(signal, value, sample.complaint)
+        self._latest = sample
+        self._heard.set()
+        return sample
+
     # -- during ----------------------------------------------------------------------
 
     async def start(
@@ -210,7 +223,7 @@ class Firing:
         self.samples = Samples.empty()
         first: Sample | None = None
         with contextlib.suppress(TransportError, MalformedReply):
-            first = await self._read()
+            first = await self._take_sample()
         if first is not None:
             self.samples.append(first, loop.stamp())
         # The start is that of the first sample, so that whoever joins knows it, too.
@@ -251,6 +264,39 @@ class Firing:
         # know how hot it is.
         self.last_record = await asyncio.shield(self.task)
 
+    async def wait_near(self, target_degc: float, within_k: float) -> None:
+        """Wait until setpoint and chamber are at *target_degc*; the firing goes on.
+
+        Raises:
+            InstrumentError: If the firing goes wrong before; the heater is off then.
+            TransportError: If the controller stayed unreachable for too long.
+        """
+        if self.task is None:
+            raise InstrumentError(f"{self._name}: nothing was started")
+        while not self.task.done():
+            self._heard.clear()
+            sample = self._latest
+            if sample is not None and (
+                abs(sample.setpoint - target_degc) < SETPOINT_TOLERANCE_K
+                and abs(sample.temperature - target_degc) <= within_k
+            ):
+                return
+            heard = asyncio.ensure_future(self._heard.wait())
+            try:
+                await asyncio.wait(
+                    {heard, self.task}, return_when=asyncio.FIRST_COMPLETED
+                )
+            finally:
+                heard.cancel()
+        await self.wait_until_cold()
+
+    async def stop_sampling(self) -> None:
+        """End the sampling of what goes on, which is about to be replaced."""
+        task, self.task = self.task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+
     async def _sample_from_before(
         self, course: Course, earlier: list[tuple[float, Sample]]
     ) -> FiringRecord:
@@ -281,7 +327,7 @@ class Firing:
         while True:
             if sample is None:
                 try:
-                    sample = await self._read()
+                    sample = await self._take_sample()
                 except (TransportError, MalformedReply):
                     if loop.time() - last_heard > self._settings.max_silence_s:
                         raise
@@ -425,7 +471,7 @@ class Firing:
 
     async def _read_with_mode(self) -> tuple[Sample, bool]:
         """Take one sample; return it, and whether the output is set by hand."""
-        sample = await self._read()
+        sample = await self._take_sample()
         mode = await self._heater.loop_mode.get_value()
         return sample, mode is LoopMode.MANUAL
 

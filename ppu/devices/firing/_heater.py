@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
-from ophyd_async.core import SignalR, SignalRW, StrictEnum
+from ophyd_async.core import StrictEnum
 
 from ppu.core.errors import InstrumentError, PPUError
 from ppu.core.insisting import Attempts
 from ppu.core.labtime import running_loop
+from ppu.devices.signals import SignalR, SignalRW, write
 
 __all__ = ["SAFE_TO_TOUCH_DEGC", "HeaterSwitch", "LoopMode"]
 
@@ -78,10 +80,7 @@ class HeaterSwitch:
     idle_degc: float
 
     async def _ensure(self, signal: SignalRW[Any], value: Any) -> str:
-        async def write() -> None:
-            await signal.set(value)
-
-        return await _act_until(write, signal, value)
+        return await _act_until(partial(write, signal, value), signal, value)
 
     async def _ensure_reset(self) -> str:
         return await _act_until(self.reset_program, self.program_state, self.reset)

@@ -39,6 +39,12 @@ class FiringSettings(BaseModel):
         description="How fast the chamber gets hotter at full power, cold and empty; "
         "half of it is too low, twice as much only finds faults later",
     )
+    set_within_k: float = Field(
+        default=2.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How near the chamber must be to a temperature that is set",
+    )
     ramp_down_degc_per_min: float = Field(
         default=5.0, ge=0.1, le=300, description="Rate for on_abort: ramp_down"
     )
