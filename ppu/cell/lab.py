@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,11 +11,11 @@ from typing import Any
 
 from bluesky.utils import Msg, MsgGenerator
 
+from ppu.cell.making_safe import MadeSafe, make_safe
 from ppu.cell.pace import Pace, Target, make_loop
 from ppu.core.custody import CustodyLedger
 from ppu.core.errors import AbortedError, ConfigurationError, PPUError
 from ppu.core.labfile import LabFile
-from ppu.core.labtime import running_loop
 from ppu.core.notices import tell
 from ppu.core.stopping import on_stop_signal
 from ppu.devices.build import build_devices, driver_class
@@ -32,10 +31,6 @@ __all__ = ["OpenLab"]
 # A page costs more than its samples; a twin that dies loses nothing.
 _FLUSH_TWIN_S = 600.0
 _FLUSH_HARDWARE_S = 30.0
-
-# How long devices that cannot be brought to their abort state are tried again.
-_INSIST_S = 60.0
-_INSIST_PAUSE_S = 3.0
 
 
 class OpenLab(Mapping[str, Any]):
@@ -196,7 +191,13 @@ class OpenLab(Mapping[str, Any]):
         devices = {name: item.plan_device for name, item in self.devices.items()}
         return Lab(self.file, devices, flush_s, self.ledger)
 
-    def run(self, plan: Any, recorder: JobRecorder | None = None) -> Any:
+    def run(
+        self,
+        plan: Any,
+        recorder: JobRecorder | None = None,
+        *,
+        on_made_safe: Callable[[MadeSafe], None] | None = None,
+    ) -> Any:
         """Run any Bluesky plan on this lab and return what it returns.
 
         SIGINT (Ctrl-C), SIGTERM and SIGHUP abort the plan. Whenever it does not end
@@ -206,6 +207,7 @@ class OpenLab(Mapping[str, Any]):
         Args:
             plan: A generator of messages, your own or a protocol's.
             recorder: Keeps documents and steps, if anything does.
+            on_made_safe: Told what came of making the devices safe, if that was done.
 
         Raises:
             ConfigurationError: If something could heat and nobody attends it.
@@ -233,8 +235,11 @@ class OpenLab(Mapping[str, Any]):
                 guarded.__name__ = getattr(plan, "__name__", guarded.__name__)
                 return self.host.run(guarded, recorder)
             except BaseException:
-                for line in self.make_safe():
+                made = self.host.call(self.amake_safe(self.devices))
+                for line in (*made.told, *made.unsafe.values()):
                     tell(line)
+                if on_made_safe is not None:
+                    on_made_safe(made)
                 raise
 
     def subscribe(self, callback: Callable[[str, dict[str, Any]], None]) -> int:
@@ -276,45 +281,12 @@ class OpenLab(Mapping[str, Any]):
         Every device is tried, whatever happens to the others, and again for a minute
         if it does not get there.
         """
-        told, unsafe = self.host.call(self.amake_safe(self.devices))
-        return [*told, *unsafe.values()]
+        made = self.host.call(self.amake_safe(self.devices))
+        return [*made.told, *made.unsafe.values()]
 
-    async def amake_safe(
-        self, names: Iterable[str]
-    ) -> tuple[list[str], dict[str, str]]:
-        """Bring the devices *names* to their abort states, as :meth:`make_safe`.
-
-        Returns:
-            What to tell people, and for each device that is NOT there, why.
-        """
-        devices = {name: self.devices[name] for name in names}
-        told: list[str] = []
-        loop = running_loop()
-        until = loop.time() + loop.wire_seconds(_INSIST_S)
-        unsafe, why = dict(devices), dict[str, str]()
-        while unsafe:
-            troubles: dict[str, PPUError] = {}
-            for name, device in unsafe.items():
-                try:
-                    told.append(await device.go_to_abort_state())
-                except PPUError as exc:
-                    troubles[name] = exc
-            unsafe = {name: unsafe[name] for name in troubles}
-            if unsafe and loop.time() > until:
-                why = {
-                    name: f"{name}: NOT in its abort state: {exc}"
-                    for name, exc in troubles.items()
-                }
-                break
-            if unsafe:
-                # A wire that is out may be back soon, and something may be hot.
-                await asyncio.sleep(loop.wire_seconds(_INSIST_PAUSE_S))
-        for name, device in devices.items():
-            try:
-                told.append(await device.hot_parts())
-            except PPUError as exc:
-                told.append(f"{name}: nobody knows how hot it is: {exc}")
-        return [text for text in told if text], why
+    async def amake_safe(self, names: Iterable[str]) -> MadeSafe:
+        """Bring the devices *names* to their abort states, as :meth:`make_safe`."""
+        return await make_safe({name: self.devices[name] for name in names})
 
     def read(self, device: str, signal: str) -> dict[str, Any]:
         """Return value, quality and time of one signal, read now."""
