@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from ppu.core.errors import PPUError
+from ppu.core.insisting import Attempts
 from ppu.core.labtime import running_loop
 from ppu.devices.instrument import LabDevice
 
@@ -73,10 +73,10 @@ async def make_safe(
     """
     made = MadeSafe()
     loop = running_loop()
-    until = loop.time() + loop.wire_seconds(_INSIST_S)
-    left = dict(devices)
-    while left:
-        troubles: dict[str, PPUError] = {}
+    left, troubles = dict(devices), dict[str, PPUError]()
+    # A wire that is out may be back soon, and something may be hot.
+    async for _ in Attempts(for_s=_INSIST_S, pause_s=_PAUSE_S):
+        troubles = {}
         for name, device in left.items():
             try:
                 text = await device.go_to_abort_state()
@@ -87,15 +87,11 @@ async def make_safe(
                 made.told.append(text)
                 made.add(Attempt(name, loop.time(), is_reached=True, text=text))
         left = {name: left[name] for name in troubles}
-        if left and loop.time() > until:
-            made.unsafe = {
-                name: f"{name}: NOT in its abort state: {exc}"
-                for name, exc in troubles.items()
-            }
+        if not left:
             break
-        if left:
-            # A wire that is out may be back soon, and something may be hot.
-            await asyncio.sleep(loop.wire_seconds(_PAUSE_S))
+    made.unsafe = {
+        name: f"{name}: NOT in its abort state: {exc}" for name, exc in troubles.items()
+    }
     acted = {attempt.device for attempt in made.attempts}
     for name, device in devices.items():
         if is_routine and name not in acted:
