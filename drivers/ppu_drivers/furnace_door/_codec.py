@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ppu.core.capabilities import DoorState
 from ppu.core.errors import MalformedReply
+from ppu.core.tasks import DoorState
 
 __all__ = [
     "COMMANDS",
