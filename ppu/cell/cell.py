@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +23,9 @@ from ppu.core.capabilities import GasFlow
 from ppu.core.errors import (
     AbortedError,
     ConfigurationError,
+    ConflictError,
     DivergedError,
+    NotFoundError,
     PPUError,
     StaleTokenError,
     StoreBusyError,
@@ -32,6 +34,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labtime import stopwatch
 from ppu.core.notices import tell
+from ppu.core.remedies import Advice, plain_advice
 from ppu.core.simulation import ActRefusedError
 from ppu.devices.build import driver_class
 from ppu.engine.recorder import JobRecorder
@@ -50,8 +53,20 @@ from ppu.store.custody import (
     release_sample,
 )
 from ppu.store.documents import close_open_runs
-from ppu.store.events import announce
+from ppu.store.events import EventKind, announce
 from ppu.store.jobs import Job, JobState
+from ppu.store.requests import (
+    Abort,
+    AllowHeat,
+    Answer,
+    Cancel,
+    CorrectStock,
+    Drain,
+    MoveContainer,
+    Refill,
+    ReleaseSample,
+    UnknownRequest,
+)
 from ppu.store.schema import jobs
 from ppu.store.steps import (
     SETTLING_ANSWERS,
@@ -74,8 +89,6 @@ _POLL_S: Final = 1.0
 _FOR_GOOD_S: Final = 1e9
 _NOTHING: Final = ("", "")
 """What is said of a job that runs as it should."""
-_IN_LAB: Final = ("release sample", "move", "refill", "correct stock")
-"""What people say they did to samples, containers and stock."""
 _MOVE: Final = "ppu samples --move"
 _N_SPARE: Final = 4
 """Threads beside those of the jobs, for what is short."""
@@ -519,15 +532,16 @@ class Cell:
         for command in asked:
             try:
                 outcome = await self._do(command)
-            except ConfigurationError as exc:
-                outcome = f"{commands.REFUSED}{exc}"
+                advice: tuple[Advice, ...] = ()
+            except (ConfigurationError, NotFoundError, ConflictError) as exc:
+                outcome, advice = f"{commands.REFUSED}{exc}", exc.advice
             if outcome is not None:
                 # If its job has ended meanwhile, that was the answer.
-                with contextlib.suppress(ConfigurationError):
-                    await self.owner.write(self._handled(command, outcome))
+                with contextlib.suppress(NotFoundError):
+                    await self.owner.write(self._handled(command, outcome, advice))
 
     def _handled(
-        self, command: commands.Command, outcome: str
+        self, command: commands.Command, outcome: str, advice: Iterable[Advice] = ()
     ) -> Callable[[Connection], None]:
         """Return what keeps that *command* is handled."""
         return partial(
@@ -535,6 +549,7 @@ class Cell:
             sequence=command.sequence,
             outcome=outcome,
             now=self.lab.host.loop.stamp(),
+            advice=advice,
         )
 
     async def _do(self, command: commands.Command) -> str | None:
@@ -546,43 +561,57 @@ class Cell:
         Raises:
             ConfigurationError: If it cannot be done; nothing was.
         """
-        if command.command == "may heat":
+        wanted = command.request
+        if isinstance(wanted, UnknownRequest):
+            raise ConfigurationError(wanted.why)
+        if isinstance(wanted, AllowHeat):
             return await self._let_heat(command)
-        if command.command in _IN_LAB:
-            await self._do_in_lab(command)
+        if isinstance(wanted, Drain):
+            return self._drain_if_meant(command)
+        if not isinstance(wanted, Answer | Cancel | Abort):
+            await self._do_in_lab(command, wanted)
             return None
-        if command.job_id is None:
-            raise ConfigurationError(f"no cell knows the command {command.command!r}")
-        running = self._running.get(command.job_id)
+        running = self._running.get(command.job_id or 0)
         if running is None:
             return f"job {command.job_id} does not run here"
-        if command.command == "answer":
-            return self._answer(running, command)
-        if command.command in ("cancel", "abort"):
-            await self._stop(running, command)
-            return None
-        raise ConfigurationError(f"no cell knows the command {command.command!r}")
+        if isinstance(wanted, Answer):
+            return self._answer(running, command, wanted)
+        await self._stop(running, command, wanted)
+        return None
+
+    def _drain_if_meant(self, command: commands.Command) -> str:
+        """Drain, if that was said of this cell."""
+        if command.asked < self.owner.started:
+            return f"{commands.REFUSED}it was said before this cell began"
+        tell(f"{command.by} asks the cell to end: draining")
+        self.drain()
+        return "draining"
 
     @staticmethod
-    def _answer(running: _Running, command: commands.Command) -> str | None:
+    def _answer(
+        running: _Running, command: commands.Command, wanted: Answer
+    ) -> str | None:
         """Hand an answer to the job; the step that acts on it says that it is handled.
 
         If it asks nothing now, it may soon: one that is run again is on its way there.
         """
-        question = running.questions.get(command.content.get("path", ""))
+        question = running.questions.get(wanted.path)
         is_heard = command.sequence in running.heard
         if is_heard or question is None or question.answer.done():
             return None
-        said = command.content["answer"]
-        if said not in question.allowed:
+        if wanted.answer not in question.allowed:
+            said = wanted.answer
             return f"{commands.REFUSED}{said} is none of {', '.join(question.allowed)}"
         running.heard.add(command.sequence)
         question.answer.set_result({**command.content, "by": command.by})
         return None
 
-    async def _stop(self, running: _Running, command: commands.Command) -> None:
+    async def _stop(
+        self, running: _Running, command: commands.Command, wanted: Cancel | Abort
+    ) -> None:
         """Cancel or abort a job, again if it waits anew; its end says it is handled."""
-        why = command.content.get("reason") or f"by {command.by}"
+        given = wanted.reason if isinstance(wanted, Abort) else ""
+        why = given or f"by {command.by}"
         reason = f"{command.command}: {why}"
         running.stopped_by = running.stopped_by or reason
         running.changed.set()
@@ -591,7 +620,7 @@ class Cell:
         for question in running.questions.values():
             if not question.answer.done():
                 question.answer.set_exception(AbortedError(reason))
-        if command.command == "abort" and command.sequence not in running.heard:
+        if isinstance(wanted, Abort) and command.sequence not in running.heard:
             running.heard.add(command.sequence)
             loop = self.lab.host.loop
             # The engine waits for the loop to take note: not from the loop itself.
@@ -613,35 +642,40 @@ class Cell:
         self.allow_heat()
         return None
 
-    async def _do_in_lab(self, command: commands.Command) -> None:
+    async def _do_in_lab(
+        self,
+        command: commands.Command,
+        wanted: ReleaseSample | MoveContainer | Refill | CorrectStock,
+    ) -> None:
         """Do what is asked of samples, containers and stock.
 
         That it was done is kept with what was done: it is not done twice.
         """
-        said, books = command.content, self.lab.books
-        if command.command == "release sample":
-            check = partial(check_release, sample=said["sample"])
+        books = self.lab.books
+        if isinstance(wanted, ReleaseSample):
+            check = partial(check_release, sample=wanted.sample)
             for container in await self.owner.write(check):
                 empty = self._hand("empty", f"{_MOVE} {container}=LOCATION")
                 empty(container)
-            release = partial(release_sample, sample=said["sample"])
+            release = partial(release_sample, sample=wanted.sample)
             for container in await self._keep(command, release):
                 books.release(container)
-        elif command.command == "refill":
+        elif isinstance(wanted, Refill):
             add = self._hand("refill", "ppu stock")
-            await self._keep(command, partial(refill, **said))
-            books.refill(said["powder"], said["mass_g"])
+            await self._keep(command, partial(refill, **wanted.content))
+            books.refill(wanted.powder, wanted.mass_g)
             try:  # not before it is kept: it would be added again
-                add(said["powder"], said["mass_g"])
+                add(wanted.powder, wanted.mass_g)
             except ConfigurationError as exc:
                 tell(str(exc))
-        elif command.command == "correct stock":
-            more_g = await self._keep(command, partial(correct_stock, **said))
+        elif isinstance(wanted, CorrectStock):
+            correct = partial(correct_stock, **wanted.content)
+            more_g = await self._keep(command, correct)
             # Not what was said: a step under way may have used some of it meanwhile,
             # which the store learns at its end.
-            books.refill(said["powder"], more_g)
+            books.refill(wanted.powder, more_g)
         else:
-            await self._correct_location(command)
+            await self._correct_location(command, wanted)
         self.lab.resources.changed()
 
     def _hand(self, act: str, remedy: str) -> Callable[..., None]:
@@ -678,15 +712,17 @@ class Cell:
 
         return lend
 
-    async def _correct_location(self, command: commands.Command) -> None:
+    async def _correct_location(
+        self, command: commands.Command, wanted: MoveContainer
+    ) -> None:
         """Believe what a person says of a container, unless a job is at work there."""
-        container, location = command.content["container"], command.content["location"]
+        container, location = wanted.container, wanted.location
         books, reservations = self.lab.books, self.lab.resources.reservations
         at_work = {
             place: reservations.owners_of(place)
             for place in (location, books.places.get(container, location))
         }
-        said = {"container": container, "location": location, "at_work": at_work}
+        said: dict[str, Any] = {**wanted.content, "at_work": at_work}
         check = partial(check_correction, **said)
         correct = partial(correct_location, **said)
         carry = self._hand("carry", f"{_MOVE} CONTAINER=LOCATION")
@@ -736,7 +772,7 @@ class Cell:
             and reservations.owners_of(name) - ending <= {who.id}
         ]
 
-    def _note_wait(self, job_id: int, text: str) -> None:
+    def _note_wait(self, job_id: int, text: str, *advice: Advice) -> None:
         """Keep what a job waits for, so that people can see it."""
         if job_id in self.lab.resources.empties.waiting:
             self.wake()  # perhaps nothing else is left to wait for
@@ -745,8 +781,8 @@ class Cell:
             self.store.submit(
                 partial(
                     announce,
-                    kind="wait",
-                    content={"for": text},
+                    kind=EventKind.WAIT,
+                    content={"for": text, "advice": plain_advice(advice)},
                     now=now,
                     job_id=job_id,
                 )

@@ -12,6 +12,7 @@ import typer
 from ppu.cli.exits import Exit
 from ppu.cli.options import STORE, StoreOption
 from ppu.cli.queue import summary
+from ppu.cli.remedies import worded
 from ppu.cli.store import open_store, when
 
 if TYPE_CHECKING:
@@ -65,7 +66,9 @@ def _describe(store: Store, job_id: int) -> tuple[dict[str, Any], list[str]]:
     with store.read() as connection:
         found = get(connection, job_id)
         steps = steps_of(connection, job_id)
-        waits = reasons_to_wait(connection, found)
+        waits = [
+            worded(why.text, why.advice) for why in reasons_to_wait(connection, found)
+        ]
         asked = questions(connection, job_id)
     content = summary(found)
     content["waits_for"] = waits
@@ -93,7 +96,7 @@ def _head(found: Job) -> list[str]:
     held = ", held" if found.is_held else ""
     lines = [f"job {found.id}: {found.protocol} {found.version}: {found.state}{held}"]
     if found.reason_text:
-        lines.append(f"because: {found.reason_text}")
+        lines.append(f"because: {worded(found.reason_text, found.advice)}")
     moments = [("submitted", found.submitted), ("started", found.started)]
     moments += [("ended", found.ended), ("must begin by", found.deadline)]
     told = [f"{name} {when(stamp)}" for name, stamp in moments if stamp is not None]
@@ -207,6 +210,8 @@ def _tell(store: Store, event: Event, labels: dict[str, str], *, as_json: bool) 
 
 def _words(store: Store, event: Event, labels: dict[str, str]) -> str:
     """Return an event for people, nothing if it says nothing to them."""
+    from ppu.core.remedies import read_advice
+
     said = event.content
     if event.kind == "step":
         path = said["path"]
@@ -226,7 +231,8 @@ def _words(store: Store, event: Event, labels: dict[str, str]) -> str:
     if event.kind == "document":
         return ""
     if event.kind == "wait":
-        return f"waits: {said['for']}" if said["for"] else "goes on"
+        waits = worded(said["for"], read_advice(said.get("advice", ())))
+        return f"waits: {waits}" if waits else "goes on"
     words = ", ".join(f"{name} {value}" for name, value in said.items() if value)
     return f"{event.kind}: {words}"
 

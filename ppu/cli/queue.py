@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppu.cli.options import STORE, JsonOption, StoreOption
+from ppu.cli.remedies import worded
 from ppu.cli.store import change, open_store, when, who
 from ppu.cli.table import fitted
 from ppu.core.errors import ConfigurationError, nearest
@@ -81,7 +82,9 @@ def jobs(
             f"{job.id:6}  {state_:17} {job.protocol:24} {when(job.submitted)}  "
             f"{job.campaign or '-'}"
         )
-        why = job.reason_text or "; ".join(waits.get(job.id, ()))
+        why = worded(job.reason_text or "", job.advice) or "; ".join(
+            worded(one.text, one.advice) for one in waits.get(job.id, ())
+        )
         typer.echo(fitted(f"{line}  ({why})" if why else line))
 
 
@@ -123,7 +126,10 @@ def summary(job: Job) -> dict[str, Any]:
     }
     reason = None
     if job.reason_code is not None:
-        reason = {"code": job.reason_code, "text": job.reason_text}
+        reason = {
+            "code": job.reason_code,
+            "text": worded(job.reason_text or "", job.advice),
+        }
     return {
         "id": job.id,
         "state": str(job.state),
@@ -189,7 +195,10 @@ def _change(
             job = act(connection, job_id, now)
             line = f"job {job.id}: {job.state}" + (", held" if job.is_held else "")
             if job.state not in ENDED:
-                line += "".join(f"; {why}" for why in reasons_to_wait(connection, job))
+                line += "".join(
+                    f"; {worded(why.text, why.advice)}"
+                    for why in reasons_to_wait(connection, job)
+                )
             told.append(line)
         return told
 

@@ -10,7 +10,7 @@ import typer
 from ppu.cli.job import label
 from ppu.cli.options import STORE, JsonOption, StoreOption
 from ppu.cli.store import change, open_store, when, who
-from ppu.core.errors import ConfigurationError
+from ppu.core.errors import ConfigurationError, ConflictError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -111,12 +111,13 @@ def recover(
 def _allow_heat(connection: Connection, note: str, now: float) -> str:
     from ppu.store.cells import is_owned
     from ppu.store.commands import request
+    from ppu.store.requests import AllowHeat
 
     if not is_owned(connection):
-        raise ConfigurationError(
+        raise ConflictError(
             "no cell works on this store; look at the furnaces when one has started"
         )
-    request(connection, "may heat", who(), now, content={"note": note})
+    request(connection, AllowHeat(note=note), who(), now)
     return "furnaces may be heated again"
 
 

@@ -11,7 +11,7 @@ import typer
 
 from ppu.cli.options import STORE, JsonOption, StoreOption
 from ppu.cli.store import Request, ask, open_store, when, who
-from ppu.core.errors import ConfigurationError, nearest
+from ppu.core.errors import ConfigurationError, NotFoundError, nearest
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -108,7 +108,7 @@ def _list(store: str, powder: str | None, *, as_json: bool) -> None:
         events = events_after(connection, kinds=["stock"], limit=_MOST_EVENTS)
     names = [one.name for one in found]
     if powder is not None and powder not in names:
-        raise ConfigurationError(
+        raise NotFoundError(
             f"there is no powder '{powder}' in the books; {nearest(powder, names)}"
         )
     shown = [one for one in found if powder in (None, one.name)]

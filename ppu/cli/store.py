@@ -14,11 +14,13 @@ import typer
 
 from ppu.cli.exits import Exit
 from ppu.cli.options import STORE, StoreOption
-from ppu.core.errors import ConfigurationError
+from ppu.core.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from ppu.core.remedies import Advice
+    from ppu.store.commands import Outcome
     from ppu.store.store import Store
 
 T = TypeVar("T")
@@ -76,13 +78,13 @@ def open_store(where: str, *, may_be_new: bool = False) -> Iterator[Store]:
     It is not read through for damage first: ``ppu store check`` does that.
 
     Raises:
-        ConfigurationError: If there is none, unless it *may_be_new*.
+        NotFoundError: If there is none, unless it *may_be_new*.
     """
     from ppu.store.store import Store
 
     path = where.removeprefix("sqlite:///")
     if not may_be_new and "://" not in path and not Path(path).exists():
-        raise ConfigurationError(
+        raise NotFoundError(
             f"there is no store {path}; name it with --store or $PPU_STORE, or submit "
             "a job to make one"
         )
@@ -121,37 +123,38 @@ def ask(where: str, work: Callable[[Connection, float], list[Request]]) -> None:
             and its number if it waits for the cell.
 
     Raises:
-        ConfigurationError: If the cell refuses one of them.
+        ConflictError: If the cell refuses one of them.
     """
-    from ppu.store.commands import REFUSED
+    from ppu.store.commands import Outcome
 
+    done = Outcome("", is_refused=False)
     with open_store(where) as store:
         asked = write(store, where, work)
         waiting = [number for _, number in asked if number is not None]
         settled = asyncio.run(_outcomes(store, where, waiting)) if waiting else {}
-    refusals = []
+    refusals: list[str] = []
+    advice: list[Advice] = []
     for text, number in asked:
-        outcome = "" if number is None else settled.get(number)
+        outcome = done if number is None else settled.get(number)
         if outcome is None:
             typer.echo(
                 f"{text}: the cell was asked to take note, and has not said so yet"
             )
-        elif outcome.startswith(REFUSED):
-            refusals.append(
-                f"{text}: the cell refused: {outcome.removeprefix(REFUSED)}"
-            )
+        elif outcome.is_refused:
+            refusals.append(f"{text}: the cell refused: {outcome.text}")
+            advice += outcome.advice
         else:
             typer.echo(text)
     if refusals:
-        raise ConfigurationError("; ".join(refusals))
+        raise ConflictError("; ".join(refusals), advice=advice)
 
 
-async def _outcomes(store: Store, where: str, numbers: list[int]) -> dict[int, str]:
+async def _outcomes(store: Store, where: str, numbers: list[int]) -> dict[int, Outcome]:
     """Return what a cell that listens makes of requests, as far as it does so soon."""
     from ppu.store.commands import outcomes
     from ppu.store.wake import wake
 
-    found: dict[int, str] = {}
+    found: dict[int, Outcome] = {}
     if not wake(where):
         return found
     with contextlib.suppress(TimeoutError):

@@ -23,7 +23,13 @@ from ppu.cli.options import (
 )
 from ppu.cli.run import read_parameters
 from ppu.cli.store import open_store, write
-from ppu.core.errors import ConfigurationError, LimitError, PPUError, nearest
+from ppu.core.errors import (
+    ConfigurationError,
+    ConflictError,
+    LimitError,
+    PPUError,
+    nearest,
+)
 from ppu.core.notices import tell
 
 if TYPE_CHECKING:
@@ -180,7 +186,7 @@ def _check_lab(connection: Connection, file: LabFile, store: str) -> None:
 
     name = lab_of(connection)
     if name is not None and name != file.lab:
-        raise ConfigurationError(
+        raise ConflictError(
             f"--lab: jobs of store {store} run in lab '{name}', not in '{file.lab}'; "
             "name its lab file, or another store"
         )

@@ -17,6 +17,7 @@ from ppu.core.capabilities import CAPABILITIES
 from ppu.core.errors import ConnectError, InternalError
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
+from ppu.core.remedies import Remedy, advise
 from ppu.devices.signals import (
     Address,
     InvalidReading,
@@ -323,7 +324,8 @@ class Instrument(StandardReadable, LabDevice):
             raise ConnectError(
                 f"{self.name}: {self.link.endpoint} is not the simulated bench of the "
                 f"lab file: it answers {identity.serial_number}, not {nonce}; start "
-                "`ppu sim --write-lab` again and use the lab file it writes"
+                "that bench again and use the lab file it writes",
+                advice=[advise(Remedy.WRITE_BENCH)],
             )
         if self.identity is None and not self.facts.verified:
             logging.getLogger("ppu.link").info(

@@ -22,12 +22,22 @@ from ppu.cell.cell import Cell
 from ppu.cell.lab import OpenLab
 from ppu.core.errors import StaleTokenError
 from ppu.core.labfile import load_lab
+from ppu.core.remedies import Remedy, advise
 from ppu.store import commands, custody, queue, steps, stock
 from ppu.store.documents import documents_of
 from ppu.store.events import events_after
 from ppu.store.jobs import Effect, Job, JobRequest, JobState
+from ppu.store.requests import (
+    Abort,
+    AllowHeat,
+    Cancel,
+    Drain,
+    MoveContainer,
+    Request,
+    UnknownRequest,
+)
 from ppu.store.store import Store
-from ppu.store.waiting import reasons_to_wait
+from ppu.store.waiting import Wait, reasons_to_wait
 
 MakeLife = Callable[..., MortalCell]
 
@@ -76,9 +86,9 @@ def steps_of(life: MortalCell, job_id: int) -> dict[str, steps.Step]:
         return {step.name: step for step in steps.steps_of(connection, job_id)}
 
 
-def ask(life: MortalCell, command: str, job_id: int | None = None) -> None:
+def ask(life: MortalCell, wanted: Request, job_id: int | None = None) -> None:
     """Ask the cell to do something."""
-    write(life, partial(commands.request, command=command, by="anna", job_id=job_id))
+    write(life, partial(commands.request, wanted=wanted, by="anna", job_id=job_id))
     life.advance(0.5)
 
 
@@ -202,7 +212,7 @@ def test_aborted_job_ends_in_the_middle_of_a_step(live: MakeLife) -> None:
     one, other = submit(life, {"kind": "press"}, {"kind": "press"})
     life.start()
     life.advance(10.0)
-    ask(life, "abort", one)
+    ask(life, Abort(), one)
 
     assert job(life, one).state is JobState.ABORTED
     assert World.acts.total() == 0
@@ -219,7 +229,7 @@ def test_firing_goes_on_when_the_job_that_leads_it_is_aborted(live: MakeLife) ->
         life.advance(50.0)
     life.advance(200.0)
     roles = {steps_of(life, n)["load_seat"].result: n for n in jobs}
-    ask(life, "abort", roles["lead"])
+    ask(life, Abort(), roles["lead"])
     life.advance(6000.0)
 
     assert job(life, roles["lead"]).state is JobState.ABORTED
@@ -302,7 +312,7 @@ def test_nothing_is_heated_after_a_crash_before_a_person_agrees(
     assert (waiting.state, waiting.reason_code) == (JobState.NEEDS_INPUT, "restart")
     assert not STARTS
 
-    ask(life, "may heat")
+    ask(life, AllowHeat())
     life.advance(6000.0)
     assert job(life, one).state is JobState.SUCCEEDED
     assert len(STARTS) == 1
@@ -395,7 +405,8 @@ def test_job_tells_why_it_waits_while_it_does(live: MakeLife) -> None:
 
     def reasons(job_id: int) -> list[str]:
         with life.store.read() as connection:
-            return reasons_to_wait(connection, queue.get(connection, job_id))
+            found = reasons_to_wait(connection, queue.get(connection, job_id))
+        return [why.text for why in found]
 
     assert reasons(one) == []
     assert reasons(other) == [
@@ -423,8 +434,11 @@ def test_job_waits_until_somebody_cleans_a_container(live: MakeLife) -> None:
     with life.store.read() as connection:
         told = reasons_to_wait(connection, queue.get(connection, waiting))
     assert told == [
-        "step take container: crucible waits: no crucible is empty and at home; clean "
-        "one and say 'ppu samples --release SAMPLE'"
+        Wait(
+            "step take container: crucible waits: no crucible is empty and at home; "
+            "clean one and say so",
+            (advise(Remedy.RELEASE_SAMPLE),),
+        )
     ]
 
     release_one(life)
@@ -647,7 +661,7 @@ def test_old_word_does_not_let_a_new_cell_heat(live: MakeLife) -> None:
     life.advance(10.0)
     life.kill()
     life.store.is_dead = False  # others may write to it
-    write(life, partial(commands.request, command="may heat", by="anna"))
+    write(life, partial(commands.request, wanted=AllowHeat(), by="anna"))
     life.advance(10.0)
     life.start()
     life.advance(10.0)
@@ -675,10 +689,52 @@ def test_sample_is_released_while_a_cell_lives(live: MakeLife) -> None:
     assert job(life, last).state is JobState.SUCCEEDED
 
 
+def test_request_that_the_cell_does_not_know_is_refused(live: MakeLife) -> None:
+    """What a newer PPU asks is answered, and the cell goes on."""
+    life = live()
+    life.start()
+    sing = UnknownRequest(command="sing", said={"song": "1"}, why="")
+    loud = UnknownRequest(command="abort", said={"loud": True}, why="")
+    numbers = [
+        write(life, partial(commands.request, wanted=wanted, by="anna"))  # type: ignore[arg-type]  # as a newer PPU would
+        for wanted in (sing, loud)
+    ]
+    (one,) = submit(life, {"kind": "bare"})
+    life.advance(1.0)
+
+    assert outcomes(life, *numbers) == [
+        "refused: nobody here knows the request 'sing'; a newer PPU may have made it",
+        "refused: the request 'abort' is not understood: loud: Extra inputs are not "
+        "permitted; a newer PPU may have made it",
+    ]
+    life.advance(20000.0)
+    assert job(life, one).state is JobState.SUCCEEDED
+
+
+def test_cell_drains_when_it_is_asked_to(live: MakeLife) -> None:
+    """It ends as after SIGTERM; what was asked of an earlier cell does not end it."""
+    life = live()
+    drain = partial(commands.request, wanted=Drain(), by="anna")
+    stale = write(life, drain)
+    life.start()
+    life.advance(1.0)
+    assert life.cell is not None
+    was_draining = life.cell.is_draining
+    asked = write(life, drain)
+    life.advance(1.0)
+
+    assert outcomes(life, stale, asked) == [
+        "refused: it was said before this cell began",
+        "draining",
+    ]
+    assert (was_draining, life.cell.is_draining) == (False, True)
+
+
 def outcomes(life: MortalCell, *numbers: int) -> list[str]:
     """Return what the cell made of requests."""
     with life.store.read() as connection:
-        return list(commands.outcomes(connection, numbers).values())
+        found = commands.outcomes(connection, numbers).values()
+    return [f"refused: {one.text}" if one.is_refused else one.text for one in found]
 
 
 def test_belief_of_an_arrival_outlives_a_refused_correction(
@@ -700,8 +756,8 @@ def test_belief_of_an_arrival_outlives_a_refused_correction(
         return await keep(command, work)
 
     monkeypatch.setattr(cell, "_keep", keep_slowly)
-    said = {"container": "cup_1", "location": "rack.1"}
-    ask_move = partial(commands.request, command="move", by="anna", content=said)
+    wanted = MoveContainer(container="cup_1", location="rack.1")
+    ask_move = partial(commands.request, wanted=wanted, by="anna")
     number = write(life, ask_move)
     life.advance(101.0)
 
@@ -969,9 +1025,9 @@ def test_cancelled_job_ends_though_an_outer_step_would_ask(live: MakeLife) -> No
     assert job(life, one).state is JobState.ABORTED
 
 
-@pytest.mark.parametrize("word", ["cancel", "abort"])
+@pytest.mark.parametrize("wanted", [Cancel(), Abort()])
 def test_container_is_believed_nowhere_when_its_move_is_given_up(
-    live: MakeLife, word: str
+    live: MakeLife, wanted: Request
 ) -> None:
     """Whoever ends a job before a carry is settled learns nothing of the container."""
     life = live()
@@ -981,7 +1037,7 @@ def test_container_is_believed_nowhere_when_its_move_is_given_up(
     assert steps_of(life, one)["move_container"].state is steps.StepState.INTENT
     life.kill()
     life.start()
-    ask(life, word, one)
+    ask(life, wanted, one)
     life.advance(3000.0)
 
     assert job(life, one).state is JobState.ABORTED
@@ -1064,7 +1120,7 @@ def test_furnace_of_an_aborted_job_is_made_safe(live: MakeLife) -> None:
     while "fire" not in steps_of(life, one):
         life.advance(50.0)
     life.advance(200.0)
-    ask(life, "abort", one)
+    ask(life, Abort(), one)
     life.advance(60.0)
 
     assert life.lab.bench is not None
@@ -1487,11 +1543,11 @@ def test_cell_insists_until_an_adopted_furnace_is_safe(
     assert f"job {one}: furnace_1: NOT in its abort state" in said
     assert "furnace_1: NOT in its abort state" in str(job(life, one).reason_text)
     (other,) = submit(life, {"kind": "bare"})
-    ask(life, "may heat")
+    ask(life, AllowHeat())
     life.advance(10.0)
     with life.store.read() as connection:
         (why,) = reasons_to_wait(connection, queue.get(connection, other))
-    assert "it is not in its abort state, and that is tried again" in why
+    assert "it is not in its abort state, and that is tried again" in why.text
 
     life.advance(200.0)
     assert "furnace_1: " in capsys.readouterr().err
@@ -1516,7 +1572,7 @@ def test_furnace_is_made_safe_if_an_adopted_job_asks_and_is_aborted(
     if dies_again:
         life.kill()
         life.start()
-        ask(life, "may heat")
+        ask(life, AllowHeat())
     answer(life, one, "abort")
     life.advance(60.0)
 
@@ -1694,7 +1750,7 @@ def test_furnaces_may_heat_while_the_store_is_slow(
     monkeypatch.setattr(cell.owner, "change", change_slowly)
     while job(life, one).state is not JobState.NEEDS_INPUT:
         life.advance(0.5)
-    ask(life, "may heat")
+    ask(life, AllowHeat())
     life.advance(8000.0)
 
     assert job(life, one).state is JobState.SUCCEEDED
