@@ -140,7 +140,7 @@ def _plain(step: Step) -> dict[str, Any]:
 
 
 def _line(step: Step) -> str:
-    from ppu.plans.report import duration
+    from ppu.core.labtime import duration
 
     depth = 2 * step.path.count(".")
     took = "" if step.ended is None else f" {duration(step.ended - step.begun)}"

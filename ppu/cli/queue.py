@@ -90,7 +90,7 @@ def jobs(
 
 def _chart(connection: Connection, jobs: list[Job]) -> str:
     """Return a chart of the outer steps of *jobs*, the oldest first."""
-    from ppu.plans.gantt import Bar, gantt
+    from ppu.exports.gantt import Bar, gantt
     from ppu.store.cells import starts
     from ppu.store.events import last_stamp
     from ppu.store.steps import steps_of

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from bluesky.protocols import (
+from ppu.core.verbs import (
     EventPageCollectable,
     Flyable,
     HasName,

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from ppu.core.capabilities import CAPABILITIES
 from ppu.core.errors import ConfigurationError, nearest
 from ppu.core.failure import FailurePolicy
 from ppu.core.yaml_document import YamlDocument
@@ -305,8 +306,6 @@ def _error(document: YamlDocument, faults: list[Fault]) -> ConfigurationError:
 
 def _cross_check(lab: LabFile) -> list[Fault]:
     """Return what is wrong between the entries of *lab*."""
-    from ppu.core.capabilities import CAPABILITIES  # noqa: PLC0415 - loads Bluesky
-
     found: list[Fault] = []
     for name, device in lab.devices.items():
         for capability in device.provides:

@@ -33,6 +33,7 @@ __all__ = [
     "Debt",
     "LabTimeLoop",
     "calendar_date",
+    "duration",
     "iso",
     "now",
     "running_loop",
@@ -421,3 +422,17 @@ def iso(stamp: float) -> str:
     """
     moment = datetime.datetime.fromtimestamp(stamp, tz=datetime.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def duration(seconds: float) -> str:
+    """Return *seconds* as a person says it.
+
+    Example:
+        >>> duration(75.0), duration(19_800.0)
+        ('1.2 min', '5.50 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.2f} h"

@@ -12,13 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bluesky.utils import MsgGenerator
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ppu.core.errors import ConfigurationError, InternalError, NotFoundError, nearest
 from ppu.core.labfile import describe_faults
 from ppu.core.registry import plug_ins
 from ppu.plans.lab import Lab
+from ppu.plans.messages import MsgGenerator
 from ppu.plans.report import RunRecord, Section
 
 __all__ = ["ProtocolResult", "RegisteredProtocol", "find_protocol", "protocol"]

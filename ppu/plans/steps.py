@@ -12,7 +12,6 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal, ParamSpec, TypeVar, cast
 
-from bluesky.utils import Msg, MsgGenerator, RunEngineControlException
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ppu.core.errors import (
@@ -24,6 +23,7 @@ from ppu.core.errors import (
 )
 from ppu.core.failure import FailurePolicy
 from ppu.plans.lab import Lab
+from ppu.plans.messages import Msg, MsgGenerator, utils
 
 __all__ = [
     "Begun",
@@ -295,7 +295,7 @@ class _Step:
         for n_failures in itertools.count(1):
             try:
                 return (yield from self._attempt(begun.key, args, kwargs, is_again))
-            except RunEngineControlException as exc:
+            except utils.RunEngineControlException as exc:
                 yield Msg("step_failed", None, key=begun.key, error=exc)
                 raise
             except Exception as exc:
