@@ -140,7 +140,7 @@ class Execution:
         recorder = owner.recorder(job)
         try:
             typed = self.lab.run(self.plan(), recorder)
-            host.call(recorder.settle_documents())
+            host.call(recorder.flush_documents())
             host.call(owner.change(job.id, JobState.FINISHING))
             result = self.finish(typed, recorder, elapsed)
             host.call(owner.succeed(job, result))
@@ -160,7 +160,7 @@ class Execution:
         The error that ended the run matters more than a full disk.
         """
         try:
-            self.lab.host.call(recorder.settle_documents())
+            self.lab.host.call(recorder.flush_documents())
             export_documents(
                 recorder.store, recorder.job_id, self.out / "documents.jsonl"
             )

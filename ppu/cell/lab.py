@@ -13,11 +13,12 @@ from typing import Any
 from bluesky.utils import Msg, MsgGenerator
 
 from ppu.cell.pace import Pace, Target, make_loop
-from ppu.core.custody import Books
+from ppu.core.custody import CustodyLedger
 from ppu.core.errors import AbortedError, ConfigurationError, PPUError
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import running_loop
 from ppu.core.notices import tell
+from ppu.core.remedies import Remedy, advise
 from ppu.core.stopping import on_stop_signal
 from ppu.devices.build import build_devices, driver_class
 from ppu.devices.instrument import LabDevice
@@ -79,9 +80,9 @@ class OpenLab(Mapping[str, Any]):
             self.bench = Bench(file, path, self.seed, only=only, links=links)
         self.is_simulated = target == "twin" or file.simulated_bench is not None
         loop = make_loop(file, target, pace)
-        self.books = Books.of(file)
+        self.ledger = CustodyLedger.of(file)
         """What is believed of the lab's containers and stock, shared by all views."""
-        self.resources = Resources(loop, file, self.books)
+        self.resources = Resources(loop, file, self.ledger)
         self.host = Host(loop, self.resources)
         self.devices: dict[str, LabDevice] = {}
         self._view: Lab | None = None
@@ -115,7 +116,10 @@ class OpenLab(Mapping[str, Any]):
                 faults.append(exc)
         if faults:
             # One class for all: whoever must act is the same person at the bench.
-            raise type(faults[0])("\n".join(str(fault) for fault in faults))
+            raise type(faults[0])(
+                "\n".join(str(fault) for fault in faults),
+                advice=[one for fault in faults for one in fault.advice],
+            )
 
     def close(self) -> None:
         """Disconnect every device, stop the simulators, the loop and its thread.
@@ -194,7 +198,7 @@ class OpenLab(Mapping[str, Any]):
         hardware = self.target == "hardware"
         flush_s = _FLUSH_HARDWARE_S if hardware else _FLUSH_TWIN_S
         devices = {name: item.plan_device for name, item in self.devices.items()}
-        return Lab(self.file, devices, flush_s, self.books)
+        return Lab(self.file, devices, flush_s, self.ledger)
 
     def run(self, plan: Any, recorder: JobRecorder | None = None) -> Any:
         """Run any Bluesky plan on this lab and return what it returns.
@@ -266,8 +270,8 @@ class OpenLab(Mapping[str, Any]):
         if hot:
             raise ConfigurationError(
                 f"{', '.join(hot)} can heat, and nobody would see to it if this died: "
-                "stay beside it and say --attended (in Python: open_lab(..., "
-                "attended=True)), or put jobs into a queue and start `ppu guard`"
+                "stay beside it and say so, or put jobs into a queue and start a guard",
+                advice=[advise(Remedy.ATTEND), advise(Remedy.START_GUARD)],
             )
 
     def make_safe(self) -> list[str]:

@@ -26,7 +26,7 @@ class InteractiveLab(OpenLab):
         """Run a protocol by name as ``ppu run`` does, and return its result.
 
         Args:
-            name: A protocol that ``ppu protocols`` lists.
+            name: An installed protocol.
             out: Directory for result.json, report.html, documents.jsonl and the rest.
             parameters: Parameters of the protocol; the others keep their defaults.
 

@@ -43,7 +43,7 @@ class Orphans:
         self._told: dict[str, str] = {}
         build_devices(file, path)
 
-    async def see_to(self) -> None:
+    async def make_safe(self) -> None:
         """Bring every instrument to its orphan state, and let it go again.
 
         One that does not answer is told and tried again, a few times.

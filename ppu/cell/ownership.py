@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from ppu.core.custody import Books
+from ppu.core.custody import CustodyLedger
 from ppu.core.errors import (
     AbortedError,
     InternalError,
@@ -76,10 +76,10 @@ class Ownership:
 
         self.token = store.write(start)
 
-    def books(self) -> Books:
+    def read_ledger(self) -> CustodyLedger:
         """Return what is believed of the lab."""
         with self.store.read() as connection:
-            return custody.books(connection)
+            return custody.read_ledger(connection)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Do *work* in the store while this owner owns it; a busy store is waited for.
@@ -231,8 +231,9 @@ class Ownership:
                 self._loop.stamp(),
                 token=self.token,
                 reason=reason,
+                advice=known.advice,
             )
-            return {*had, *claimed} - custody.books(connection).used
+            return {*had, *claimed} - custody.read_ledger(connection).used
 
         return await self.write(work)
 

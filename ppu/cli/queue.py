@@ -159,9 +159,9 @@ def hold(ids: Ids, store: StoreOption = STORE) -> None:
 
 def resume(ids: Ids, store: StoreOption = STORE) -> None:
     """End the hold of jobs."""
-    from ppu.store.queue import release
+    from ppu.store.queue import resume as resume_
 
-    _change(store, ids, release)
+    _change(store, ids, resume_)
 
 
 def cancel(ids: Ids, store: StoreOption = STORE) -> None:

@@ -51,7 +51,7 @@ def samples(
     """List samples with state, containers and places, or correct what is believed.
 
     What a person does here is kept with their name. If a cell runs, it is asked to do
-    it, because it has books of its own; it sees to each by itself, and may refuse one
+    it, because it has a ledger of its own; it sees to each by itself, may refuse one
     and do another. Without a cell all is done, or nothing.
     """
     if release or move:

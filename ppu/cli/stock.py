@@ -44,11 +44,11 @@ def stock(
     store: StoreOption = STORE,
     json_: JsonOption = False,
 ) -> None:
-    """List powders: what is there, and what jobs have reserved of it.
+    """List powders: what is there, and what is allocated of it to jobs.
 
     Refill first, then say so; --correct says what is really there, after a mistake for
     instance. It is kept with the name of whoever says it. If a cell runs, it is asked
-    to take note, because it has books of its own.
+    to take note, because it has a ledger of its own.
     """
     if refill is None and correct is None:
         if note:
@@ -94,7 +94,7 @@ def _correct(store: str, powder: str, mass_g: float, note: str) -> None:
 def _lack(lack_g: Mapping[int, float] | Mapping[str, float]) -> str:
     """Return which jobs lack powder, to be put behind something."""
     return "".join(
-        f"; job {job} lacks {lack:.6g} g of what it reserved"
+        f"; job {job} lacks {lack:.6g} g of what was allocated to it"
         for job, lack in lack_g.items()
     )
 
@@ -109,7 +109,7 @@ def _list(store: str, powder: str | None, *, as_json: bool) -> None:
     names = [one.name for one in found]
     if powder is not None and powder not in names:
         raise NotFoundError(
-            f"there is no powder '{powder}' in the books; {nearest(powder, names)}"
+            f"there is no powder '{powder}' in the ledger; {nearest(powder, names)}"
         )
     shown = [one for one in found if powder in (None, one.name)]
     told = [one for one in events if one.content["powder"] == powder]
@@ -124,10 +124,10 @@ def _list(store: str, powder: str | None, *, as_json: bool) -> None:
             ]
         typer.echo(json.dumps(content))
         return
-    typer.echo(f"{'powder':16} {'there':>12} {'reserved':>12}")
+    typer.echo(f"{'powder':16} {'there':>12} {'allocated':>12}")
     for one in shown:
         there = "unknown" if one.mass_g is None else f"{one.mass_g:.3f} g"
-        typer.echo(f"{one.name:16} {there:>12} {one.reserved_g:10.3f} g")
+        typer.echo(f"{one.name:16} {there:>12} {one.allocated_g:10.3f} g")
     for event in told:
         said = event.content
         why = f": {said['note']}" if said["note"] else ""

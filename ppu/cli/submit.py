@@ -342,7 +342,7 @@ def _check(
     for row in rows:
         try:
             parameters = _parse(protocol, row)
-            # Books of its own: what others have moved or claimed changes until it runs.
+            # A ledger of its own: what others have claimed changes until it runs.
             lab = None if devices is None else Lab(file, devices)
             _check_in_lab(protocol, parameters, lab, file, row)
         except (ConfigurationError, LimitError) as exc:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ppu.core.errors import AbortedError, LimitError
 from ppu.core.labtime import LabTimeLoop
-from ppu.engine.reservations import SETTLE_S, Claimant
+from ppu.engine.reservations import GATHER_S, Claimant
 from ppu.plans.lab import Lab
 
 __all__ = ["Empties"]
@@ -71,7 +71,7 @@ class Empties:
         self._line.sort(key=lambda one: one.who)
         if not self._is_due:  # when all have asked who ask now: no race decides
             self._is_due = True
-            self._loop.call_later(SETTLE_S, self.changed)
+            self._loop.call_later(GATHER_S, self.look_again)
         try:
             async with asyncio.timeout(self.patience_s):
                 return await waiter.found
@@ -92,7 +92,7 @@ class Empties:
             if waiter.who == who and not waiter.found.done():
                 waiter.found.set_exception(AbortedError(reason))
 
-    def changed(self) -> None:
+    def look_again(self) -> None:
         """Look who gets one: somebody asks, or something was cleaned or carried."""
         self._is_due = False
         for waiter in self._line:

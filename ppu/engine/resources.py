@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ppu.core.custody import Books
+from ppu.core.custody import CustodyLedger
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import LabTimeLoop
 from ppu.core.remedies import Advice
@@ -21,10 +21,10 @@ class Resources:
     Args:
         loop: The lab's loop.
         file: The lab file.
-        books: Where containers are believed to be.
+        ledger: Where containers are believed to be.
     """
 
-    def __init__(self, loop: LabTimeLoop, file: LabFile, books: Books) -> None:
+    def __init__(self, loop: LabTimeLoop, file: LabFile, ledger: CustodyLedger) -> None:
         scheduling = file.scheduling
         self.waits: dict[int, str] = {}
         """What each job waits for, in words."""
@@ -32,7 +32,7 @@ class Resources:
         """Told which job waits, for what in words, and what can be done about it;
         without words when that ends."""
         self.failure_policies = dict(file.failure_policies)
-        self.reservations = Reservations(loop, file, books)
+        self.reservations = Reservations(loop, file, ledger)
         self.reservations.on_wait = self._note_wait
         self.firings = Firings(
             loop, self.reservations, scheduling.share_wait, scheduling.patience_s
@@ -48,11 +48,11 @@ class Resources:
         for part in (self.reservations, self.firings, self.empties):
             part.patience_s = None
 
-    def changed(self) -> None:
+    def look_again(self) -> None:
         """Look again who may go on: a person moved or cleaned a container."""
-        self.reservations.changed()
-        self.firings.entered()
-        self.empties.changed()
+        self.reservations.look_again()
+        self.firings.note_entered()
+        self.empties.look_again()
 
     def _note_wait(self, who: Claimant, text: str, *advice: Advice) -> None:
         if text == self.waits.get(who.id, ""):

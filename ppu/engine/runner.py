@@ -158,7 +158,7 @@ class Runner:
         self._is_left = False
         self._is_running = False
         self._is_called = False
-        self._releases: list[Callable[[], None]] = []
+        self._thaws: list[Callable[[], None]] = []
         self._on_first_message: Callable[[], None] | None = None
         self.engine = LabRunEngine(
             loop=loop, context_managers=[], call_returns_result=True
@@ -206,9 +206,9 @@ class Runner:
             PPUError: What made the plan fail, if it was an error of PPU's tree.
         """
         self._set_up(recorder, who, gate)
-        # Thread start and thread end would race with the jump: time is held until
+        # Thread start and thread end would race with the jump: time is frozen until
         # the first message, and again from idle until the call is back.
-        self._releases.append(self.loop.take_hold("the engine is starting"))
+        self._thaws.append(self.loop.freeze("the engine is starting"))
         try:
             return self._call(plan)
         finally:
@@ -241,7 +241,7 @@ class Runner:
         self._set_up(recorder, who, gate)
         begun = asyncio.Event()
         self._on_first_message = begun.set
-        self._releases.append(self.loop.take_hold("the engine is starting"))
+        self._thaws.append(self.loop.freeze("the engine is starting"))
         try:
             async with starting:
                 future = self.loop.run_in_executor(executor, self._call, plan)
@@ -267,7 +267,7 @@ class Runner:
         self._is_left = True
         why = "its cell ends; the job goes on in the next one"
         # The engine waits for the loop to take note: not on the loop itself.
-        with self.loop.hold("a plan is left"):
+        with self.loop.freezing("a plan is left"):
             await self.loop.run_in_executor(executor, self.abort, why)
         await asyncio.gather(future, return_exceptions=True)
 
@@ -286,13 +286,13 @@ class Runner:
         self._n_steps = {}
         self._unsafe = {}
         self.timing = Timing()
-        self._releases = []
+        self._thaws = []
 
     def _let_go(self) -> None:
         self._is_running = False
         self._is_called = False
-        for release in self._releases:
-            release()
+        for thaw in self._thaws:
+            thaw()
         self._recorder = None
         self._gate = None
         self._on_first_message = None
@@ -305,16 +305,16 @@ class Runner:
         def on_message(_: Msg) -> None:
             timing = self.timing
             timing.last_lab_s, timing.last_wall_s = loop.time(), loop.wall_time()
-            if self._releases and not timing.first_wall_s:
+            if self._thaws and not timing.first_wall_s:
                 timing.first_lab_s = timing.last_lab_s
                 timing.first_wall_s = timing.last_wall_s
-                self._releases.pop()()
+                self._thaws.pop()()
                 if self._on_first_message is not None:
                     self._on_first_message()
 
         def on_state(new: str, _: str) -> None:
             if new == "idle" and self._is_called:
-                self._releases.append(loop.take_hold("the engine has ended"))
+                self._thaws.append(loop.freeze("the engine has ended"))
 
         # bluesky's annotations say None only.
         vars(self.engine).update(msg_hook=on_message, state_hook=on_state)
@@ -585,13 +585,15 @@ class Runner:
         return await self._shared.firings.load(self._who, msg.kwargs["seat"])
 
     async def _begin_firing(self, msg: Msg) -> None:
-        self._shared.firings.begun(self._who, msg.kwargs["seat"])
+        self._shared.firings.note_begun(self._who, msg.kwargs["seat"])
 
     async def _follow_firing(self, msg: Msg) -> FiringRecord | Turn:
         return await self._shared.firings.follow(self._who, msg.kwargs["seat"])
 
     async def _end_firing(self, msg: Msg) -> None:
-        self._shared.firings.fired(self._who, msg.kwargs["seat"], msg.kwargs["record"])
+        self._shared.firings.note_fired(
+            self._who, msg.kwargs["seat"], msg.kwargs["record"]
+        )
 
     async def _leave_seat(self, msg: Msg) -> None:
         self._shared.firings.vacate(self._who, msg.kwargs["seat"])
@@ -611,7 +613,7 @@ class Runner:
     async def _compute(self, msg: Msg) -> Any:
         """Run a function in a worker thread; time does not jump meanwhile."""
         (function,) = msg.args
-        with self.loop.hold(f"computing {function}"):
+        with self.loop.freezing(f"computing {function}"):
             return await self.loop.run_in_executor(None, function)
 
     def _record_document(self, name: str, document: dict[str, Any]) -> None:

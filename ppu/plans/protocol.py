@@ -58,7 +58,7 @@ class RegisteredProtocol:
         hazards: What can hurt people or things.
         check: Refuses what the lab does not allow, before anything moves.
         report: Makes the protocol's own part of a report of what a run left behind.
-        stock: Says what it will use, so that it can be reserved.
+        stock: Says what it will use, so that it can be allocated.
     """
 
     name: str
@@ -116,7 +116,7 @@ def protocol(
             does not allow; runs before anything moves.
         report: Makes the protocol's own part of the report.
         stock: Returns how much of each powder parameters ask for [g]; that much is
-            reserved for a job when it is submitted.
+            allocated for a job when it is submitted.
     """
 
     def register(plan: Callable[..., MsgGenerator[Any]]) -> RegisteredProtocol:

@@ -16,12 +16,12 @@ __all__ = [
     "LEASE_S",
     "beat",
     "boot_id",
-    "depose",
     "end",
     "is_owned",
     "lab_of",
-    "outlived",
+    "note_lease_over",
     "require_token",
+    "revoke_lease",
     "start",
     "starts",
 ]
@@ -115,12 +115,12 @@ def end(connection: Connection, token: int, how: str, now: float) -> None:
     announce(connection, EventKind.CELL, {"token": token, "how": how}, now)
 
 
-def depose(connection: Connection, now: float) -> Row[Any] | None:
+def revoke_lease(connection: Connection, now: float) -> Row[Any] | None:
     """Let the last cell renew nothing any more, if it may still be acting.
 
     It may unless it has ended, or was of this boot and its process is gone. Its lease
     was renewed before now: after :data:`LEASE_S` it acts no more, whatever its clock
-    says; then call :func:`outlived`.
+    says; then call :func:`note_lease_over`.
 
     Args:
         connection: A writing transaction of the store, whose lock the caller has.
@@ -145,7 +145,7 @@ def depose(connection: Connection, now: float) -> Row[Any] | None:
     return last
 
 
-def outlived(connection: Connection, token: int) -> None:
+def note_lease_over(connection: Connection, token: int) -> None:
     """Keep that the lease of a deposed cell has run out, so that nobody waits again.
 
     Raises:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from ppu.core.custody import Books, Change, Claimed, Left, Moved
+from ppu.core.custody import Change, Claimed, CustodyLedger, Left, Moved
 from ppu.core.errors import (
     ConfigurationError,
     ConflictError,
@@ -51,7 +51,6 @@ __all__ = [
     "Sample",
     "ask_move",
     "ask_release",
-    "books",
     "containers_of_job",
     "correct_location",
     "declare",
@@ -60,6 +59,7 @@ __all__ = [
     "give_up_samples",
     "history",
     "quarantine_samples",
+    "read_ledger",
     "release_sample",
     "review_samples",
 ]
@@ -116,7 +116,7 @@ class Entry:
 
 
 def declare(connection: Connection, file: LabFile, now: float) -> None:
-    """Open the books with what a lab file says of things that are not in them yet.
+    """Open the ledger with what a lab file says of things that are not in it yet.
 
     What is in them stays: the store knows better than the file where things went.
     Places, which no job changes, are those of the file.
@@ -142,7 +142,7 @@ def enter(
     """Keep what a job changed in the lab.
 
     Raises:
-        InternalError: If the books do not agree with where a container was, or a
+        InternalError: If the ledger does not agree with where a container was, or a
             sample is that of another job.
         InterlockError: If a claimed container holds a sample that is quarantined.
     """
@@ -208,7 +208,7 @@ def _leave(connection: Connection, change: Left, job_id: int, now: float) -> Non
     found = _place_of(connection, change.container)
     if found != change.origin:
         raise InternalError(
-            f"{change.container} leaves {change.origin}, but the books have it at "
+            f"{change.container} leaves {change.origin}, but the ledger has it at "
             f"{found}"
         )
     connection.execute(
@@ -225,7 +225,7 @@ def _arrive(connection: Connection, change: Moved, job_id: int, now: float) -> N
     found = connection.execute(select(containers.c.name).where(is_there)).scalar()
     if found not in (None, change.container):
         raise InternalError(
-            f"{change.container} arrives at {change.destination}, where the books have "
+            f"{change.container} arrives at {change.destination}, where the ledger has "
             f"{found}"
         )
     _put(connection, change.container, change.destination)
@@ -279,9 +279,9 @@ def _sample_in(connection: Connection, container: str) -> str | None:
     return connection.execute(select(sample_containers.c.sample).where(where)).scalar()
 
 
-def books(connection: Connection) -> Books:
+def read_ledger(connection: Connection) -> CustodyLedger:
     """Return what is believed of the lab, as a cell continues with it."""
-    found = Books({})
+    found = CustodyLedger({})
     for row in connection.execute(select(containers)):
         place = row.location
         if place is None:

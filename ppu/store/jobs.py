@@ -107,8 +107,8 @@ class JobRequest:
         tags: Words to find the job by.
         needs: Jobs that must have succeeded before.
         parent_id: The job that this one retries.
-        is_held: Whether it waits until it is released.
-        stock: Powders that it will use, which are reserved for it [g]. They follow
+        is_held: Whether it waits until it is resumed.
+        stock: Powders that it will use, which are allocated for it [g]. They follow
             from the parameters, so they do not tell experiments apart.
     """
 

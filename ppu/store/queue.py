@@ -41,13 +41,13 @@ from ppu.store.jobs import ACTIVE, ALLOWED, ENDED, Effect, Job, JobRequest, JobS
 from ppu.store.order import LEAST_USE_S, Candidate, decayed, order
 from ppu.store.requests import Abort, Cancel
 from ppu.store.schema import (
+    allocations,
     campaigns,
     cells,
     job_needs,
     jobs,
-    reservations,
 )
-from ppu.store.stock import reserve
+from ppu.store.stock import allocate
 
 __all__ = [
     "abort",
@@ -63,9 +63,9 @@ __all__ = [
     "lose_leased",
     "lose_vanished",
     "prioritize",
-    "release",
     "renew",
     "reorder",
+    "resume",
     "submit",
     "submit_many",
     "transition",
@@ -96,7 +96,7 @@ def submit(
         ConflictError: If the key names another experiment, or a job that it needs can
             no longer succeed.
         NotFoundError: If a job that it needs or retries is not there.
-        LimitError: If there is not enough of a powder that nobody has reserved.
+        LimitError: If there is not enough of a powder that is allocated to nobody.
     """
     return submit_many(connection, [wanted], now, state)[0]
 
@@ -163,7 +163,7 @@ def submit_many(
         connection.execute(jobs.insert(), rows)
     if needs:
         connection.execute(job_needs.insert(), needs)
-    reserve(connection, powders)
+    allocate(connection, powders)
     return ids
 
 
@@ -295,7 +295,7 @@ def hold(connection: Connection, job_id: int, now: float) -> Job:
     return _set(connection, job_id, now, is_held=True)
 
 
-def release(connection: Connection, job_id: int, now: float) -> Job:
+def resume(connection: Connection, job_id: int, now: float) -> Job:
     """End the hold of a job."""
     return _set(connection, job_id, now, is_held=False)
 
@@ -631,7 +631,7 @@ def _change_state(
     ended = [(row.id, state)] if state in ENDED else []
     while ended:
         job_id, how = ended.pop()
-        connection.execute(_UNRESERVE, {"wanted": job_id})
+        connection.execute(_UNALLOCATE, {"wanted": job_id})
         dependents = connection.execute(_DEPENDENTS, {"wanted": job_id}).scalars().all()
         if how is JobState.SUCCEEDED:
             if dependents:
@@ -654,7 +654,7 @@ _DEPENDENTS = (
     .order_by(job_needs.c.job_id)
 )
 _NEED_MET = _CHANGE.values(n_unmet_needs=jobs.c.n_unmet_needs - 1)
-_UNRESERVE = reservations.delete().where(reservations.c.job_id == bindparam("wanted"))
+_UNALLOCATE = allocations.delete().where(allocations.c.job_id == bindparam("wanted"))
 
 
 def _write_state(
@@ -698,10 +698,10 @@ def _write_state(
             announced[name] = change[name]
     announce(connection, EventKind.JOB, announced, now, row.id)
     if state in ENDED:
-        _settle_requests(connection, row.id, state, now)
+        _close_requests(connection, row.id, state, now)
 
 
-def _settle_requests(
+def _close_requests(
     connection: Connection, job_id: int, state: JobState, now: float
 ) -> None:
     """Keep that nothing is left to do of what was asked about a job that ended."""

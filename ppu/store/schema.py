@@ -31,6 +31,7 @@ from ppu.store.migrations import MIGRATIONS
 
 __all__ = [
     "SCHEMA_VERSION",
+    "allocations",
     "calibrations",
     "campaigns",
     "cells",
@@ -46,7 +47,6 @@ __all__ = [
     "meta",
     "metadata",
     "prepare",
-    "reservations",
     "sample_containers",
     "samples",
     "steps",
@@ -256,7 +256,7 @@ stock = Table(
     Column("mass_g", Double, CheckConstraint("mass_g >= 0"), nullable=False),
 )
 
-reservations = Table(
+allocations = Table(
     "reservations",
     metadata,
     Column("job_id", BIG, ForeignKey("jobs.id"), primary_key=True),

@@ -633,7 +633,7 @@ class ByteLink(Link):
         """Take what came; unsolicited bytes are dropped."""
         self._n_received += len(data)
         if self._debt is not None:
-            self._debt.settle(len(data))
+            self._debt.pay(len(data))
         if self._heard is not None:
             self._heard.set()
         answer = self._answer

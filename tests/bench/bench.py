@@ -87,7 +87,7 @@ class BareModbus:
             self._counted = 0
             self._debt.add(len(data))
         else:  # pymodbus shows the whole buffer again each time it grows
-            self._debt.settle(len(data) - self._counted)
+            self._debt.pay(len(data) - self._counted)
             self._counted = len(data)
         return data
 
@@ -125,7 +125,7 @@ class BareSerial:
 
     def _readable(self) -> None:
         data = self._port.read(1024)
-        self._debt.settle(len(data))
+        self._debt.pay(len(data))
         self._buffer += data
         if self._buffer.endswith(b"\r\n") and self._future is not None:
             line, self._buffer = self._buffer, b""

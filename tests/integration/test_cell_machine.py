@@ -94,7 +94,7 @@ class CellMachine(RuleBasedStateMachine):
     def resume(self, which: int) -> None:
         """Let a job go on."""
         if (job := self.pick(which)) is not None:
-            self.write(partial(queue.release, job_id=job))
+            self.write(partial(queue.resume, job_id=job))
             self.life.advance(0.1)
 
     @rule(which=WHICH)
@@ -157,10 +157,10 @@ class CellMachine(RuleBasedStateMachine):
     @rule()
     def tidy(self) -> None:
         """Carry home what jobs that ended left elsewhere, and say so."""
-        books = self.life.lab.books
+        ledger = self.life.lab.ledger
         for container, entry in self.life.lab.file.containers.items():
-            is_home = books.places[container] == entry.at
-            if container in books.under_way or not is_home:
+            is_home = ledger.places[container] == entry.at
+            if container in ledger.under_way or not is_home:
                 said = partial(custody.ask_move, container=container, by="anna")
                 self.write(partial(said, location=entry.at))
         self.life.advance(0.1)
@@ -214,7 +214,7 @@ class CellMachine(RuleBasedStateMachine):
         World.n_faults_due = 0
         for _ in range(60):
             for job in self.open_jobs():
-                self.write(partial(queue.release, job_id=job))
+                self.write(partial(queue.resume, job_id=job))
             self.allow_heat()
             self.tidy()
             with self.life.store.read() as connection:
@@ -236,8 +236,8 @@ class CellMachine(RuleBasedStateMachine):
         bench = self.life.lab.bench
         assert bench is not None
         truth = bench.world.truth(self.life.loop.time())["containers"]
-        for container, place in self.life.lab.books.places.items():
-            if container not in self.life.lab.books.under_way:
+        for container, place in self.life.lab.ledger.places.items():
+            if container not in self.life.lab.ledger.under_way:
                 assert truth[container] == place, container
 
 

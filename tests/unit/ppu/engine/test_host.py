@@ -308,7 +308,7 @@ def test_fault_of_the_loop_fails_the_run_and_none_after_it(host: Host) -> None:
     """A result that time itself was wrong for is not returned; later ones are."""
 
     def fault() -> None:
-        host.loop.faults.append(InternalError("lab time was held by /dev/pts/9"))
+        host.loop.faults.append(InternalError("lab time was frozen by /dev/pts/9"))
 
     def move_wrongly(door: Door) -> MsgGenerator[list[float]]:
         yield from compute(fault)

@@ -46,7 +46,7 @@ MOVE = ("0", "move_container", "irreversible", "digest", [["lab", "cup_1"], {}])
 
 
 class Bookkeeper:
-    """Does what a cell does to the books, with a job that runs."""
+    """Does what a cell does to the ledger, with a job that runs."""
 
     def __init__(self, store: Store, token: int) -> None:
         self.store, self.token, self.now = store, token, 10.0
@@ -94,12 +94,12 @@ class Bookkeeper:
     def is_used(self, container: str) -> bool:
         """Return whether a container is in use."""
         with self.store.read() as connection:
-            return container in custody.books(connection).used
+            return container in custody.read_ledger(connection).used
 
 
 @pytest.fixture
 def keeper(store: Store, token: int) -> Bookkeeper:
-    """The books of a lab in which a job runs."""
+    """The ledger of a lab in which a job runs."""
     return Bookkeeper(store, token)
 
 
@@ -116,7 +116,7 @@ def test_sample_comes_with_the_first_container_of_its_job(keeper: Bookkeeper) ->
 
 
 def test_container_may_be_claimed_for_no_sample(keeper: Bookkeeper) -> None:
-    """Plans of people who keep no books of samples work all the same."""
+    """Plans of people who keep no track of samples work all the same."""
     keeper.enter(Claimed("cup_1"))
 
     assert keeper.samples() == {}
@@ -287,12 +287,12 @@ def test_person_corrects_where_a_container_is(keeper: Bookkeeper) -> None:
     keeper.do(cells.end, keeper.token, "stopped")
     waits = keeper.do(custody.ask_move, "cup_1", "rack.3", "ann")
     with keeper.store.read() as connection:
-        books = custody.books(connection)
+        ledger = custody.read_ledger(connection)
         _, lines = custody.history(connection, "s")
     last = lines[-1]
 
     assert waits is None
-    assert (books.places["cup_1"], books.under_way) == ("rack.3", {})
+    assert (ledger.places["cup_1"], ledger.under_way) == ("rack.3", {})
     assert (last.kind, last.origin, last.destination, last.by) == (
         "found",
         "rack.1",
@@ -373,7 +373,7 @@ def test_two_containers_never_arrive_at_one_place(keeper: Bookkeeper) -> None:
 
 
 def test_acts_of_people_wait_for_the_cell_if_one_lives(keeper: Bookkeeper) -> None:
-    """Its own books must change with the store's; what cannot be is refused before."""
+    """Its own ledger must change with the store's; what cannot be is refused before."""
     keeper.enter(Claimed("cup_1", "s"))
     keeper.end_job(keeper.job_id, JobState.FINISHING)
     keeper.end_job(keeper.job_id, JobState.SUCCEEDED)
@@ -396,14 +396,14 @@ def test_books_of_a_cell_follow_what_people_say(keeper: Bookkeeper) -> None:
     """In memory as in the store."""
     keeper.enter(Claimed("cup_1", "s"), Left("disc", "tray.1", "rack.1"))
     with keeper.store.read() as connection:
-        books = custody.books(connection)
-    books.release("cup_1")
-    books.correct("disc", "tray.1")
-    books.refill("BaO", 5.0)
+        ledger = custody.read_ledger(connection)
+    ledger.release("cup_1")
+    ledger.correct("disc", "tray.1")
+    ledger.refill("BaO", 5.0)
 
-    assert (books.used, books.under_way) == (set(), {})
-    assert books.stock_g == {"BaO": 5.0}
-    assert books.places["disc"] == "tray.1"
+    assert (ledger.used, ledger.under_way) == (set(), {})
+    assert ledger.stock_g == {"BaO": 5.0}
+    assert ledger.places["disc"] == "tray.1"
 
 
 def test_state_of_a_sample_is_announced_to_its_job(keeper: Bookkeeper) -> None:

@@ -25,7 +25,7 @@ from ppu.store.check import find_faults
 from ppu.store.database import _set_up
 from ppu.store.jobs import ACTIVE, ALLOWED, ENDED, Effect, Job, JobRequest, JobState
 from ppu.store.order import HALF_LIFE_S, Candidate, decayed, order
-from ppu.store.schema import metadata, prepare, reservations, stock
+from ppu.store.schema import allocations, metadata, prepare, stock
 from ppu.store.store import Store
 
 FIRE = JobRequest("fire", "1", {"temperature_degc": 900.0})
@@ -210,7 +210,7 @@ def test_held_job_waits_until_it_is_released(store: Store, token: int) -> None:
     for _ in range(2):
         store.write(lambda connection: queue.hold(connection, job_id, 1.0))
     while_held = claim(store, token)
-    store.write(lambda connection: queue.release(connection, job_id, 1.0))
+    store.write(lambda connection: queue.resume(connection, job_id, 1.0))
     with store.read() as connection:
         n_events = len(events.events_after(connection, job_id=job_id))
 
@@ -298,19 +298,19 @@ def test_cancel_ends_what_waits_and_asks_for_what_runs(
 
 
 def test_result_is_kept_when_a_job_succeeds(store: Store, token: int) -> None:
-    """Result, effect and stamps are there, the lease and the reservation are not."""
+    """Result, effect and stamps are there, the lease and the allocation are not."""
     job_id = submit(store)
 
-    def reserve(connection: Connection) -> None:
+    def allocate(connection: Connection) -> None:
         connection.execute(insert(stock), {"powder": "BaO", "mass_g": 2.0})
         row = {"job_id": job_id, "powder": "BaO", "mass_g": 1.0}
-        connection.execute(insert(reservations), row)
+        connection.execute(insert(allocations), row)
 
-    store.write(reserve)
+    store.write(allocate)
     claim(store, token)
     job = finish(store, job_id, token)
     with store.read() as connection:
-        reserved = connection.execute(select(reservations)).all()
+        allocated = connection.execute(select(allocations)).all()
         history = [
             event.content["state"]
             for event in events.events_after(connection, job_id=job_id)
@@ -319,7 +319,7 @@ def test_result_is_kept_when_a_job_succeeds(store: Store, token: int) -> None:
     assert job.result == {"mass_g": 1.5}
     assert (job.physical_effect, job.started, job.ended) == (Effect.FULL, 2.0, 3.0)
     assert job.lease_token is None
-    assert reserved == []
+    assert allocated == []
     assert history == ["queued", "staging", "running", "finishing", "succeeded"]
     assert store.check() == []
 
@@ -605,7 +605,7 @@ class Anybody:
             lambda: queue.cancel(connection, one, "ann", now),
             lambda: queue.abort(connection, one, "ann", "", now),
             lambda: queue.hold(connection, one, now),
-            lambda: queue.release(connection, one, now),
+            lambda: queue.resume(connection, one, now),
             lambda: queue.reorder(connection, one, self.any_id(), now),
             lambda: queue.prioritize(connection, one, 1, now),
             lambda: custody.release_sample(connection, f"of {one}", "ann", now),
@@ -673,9 +673,9 @@ class Anybody:
         job_id, cup = self.any_id(), self.any_of(LAB.containers)
         if queue.get(self.connection, job_id).state not in ACTIVE:
             return
-        books = custody.books(self.connection)
-        origin = books.places[cup]
-        taken = {*books.places.values(), *books.under_way.values()}
+        ledger = custody.read_ledger(self.connection)
+        origin = ledger.places[cup]
+        taken = {*ledger.places.values(), *ledger.under_way.values()}
         place = self.any_of(set(LAB.locations) - taken | {origin})
         changes: list[Change] = [
             Claimed(cup, f"of {job_id}"),
