@@ -270,7 +270,8 @@ class OpenLab(Mapping[str, Any]):
         if hot:
             raise ConfigurationError(
                 f"{', '.join(hot)} can heat, and nobody would see to it if this died: "
-                "stay beside it and say so, or put jobs into a queue and start a guard",
+                "stay beside it and open the lab with attended=True, or put jobs into "
+                "a queue and start a guard",
                 advice=[advise(Remedy.ATTEND), advise(Remedy.START_GUARD)],
             )
 

@@ -23,7 +23,7 @@ class InteractiveLab(OpenLab):
     def run_protocol(
         self, name: str, out: str | Path, **parameters: Any
     ) -> dict[str, Any]:
-        """Run a protocol by name as ``ppu run`` does, and return its result.
+        """Run a protocol by name, check it first, and return its result.
 
         Args:
             name: An installed protocol.

@@ -13,7 +13,7 @@ __all__ = ["COMMANDS", "worded"]
 COMMANDS: Final[Mapping[Remedy, str]] = {
     Remedy.ALLOW_HEAT: "ppu recover --may-heat",
     Remedy.ANSWER: "ppu recover {job}",
-    Remedy.ATTEND: "say --attended; in Python: open_lab(..., attended=True)",
+    Remedy.ATTEND: "say --attended",
     Remedy.CHECK_STOCK: "ppu stock {powder}",
     Remedy.EXPLAIN: "--note WHY",
     Remedy.MOVE_CONTAINER: "ppu samples --move {container}={location}",

@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 
 from exercise import LAB, N_CUPS, World, exercise
 from mortal import MortalCell
-from ppu.core.errors import ConfigurationError
+from ppu.core.errors import ConfigurationError, ConflictError
 from ppu.store import commands, custody, queue, steps
 from ppu.store.jobs import ENDED, JobRequest, JobState
 from ppu.store.requests import Abort, AllowHeat
@@ -56,7 +56,7 @@ class CellMachine(RuleBasedStateMachine):
 
     def write(self, work: Any) -> None:
         """Write as a command line does: beside the cell, which may be quicker."""
-        with contextlib.suppress(ConfigurationError):
+        with contextlib.suppress(ConfigurationError, ConflictError):
             self.life.store.write(partial(work, now=self.life.loop.stamp()))
 
     def open_jobs(self) -> list[int]:
