@@ -1,16 +1,10 @@
-"""Motor-driven furnace doors behind a text controller (Arduino) over TCP.
-
-One controller may drive several doors, each with a name of its own there. It serves
-one request a connection.
-"""
+"""The driver of a furnace door: opens and closes it, and sees that it did."""
 
 from __future__ import annotations
 
 import asyncio
-import re
-from dataclasses import dataclass
 from typing import Annotated as A
-from typing import Final, Literal
+from typing import Final
 
 from ophyd_async.core import AsyncStatus, SignalR, StandardReadableFormat
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,65 +19,15 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
-from ppu.devices.instrument import DriverFacts, Identity, Instrument, Reference
-from ppu.devices.line import Query
+from ppu.devices import DriverFacts, Identity, Instrument, Query, Reference
 from ppu.transports.line import LineClient
 from ppu.transports.tcp import TcpConnection, TcpLink
+from ppu_drivers.furnace_door._codec import COMMANDS, DoorStatus, parse_status, state_of
 
-__all__ = [
-    "DoorStatus",
-    "FurnaceDoor",
-    "FurnaceDoorLimits",
-    "FurnaceDoorSettings",
-    "parse_status",
-]
+__all__ = ["FurnaceDoor", "FurnaceDoorLimits", "FurnaceDoorSettings"]
 
 _PERIOD_S: Final = 1.0
 _START_S: Final = 3.0
-_WORDS: Final[dict[DoorState, str]] = {"open": "Open", "closed": "Close"}
-_STATUS = re.compile(r"State: (RUNNING|STOP|ERROR)((?:; ?[^;:]+: [^;]*)*);?")
-_FIELD = re.compile(r"; ?([^;:]+): ([^;]*)")
-
-
-@dataclass(frozen=True)
-class DoorStatus:
-    """What the controller says of itself and its doors."""
-
-    state: Literal["RUNNING", "STOP", "ERROR"]
-    doors: dict[str, str]
-    """``Open``, ``Closed`` or neither, by the controller's name of the door."""
-    serial_number: str | None = None
-
-
-def parse_status(line: str) -> DoorStatus:
-    """Return the status in the answer to ``Status``.
-
-    Raises:
-        MalformedReply: If it is none.
-
-    Example:
-        >>> parse_status("State: STOP; Furnace A: Closed")
-        DoorStatus(state='STOP', doors={'A': 'Closed'}, serial_number=None)
-    """
-    match = _STATUS.fullmatch(line.strip())
-    if match is None:
-        raise MalformedReply(f"{line!r} is no status of a door controller")
-    fields = dict(_FIELD.findall(match[2]))
-    doors = {
-        label.removeprefix("Furnace "): state.strip()
-        for label, state in fields.items()
-        if label.startswith("Furnace ")
-    }
-    return DoorStatus(
-        match[1],  # type: ignore[arg-type]  # the pattern allows nothing else
-        doors,
-        fields.get("Serial"),
-    )
-
-
-def _state_of(lines: list[str]) -> str:
-    (line,) = lines
-    return parse_status(line).state
 
 
 class _OneRequestClient(LineClient):
@@ -160,7 +104,7 @@ class FurnaceDoor(Instrument, Door):
 
     controller_state: A[
         SignalR[str],
-        Query("Status", _state_of, manual="door_controller.py, get_state"),
+        Query("Status", state_of, manual="door_controller.py, get_state"),
         StandardReadableFormat.UNCACHED_SIGNAL,
     ]
 
@@ -282,7 +226,7 @@ class FurnaceDoor(Instrument, Door):
         status = await self._wait_until_still(deadline, f"before it could be {value}")
         if status.doors[self.settings.door] == wanted:
             return
-        command = f"{_WORDS[value]} {self.settings.door}"
+        command = f"{COMMANDS[value]} {self.settings.door}"
         # It states where the door shall be: repeating it is harmless.
         await self._client.ask(command)
         begun = loop.time()

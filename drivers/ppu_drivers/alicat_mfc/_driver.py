@@ -1,25 +1,13 @@
-"""Alicat mass-flow controllers (MC and MCS series) that speak ASCII.
-
-One hazard of this language shapes the module: a unit id directly followed by digits,
-such as ``A49408``, is an old way to set the flow (64000 = full scale), so a slip in
-formatting would be a setpoint. Every command is therefore a :class:`Poll`, which
-takes no argument, or a :class:`Command`, whose word begins with a letter or a sign.
-"""
+"""The driver of Alicat mass-flow controllers: lets gas flow, watches it, closes."""
 
 from __future__ import annotations
 
 import asyncio
-import math
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
-from statistics import fmean
+from collections.abc import Mapping
 from typing import Annotated as A
-from typing import ClassVar, Final, Literal, TypeVar, get_args
+from typing import ClassVar, Final
 
 from ophyd_async.core import AsyncStatus, SignalR, StandardReadableFormat
-from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
 from ppu.core.capabilities import GasFlow, GasRequest
@@ -33,555 +21,45 @@ from ppu.core.errors import (
     PPUError,
     ReplyTimeout,
     TransportError,
-    UnencodableRequest,
 )
-from ppu.core.labfile import DeviceEntry, LimitPair
+from ppu.core.insisting import insist
+from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import iso, running_loop
-from ppu.devices.instrument import DriverFacts, Identity, Instrument, Reference
-from ppu.devices.signals import Measured, record
-from ppu.transports.line import LineClient, LineProbe
+from ppu.devices import DriverFacts, Identity, Instrument, Measured, Reference, record
 from ppu.transports.serial import SerialConnection
+from ppu_drivers.alicat_mfc._client import AlicatClient
+from ppu_drivers.alicat_mfc._codec import (
+    DEFAULT_LAYOUT,
+    FLOW_UNITS,
+    GAS_NUMBERS,
+    MASS_FLOW,
+    REFUSED_STATES,
+    UNTRUE_STATES,
+    Command,
+    Frame,
+    Layout,
+    Poll,
+    Word,
+    house_name,
+    is_refusal,
+    maker_entry,
+    parse_firmware,
+    parse_frame,
+    parse_full_scale,
+    parse_gas_register,
+    parse_layout,
+    range_in_model,
+)
+from ppu_drivers.alicat_mfc._settings import AlicatMfcLimits, AlicatMfcSettings
+from ppu_drivers.alicat_mfc._watch import FlowRecord, FlowWatch, allowed_deviation
 
-__all__ = [
-    "AlicatMfc",
-    "AlicatMfcLimits",
-    "AlicatMfcSettings",
-    "Command",
-    "FlowRecord",
-    "Frame",
-    "Layout",
-    "Poll",
-    "UnitId",
-    "Word",
-    "encode",
-    "parse_frame",
-    "parse_layout",
-]
-
-T = TypeVar("T")
-
-UnitId = Literal[
-    "A", "B", "C", "D", "E", "F", "G", "H", "I", "J", "K", "L", "M",
-    "N", "O", "P", "Q", "R", "S", "T", "U", "V", "W", "X", "Y", "Z",
-]  # fmt: skip
-
-Gas = Literal["air", "Ar", "CO2", "He", "N2", "O2"]
-"""Gases that may flow; none of them burns: that would need more than a flow limit."""
-
-_GAS_NUMBERS: Final[Mapping[str, int]] = {
-    "air": 0, "Ar": 1, "CO2": 4, "He": 7, "N2": 8, "O2": 11,
-}  # fmt: skip
-_FLOW_UNITS: Final = {"SCCM": 1.0, "SmL/m": 1.0, "SLPM": 1000.0, "SL/m": 1000.0}
-_PRESSURES_BAR: Final = {
-    "psi": 0.0689476,
-    "bar": 1.0,
-    "mbar": 1e-3,
-    "kpa": 1e-2,
-    "torr": 1.33322e-3,
-}
-_CELSIUS: Final = ("C", "`C")
-
-_STATUS: Final[Mapping[str, str]] = {
-    "ADC": "its converter or its sensors failed",
-    "COM": "its digital connection was idle for too long",
-    "EXH": "it vents: the exhaust valve is open",
-    "GTA": "it tunes its control loop",
-    "HLD": "its valve is held, so it does not control the flow",
-    "LCK": "its buttons are locked",
-    "MOV": "the mass flow is out of its range",
-    "OPL": "the pressure limit tripped",
-    "OVR": "its totalizer ran over",
-    "P2O": "the second pressure is out of its range",
-    "POV": "the pressure is out of its range",
-    "TMF": "its totalizer missed flow",
-    "TOV": "the temperature is out of its range",
-    "VOV": "the volumetric flow is out of its range",
-}
-_REFUSED: Final = frozenset({"ADC", "EXH", "HLD", "LCK", "OVR"})
-"""States in which no gas is asked of it."""
-_UNTRUE: Final = frozenset({"ADC", "MOV", "POV", "TOV", "VOV"})
-"""States in which a flow reading is not to be trusted."""
+__all__ = ["AlicatMfc"]
 
 _POLL_S: Final = 1.0
 _INSISTING_S: Final = 60.0
-"""How long closing is tried again before somebody must close the bottle."""
+"""How long closing is tried again before somebody must close the bottle (real time)."""
 _NOISE: Final = 0.005
 """Part of full scale within which a steady flow repeats."""
-_MASS_FLOW: Final = 5
-_MODEL_RANGE: Final = re.compile(r"-(\d+(?:\.\d+)?)(SCCM|SLPM)\b")
-_FIRMWARE: Final = re.compile(r"(\d+)v(\d+)")
-
-
-# -- what is sent ----------------------------------------------------------------------
-
-
-class Word(StrEnum):
-    """What follows the unit id; none begins with a digit, a sign or a point."""
-
-    FIRMWARE = "VE"
-    MAKER = "??M*"
-    LAYOUT = "??D*"
-    FULL_SCALE = "FPF "
-    SETPOINT_OLD = "S"
-    SETPOINT = "S "
-    GAS_REGISTER = "$$W46="
-    READ_GAS_REGISTER = "$$R46"
-    GAS = "G "
-    GAS_UNSAVED = "GS "
-    CANCEL_HOLD_OLD = "$$C"
-    CANCEL_HOLD = "C"
-    HOLD_CLOSED = "HC"
-
-
-@dataclass(frozen=True)
-class Poll:
-    """Asks for a data frame: the unit id and nothing else."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """A word, and a number for those that take one.
-
-    Args:
-        word: What to do.
-        number: Its argument, >= 0.
-        decimals: Digits of the argument after the point.
-    """
-
-    word: Word
-    number: float | None = None
-    decimals: int = 0
-
-
-def encode(unit: UnitId, command: Poll | Command) -> str:
-    """Return the line that is sent to *unit*.
-
-    Raises:
-        UnencodableRequest: If the language cannot express it.
-
-    Example:
-        >>> encode("A", Command(Word.SETPOINT, 12.5, decimals=2))
-        'AS 12.50'
-        >>> encode("A", Poll())
-        'A'
-    """
-    if unit not in get_args(UnitId):
-        raise UnencodableRequest(f"a unit id is one letter from A to Z, not {unit!r}")
-    if isinstance(command, Poll):
-        return unit
-    if command.number is None:
-        return unit + command.word.rstrip()
-    if not (math.isfinite(command.number) and 0 <= command.number < 1e6):
-        raise UnencodableRequest(
-            f"{command.word.strip()} takes a number from 0 to 999999, "
-            f"not {command.number!r}"
-        )
-    if not 0 <= command.decimals <= 6:
-        raise UnencodableRequest(f"{command.decimals} decimals cannot be sent")
-    return f"{unit}{command.word}{command.number:.{command.decimals}f}"
-
-
-# -- what comes back -------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a data frame: what it is, and its unit (empty if not stated)."""
-
-    quantity: str
-    unit: str = ""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Columns of a data frame after the unit id.
-
-    Args:
-        columns: What comes, in order; status codes may follow.
-        full_scale: Highest mass flow, in the unit of its column, if it is stated.
-    """
-
-    columns: tuple[Column, ...]
-    full_scale: float | None = None
-
-    def unit_of(self, quantity: str) -> str:
-        """Return the unit of *quantity*, empty if it is not stated."""
-        for column in self.columns:
-            if column.quantity == quantity:
-                return column.unit
-        return ""
-
-
-_DEFAULT_LAYOUT: Final = Layout(
-    (
-        Column("pressure", "PSIA"),
-        Column("temperature", "C"),
-        Column("volumetric"),
-        Column("flow"),
-        Column("setpoint"),
-        Column("gas"),
-    )
-)
-"""What the manuals print; used if the instrument does not describe its frame."""
-
-_BY_STATISTIC: Final = {
-    2: "pressure",
-    3: "temperature",
-    4: "volumetric",
-    _MASS_FLOW: "flow",
-    37: "setpoint",
-    703: "gas",
-}
-_BY_OLD_NAME: Final = {
-    "pressure": "pressure",
-    "temperature": "temperature",
-    "volumetric": "volumetric",
-    "mass": "flow",
-    "setpoint": "setpoint",
-    "gas": "gas",
-}
-_ROW: Final = re.compile(
-    r"[A-Z] +D\d\d +(\d{3}) +(\*?)(\S.*?) +(?:s )?(string|decimal|integer) +"
-    r"(\d+(?:/\d+)?) *(.*)"
-)
-_OLD_ROW: Final = re.compile(
-    r"[A-Z] +D\d\d +(\S.*?) +(char|string|signed|unsigned) +(\S+) +(\S+) +(\S+) *"
-)
-_HEADER: Final = re.compile(r"[A-Z] +D00 +(ID_ +)?NAME_.*")
-
-
-def parse_layout(lines: list[str]) -> Layout:
-    """Return the layout that an answer to ``??D*`` describes, in either dialect.
-
-    Raises:
-        MalformedReply: If it describes none, or no frame of a flow controller, or
-            uses a unit that this driver does not know.
-    """
-    rows = [line for line in lines if line.strip()]
-    header = _HEADER.fullmatch(rows[0]) if rows else None
-    if header is None:
-        raise MalformedReply(f"{rows[:1]} is no description of a data frame")
-    parse = _parse_old_row if header[1] is None else _parse_row
-    columns: list[Column] = []
-    full_scale = None
-    for row in rows[1:]:
-        found = parse(row)
-        if found is None:
-            continue
-        column, high = found
-        columns.append(column)
-        if column.quantity == "flow":
-            full_scale = high
-    if not columns or columns.pop(0).quantity != "unit id":
-        raise MalformedReply("a data frame that does not begin with the unit id")
-    quantities = [column.quantity for column in columns]
-    for quantity in ("pressure", "temperature", "flow", "setpoint", "gas"):
-        if quantities.count(quantity) != 1:
-            raise MalformedReply(
-                f"a data frame with {quantities.count(quantity)} columns for "
-                f"{quantity}; is it a mass-flow controller in mass-flow control?"
-            )
-    layout = Layout(tuple(columns), full_scale)
-    _bar(layout.unit_of("pressure"))
-    temperature_unit = layout.unit_of("temperature")
-    if temperature_unit not in _CELSIUS:
-        raise MalformedReply(
-            f"the temperature is in {temperature_unit!r}; set it to degC at its panel"
-        )
-    return layout
-
-
-def _parse_row(row: str) -> tuple[Column, float | None] | None:
-    """Return what a row of the newer dialect describes; None for status codes."""
-    match = _ROW.fullmatch(row)
-    if match is None:
-        raise MalformedReply(f"{row!r} describes no column")
-    statistic, star, name, _, _, notes = match.groups()
-    if star:
-        return None
-    if int(statistic) == 700:
-        return Column("unit id"), None
-    unit = notes.split()[-1] if notes.strip() else ""
-    return Column(_BY_STATISTIC.get(int(statistic), name), unit), None
-
-
-def _parse_old_row(row: str) -> tuple[Column, float | None] | None:
-    """Return what a row of the older dialect describes; None for status codes."""
-    match = _OLD_ROW.fullmatch(row)
-    if match is None:
-        raise MalformedReply(f"{row!r} describes no column")
-    name, kind, _, high, unit = match.groups()
-    if name in ("Error", "Status"):
-        return None
-    quantity = _BY_OLD_NAME.get(name.lower(), name.lower())
-    if kind != "signed":
-        return Column(quantity), None
-    return Column(quantity, unit), _number(high)
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A data frame, in house units.
-
-    Attributes:
-        pressure_bar: Absolute pressure [bar].
-        temperature_degc: Temperature of the gas [degC].
-        flow_ml_per_min: Mass flow as a standard volume [mL/min].
-        setpoint_ml_per_min: What it tries to reach [mL/min].
-        gas: Gas that it is set to, as the instrument calls it.
-        status: Its status codes.
-        decimals: Digits after the point of its setpoint.
-    """
-
-    pressure_bar: float
-    temperature_degc: float
-    flow_ml_per_min: float
-    setpoint_ml_per_min: float
-    gas: str
-    status: frozenset[str]
-    decimals: int
-
-    @property
-    def states(self) -> str:
-        """What the status codes mean."""
-        return "; ".join(
-            f"{code}: {_STATUS.get(code, 'a code that the manuals do not list')}"
-            for code in sorted(self.status)
-        )
-
-
-def parse_frame(
-    line: str, layout: Layout, unit: UnitId, ml_per_min: float = 1.0
-) -> Frame:
-    """Return the data frame in *line*.
-
-    Args:
-        line: What the instrument sent.
-        layout: Its columns.
-        unit: Who should have answered.
-        ml_per_min: The instrument's unit of flow [mL/min].
-
-    Raises:
-        InstrumentError: If it is the ``?`` of a command that failed.
-        MalformedReply: If it is no such frame.
-
-    Example:
-        >>> line = "A +014.70 +025.00 +02.004 +02.004 2.004 Air LCK"
-        >>> frame = parse_frame(line, _DEFAULT_LAYOUT, "A", 1000.0)
-        >>> frame.flow_ml_per_min, frame.gas, frame.states
-        (2004.0, 'Air', 'LCK: its buttons are locked')
-    """
-    _refuse(line)
-    sender, *tokens = line.split() or [""]
-    n_columns = len(layout.columns)
-    if sender != unit or len(tokens) < n_columns:
-        raise MalformedReply(f"{line!r} is no data frame of unit {unit}")
-    texts = {
-        column.quantity: text
-        for column, text in zip(layout.columns, tokens, strict=False)
-    }
-    status = frozenset(tokens[n_columns:])
-    for code in status:
-        if re.fullmatch(r"[A-Z][A-Z0-9]{2}", code) is None:
-            raise MalformedReply(f"{code!r} after the data frame {line!r}")
-    return Frame(
-        pressure_bar=_number(texts["pressure"]) * _bar(layout.unit_of("pressure")),
-        temperature_degc=_number(texts["temperature"]),
-        flow_ml_per_min=_number(texts["flow"]) * ml_per_min,
-        setpoint_ml_per_min=_number(texts["setpoint"]) * ml_per_min,
-        gas=texts["gas"],
-        status=status,
-        decimals=len(texts["setpoint"].partition(".")[2]),
-    )
-
-
-def _refuse(line: str) -> None:
-    """Raise InstrumentError if *line* says that a command failed."""
-    if _is_refusal(line):
-        raise InstrumentError("the controller refused the command", "?")
-
-
-def _is_refusal(line: str) -> bool:
-    return re.fullmatch(r"([A-Z] )?\s*\?\s*", line) is not None
-
-
-def _number(text: str) -> float:
-    if re.fullmatch(r"[+-]?\d+(\.\d*)?", text) is None:
-        raise MalformedReply(f"{text!r} is no number")
-    return float(text)
-
-
-def _bar(unit: str) -> float:
-    """Return the size of a unit of absolute pressure [bar]."""
-    label = unit.lower()
-    scale = _PRESSURES_BAR.get(label) or _PRESSURES_BAR.get(label.removesuffix("a"))
-    if scale is None:
-        raise MalformedReply(
-            f"the pressure is in {unit!r}; set it to PSIA, bar or kPa at its panel"
-        )
-    return scale
-
-
-# -- the path --------------------------------------------------------------------------
-
-
-class AlicatClient:
-    """Sends commands, and nothing else, to one unit.
-
-    Every command states an end state, so each may be repeated.
-
-    Args:
-        device: Name of the device.
-        connection: The serial line.
-        unit: Who is meant.
-    """
-
-    def __init__(self, device: str, connection: SerialConnection, unit: UnitId) -> None:
-        self.unit = unit
-        # No other answer tells a firmware.
-        probe = LineProbe(
-            encode(unit, Command(Word.FIRMWARE)),
-            lambda line: re.match(rf"{unit} +\d+v\d+", line) is not None,
-        )
-        self._line = LineClient(
-            device, connection, terminator=b"\r", deadline_s=1.0, probe=probe
-        )
-        self.link = self._line.link
-
-    async def ask(self, command: Poll | Command, *, is_vital: bool = True) -> str:
-        """Send *command* and return the line that answers it.
-
-        Args:
-            command: What to send.
-            is_vital: Whether every instrument must answer; else it is asked once,
-                since what is not known to it is ignored in silence.
-        """
-        lines = await self._line.ask(
-            encode(self.unit, command), is_safe=is_vital, is_last=_is_text
-        )
-        return lines[-1]
-
-    async def ask_confirmed(
-        self,
-        command: Poll,
-        parse: Callable[[str], T],
-        agree: Callable[[T, T], bool],
-    ) -> T:
-        """Send *command* until three answers in a row agree.
-
-        Args:
-            command: What to send.
-            parse: Makes a value of the line that answers it.
-            agree: Whether two values say the same.
-        """
-        return await self._line.ask_confirmed(
-            encode(self.unit, command),
-            lambda lines: parse(lines[-1]),
-            agree=agree,
-            is_last=_is_text,
-        )
-
-    async def ask_table(self, word: Word, last: str | None = None) -> list[str]:
-        """Ask for a table and return its rows.
-
-        Captured tables end with an empty line, but no manual promises one: what came
-        until the time was up is a table, too, if it has at least two rows.
-
-        Args:
-            word: Which table.
-            last: What stands in its last row, if that is known.
-        """
-        rows: dict[str, None] = {}
-
-        def ends(row: str) -> bool:
-            # The answer is split anew with each piece of it: rows come repeatedly.
-            if not row.strip():
-                return len(rows) > 1
-            rows[row] = None
-            return _is_refusal(row) or (last is not None and last in row)
-
-        try:
-            await self._line.ask(
-                encode(self.unit, Command(word)), is_safe=False, is_last=ends
-            )
-        except ReplyTimeout:
-            if len(rows) < 2:
-                raise
-        return list(rows)
-
-
-def _is_text(line: str) -> bool:
-    return bool(line.strip())
-
-
-# -- the device ------------------------------------------------------------------------
-
-
-class AlicatMfcSettings(BaseModel):
-    """What the driver must know of the controller and its plumbing."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    supplies: str = Field(description="Device that the gas flows into")
-    gases: tuple[Gas, ...] = Field(
-        min_length=1, description="Gases that are really connected"
-    )
-    full_scale_ml_per_min: float = Field(
-        gt=0,
-        allow_inf_nan=False,
-        description="Its range as on the name plate, at 25 degC and 1 atm; compared "
-        "with what it says, so that SCCM and SLPM are never confused",
-    )
-    unit_id: UnitId = "A"
-    flow_unit: Literal["SCCM", "SLPM"] | None = Field(
-        default=None,
-        description="Unit of its flow; needed only if it does not say so itself",
-    )
-    tolerance_percent: float = Field(
-        default=2.0,
-        gt=0,
-        le=50,
-        description="How far a settled flow may be from what was asked",
-    )
-    settle_s: float = Field(
-        default=30.0,
-        gt=0,
-        allow_inf_nan=False,
-        description="How long the flow may take to get there",
-    )
-    sample_period_s: float = Field(default=60.0, gt=0, allow_inf_nan=False)
-    max_deviation_percent: float = Field(
-        default=10.0,
-        gt=0,
-        le=100,
-        description="How far a watched flow may be from what was asked",
-    )
-    max_silence_s: float = Field(
-        default=300.0,
-        gt=0,
-        allow_inf_nan=False,
-        description="How long it may be unreachable while it is watched",
-    )
-
-
-class AlicatMfcLimits(BaseModel):
-    """What the lab allows."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    flow_ml_per_min: LimitPair
-
-
-@dataclass(frozen=True)
-class FlowRecord:
-    """What a completed watch saw."""
-
-    gas: str
-    asked_ml_per_min: float
-    mean_ml_per_min: float
-    min_ml_per_min: float
-    max_ml_per_min: float
-    n_samples: int
 
 
 class AlicatMfc(Instrument, GasFlow):
@@ -668,7 +146,7 @@ class AlicatMfc(Instrument, GasFlow):
         self.settings = settings
         self.limits = limits
         self._client = AlicatClient(name, connection, settings.unit_id)
-        self._layout = _DEFAULT_LAYOUT
+        self._layout = DEFAULT_LAYOUT
         self._has_layout = False
         """Whether it describes its data frame."""
         self._ml_per_min = 1.0
@@ -708,28 +186,27 @@ class AlicatMfc(Instrument, GasFlow):
     @override
     async def read_identity(self) -> Identity:
         try:
-            firmware = await self._client.ask(Command(Word.FIRMWARE))
-            version = _FIRMWARE.search(firmware)
-            if version is None:
-                raise MalformedReply(f"{firmware!r} names no firmware")
+            firmware, version = parse_firmware(
+                await self._client.ask(Command(Word.FIRMWARE))
+            )
             rows = await self._client.ask_table(Word.MAKER, last=" M09 ")
-            model = _maker_entry(rows, "Model Number")
-            serial_number = _maker_entry(rows, "Serial Number")
+            model = maker_entry(rows, "Model Number")
+            serial_number = maker_entry(rows, "Serial Number")
             layout = await self._read_layout()
         except (MalformedReply, InstrumentError) as exc:
             raise ConnectError(
                 f"{self.name}: what answers at {self.link.endpoint} as unit "
                 f"{self._client.unit} is no Alicat flow controller: {exc}"
             ) from exc
-        self._firmware = (int(version[1]), int(version[2]))
+        self._firmware = version
         self._ml_per_min = self._size_of_unit(layout)
-        self._layout = layout or _DEFAULT_LAYOUT
+        self._layout = layout or DEFAULT_LAYOUT
         self._has_layout = layout is not None
         await self._compare_full_scale(self._layout, model)
         frame = self._parse(await self._client.ask(Poll()))
         self._compare_steps(frame)
         self._decimals = frame.decimals
-        return Identity(model, serial_number, version[0])
+        return Identity(model, serial_number, firmware)
 
     async def _read_layout(self) -> Layout | None:
         """Return what it says of its data frame, None if it says nothing."""
@@ -739,7 +216,7 @@ class AlicatMfc(Instrument, GasFlow):
             if self._has_layout:
                 raise  # it said so before: this answer was lost
             return None
-        if _is_refusal(rows[0]):
+        if is_refusal(rows[0]):
             return None
         return parse_layout(rows)
 
@@ -756,16 +233,16 @@ class AlicatMfc(Instrument, GasFlow):
                     f"{self.name}: the controller does not say in which unit it "
                     "measures flow; look at its display and state settings.flow_unit"
                 )
-            return _FLOW_UNITS[stated]
+            return FLOW_UNITS[stated]
         unit = layout.unit_of("flow")
-        if unit not in _FLOW_UNITS or layout.unit_of("setpoint") != unit:
+        if unit not in FLOW_UNITS or layout.unit_of("setpoint") != unit:
             raise ConfigurationError(
                 f"{self.name}: the controller measures {unit!r} and controls "
                 f"{layout.unit_of('setpoint')!r}; set both to standard flow (SCCM or "
                 "SLPM) at its panel"
             )
-        size = _FLOW_UNITS[unit]
-        if stated is not None and size != _FLOW_UNITS[stated]:
+        size = FLOW_UNITS[unit]
+        if stated is not None and size != FLOW_UNITS[stated]:
             raise ConfigurationError(
                 f"{self.name}: the lab file says flow_unit {stated}, the controller "
                 f"says {unit}"
@@ -778,22 +255,17 @@ class AlicatMfc(Instrument, GasFlow):
         Raises:
             ConfigurationError: If they differ; nothing was changed.
         """
-        stated = {"its data frame": layout.full_scale}
-        if self._is_newer:
-            stated["FPF"] = await self._read_full_scale()
-        found = {
-            source: value * self._ml_per_min
-            for source, value in stated.items()
-            if value is not None
+        in_frame = layout.full_scale
+        stated = {
+            "its data frame": None if in_frame is None else in_frame * self._ml_per_min,
+            "FPF": await self._read_full_scale() if self._is_newer else None,
+            f"the model {model}": range_in_model(model),
         }
-        in_name = _MODEL_RANGE.search(model)
-        if in_name is not None:
-            found[f"the model {model}"] = float(in_name[1]) * _FLOW_UNITS[in_name[2]]
         wanted = self.settings.full_scale_ml_per_min
         wrong = [
             f"{source} says {value:g}"
-            for source, value in found.items()
-            if abs(value - wanted) > 0.01 * wanted
+            for source, value in stated.items()
+            if value is not None and abs(value - wanted) > 0.01 * wanted
         ]
         if wrong:
             raise ConfigurationError(
@@ -819,16 +291,12 @@ class AlicatMfc(Instrument, GasFlow):
             )
 
     async def _read_full_scale(self) -> float | None:
-        """Return the highest mass flow in the instrument's unit, None if untold."""
-        command = Command(Word.FULL_SCALE, _MASS_FLOW)
+        """Return the highest mass flow [mL/min], None if untold."""
+        command = Command(Word.FULL_SCALE, MASS_FLOW)
         try:
-            answer = await self._client.ask(command, is_vital=False)
+            return parse_full_scale(await self._client.ask(command, is_vital=False))
         except ReplyTimeout:
             return None
-        match = re.fullmatch(r"[A-Z] +([+-]?\d+\.?\d*) +\d+ +(\S+) *", answer)
-        if match is None or match[2] not in _FLOW_UNITS:
-            return None  # refused, or its display is locked and it sends a frame
-        return float(match[1]) * _FLOW_UNITS[match[2]] / self._ml_per_min
 
     @property
     def _is_newer(self) -> bool:
@@ -929,10 +397,10 @@ class AlicatMfc(Instrument, GasFlow):
             InstrumentError: If a reading is not to be trusted.
         """
         frame = await self._poll()
-        if frame.status & _UNTRUE:
+        if frame.status & UNTRUE_STATES:
             raise InstrumentError(
                 f"{self.name}: its readings are not to be trusted: {frame.states}",
-                ",".join(sorted(frame.status & _UNTRUE)),
+                ",".join(sorted(frame.status & UNTRUE_STATES)),
             )
 
     @AsyncStatus.wrap
@@ -968,7 +436,7 @@ class AlicatMfc(Instrument, GasFlow):
             ) from exc
 
     def _refuse_state(self, frame: Frame) -> None:
-        refused = frame.status & _REFUSED
+        refused = frame.status & REFUSED_STATES
         if refused:
             raise InstrumentError(
                 f"{self.name}: the controller cannot be used now: {frame.states}; "
@@ -993,17 +461,15 @@ class AlicatMfc(Instrument, GasFlow):
 
     async def _select_gas(self, gas: str, frame: Frame) -> None:
         """Select *gas* unless it is selected, with the valve closed."""
-        if _house_name(frame.gas) == gas:
+        if house_name(frame.gas) == gas:
             return
         if frame.setpoint_ml_per_min > 0:
             await self._write_setpoint(0.0, frame.decimals)
-        number = _GAS_NUMBERS[gas]
+        number = GAS_NUMBERS[gas]
         if not self._is_newer:
             await self._client.ask(Command(Word.GAS_REGISTER, number))
             answer = await self._client.ask(Command(Word.READ_GAS_REGISTER))
-            match = re.fullmatch(r"[A-Z] +0*46 *= *(\d+) *", answer)
-            # The upper bits of the register are the zero dead band.
-            if match is None or int(match[1]) & 0x1FF != number:
+            if parse_gas_register(answer) != number:
                 raise InstrumentError(
                     f"{self.name}: gas {number} ({gas}) was written to register 46, "
                     f"which reads {answer!r}"
@@ -1014,7 +480,7 @@ class AlicatMfc(Instrument, GasFlow):
             await self._client.ask(Command(Word.GAS, number))
         frame_after = await self._confirmed() or await self._poll()
         actual = frame_after.gas
-        if _house_name(actual) != gas:
+        if house_name(actual) != gas:
             raise InstrumentError(
                 f"{self.name}: {gas} was selected, but the controller is set to "
                 f"{actual}; is that gas in its list?"
@@ -1066,14 +532,16 @@ class AlicatMfc(Instrument, GasFlow):
             InstrumentError: If it does not within ``settle_s``.
         """
         asked = request.flow_ml_per_min
-        allowed = self._allowed(asked, self.settings.tolerance_percent)
+        allowed = allowed_deviation(
+            self.settings, asked, self.settings.tolerance_percent
+        )
         deadline = running_loop().time() + self.settings.settle_s
         while True:
             await asyncio.sleep(_POLL_S)
             seen = await self._confirmed()
             if seen is not None:
                 self._refuse_state(seen)
-                is_true = not seen.status & _UNTRUE
+                is_true = not seen.status & UNTRUE_STATES
                 if is_true and abs(seen.flow_ml_per_min - asked) <= allowed:
                     return
             if running_loop().time() > deadline:
@@ -1086,12 +554,6 @@ class AlicatMfc(Instrument, GasFlow):
                     "there gas in it?"
                 )
 
-    def _allowed(self, asked: float, percent: float) -> float:
-        """Return how far the flow may be from *asked* [mL/min]."""
-        # The sensor's own error is a part of its range, however little flows.
-        floor = 0.005 * self.settings.full_scale_ml_per_min
-        return max(asked * percent / 100, floor)
-
     # -- closing -------------------------------------------------------------------
 
     async def _close(self) -> str:
@@ -1101,21 +563,17 @@ class AlicatMfc(Instrument, GasFlow):
             InstrumentError: If gas still flows; everything was tried.
             TransportError: If the controller stayed unreachable.
         """
-        loop = running_loop()
-        give_up = loop.time() + _INSISTING_S
-        while True:
-            try:
-                return await self._try_to_close()
-            except InstrumentError:
-                if loop.time() > give_up:
-                    raise
-            except (TransportError, MalformedReply) as exc:
-                if loop.time() > give_up:
-                    raise TransportError(
-                        f"{exc}; whether {self.name} is closed is not known: close the "
-                        "bottle"
-                    ) from exc
-            await asyncio.sleep(_POLL_S)
+        try:
+            return await insist(
+                self._try_to_close,
+                on=(InstrumentError, TransportError, MalformedReply),
+                for_s=_INSISTING_S,
+                pause_s=_POLL_S,
+            )
+        except (TransportError, MalformedReply) as exc:
+            raise TransportError(
+                f"{exc}; whether {self.name} is closed is not known: close the bottle"
+            ) from exc
 
     async def _try_to_close(self) -> str:
         """Close the valve, and see that no gas flows.
@@ -1145,7 +603,7 @@ class AlicatMfc(Instrument, GasFlow):
         return f"{self.name}: closed, verified (setpoint 0, no flow)"
 
     async def _see_no_flow(self) -> None:
-        allowed = self._allowed(0.0, 0.0)
+        allowed = allowed_deviation(self.settings, 0.0, 0.0)
         deadline = running_loop().time() + self.settings.settle_s
         while True:
             seen = await self._confirmed()
@@ -1261,6 +719,7 @@ class AlicatMfc(Instrument, GasFlow):
         loop = running_loop()
         last_heard = loop.time()
         flows: list[float] = []
+        watch = FlowWatch(request, self.settings, self._ml_per_min)
         is_over = False
         while not is_over:
             is_over = await self._is_over_within(self.settings.sample_period_s)
@@ -1278,17 +737,10 @@ class AlicatMfc(Instrument, GasFlow):
             self._keep(frame)
             last_heard = loop.time()
             flows.append(frame.flow_ml_per_min)
-            fault = self._fault_in(frame, request)
+            fault = watch.fault_in(frame, iso(loop.stamp()))
             if fault is not None:
                 raise InstrumentError(f"{self.name}: {fault}")
-        return FlowRecord(
-            gas=request.gas,
-            asked_ml_per_min=request.flow_ml_per_min,
-            mean_ml_per_min=fmean(flows),
-            min_ml_per_min=min(flows),
-            max_ml_per_min=max(flows),
-            n_samples=len(flows),
-        )
+        return FlowRecord.of(request, flows)
 
     async def _is_over_within(self, wait: float) -> bool:
         """Return whether the watch is over within *wait* seconds of lab time."""
@@ -1298,39 +750,6 @@ class AlicatMfc(Instrument, GasFlow):
         except TimeoutError:
             return False
         return True
-
-    def _fault_in(self, frame: Frame, request: GasRequest) -> str | None:
-        """Return why *frame* is not what it should be, if it is not."""
-        asked = request.flow_ml_per_min
-        moment = iso(running_loop().stamp())
-        said = f" ({frame.states})" if frame.status else ""
-        step = self._ml_per_min * 10**-frame.decimals
-        if abs(frame.setpoint_ml_per_min - asked) > 0.5 * step + 1e-9:
-            return (
-                f"the setpoint was {frame.setpoint_ml_per_min:g} mL/min at {moment}, "
-                f"asked were {asked:g}; somebody changed it{said}"
-            )
-        if _house_name(frame.gas) != request.gas:
-            return (
-                f"it was set to {frame.gas} at {moment}, asked was {request.gas}; "
-                f"somebody changed it{said}"
-            )
-        off = frame.flow_ml_per_min - asked
-        if abs(off) > self._allowed(asked, self.settings.max_deviation_percent):
-            if off > 0:
-                return (
-                    f"the flow rose to {frame.flow_ml_per_min:.4g} of {asked:g} mL/min "
-                    f"at {moment}{said}"
-                )
-            return (
-                f"the flow fell to {frame.flow_ml_per_min:.4g} of {asked:g} mL/min of "
-                f"{request.gas} at {moment}, at {frame.pressure_bar:.3g} bar{said}: is "
-                "the bottle empty?"
-            )
-        refused = frame.status & (_REFUSED | _UNTRUE)
-        if refused:
-            return f"the flow could not be relied upon at {moment}{said}"
-        return None
 
     # -- before a job --------------------------------------------------------------
 
@@ -1345,21 +764,3 @@ class AlicatMfc(Instrument, GasFlow):
                 f"{frame.gas} already, which this program did not ask for; set it to "
                 "0 at the controller"
             )
-
-
-def _maker_entry(rows: list[str], label: str) -> str:
-    """Return what stands behind *label* in the answer to ``??M*``.
-
-    Raises:
-        MalformedReply: If there is no such entry.
-    """
-    for row in rows:
-        match = re.fullmatch(rf"[A-Z] +M\d\d +{label} +(\S.*?) *", row)
-        if match is not None:
-            return match[1]
-    raise MalformedReply(f"{rows!r} has no {label}")
-
-
-def _house_name(label: str) -> str:
-    """Return the name that PPU uses for the instrument's name of a gas."""
-    return "air" if label == "Air" else label

@@ -1,8 +1,4 @@
-"""DH-Robotics electric grippers over Modbus RTU: the hand of an arm, seen by itself.
-
-The arm's programs open and close the gripper. The driver makes it ready, and watches
-what its fingers feel while a program plays; it never moves them in between.
-"""
+"""The driver of a gripper: makes it ready, and watches what its fingers feel."""
 
 from __future__ import annotations
 
@@ -31,10 +27,15 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
-from ppu.devices.instrument import DriverFacts, Identity, Instrument, Reference
-from ppu.devices.modbus import Holding
+from ppu.devices import DriverFacts, Holding, Identity, Instrument, Reference
 from ppu.transports.modbus import ModbusMaster, Probe
 from ppu.transports.serial import SerialConnection
+from ppu_drivers.dh_gripper._codec import (
+    check_grip,
+    is_state,
+    opening_mm,
+    serial_number_in,
+)
 
 __all__ = ["DhGripper", "DhGripperSettings", "GripState", "ReadyState"]
 
@@ -69,12 +70,6 @@ class GripState(StrictEnum):
 _READY_CODES: Final[Mapping[int, StrictEnum]] = dict(enumerate(ReadyState))
 _GRIP_STATES: Final = dict(enumerate(GripState))
 _GRIP_CODES: Final[Mapping[int, StrictEnum]] = {**_GRIP_STATES}
-
-
-def _is_state(registers: list[int]) -> bool:
-    """Return whether *registers* can be those from 0x0200 on."""
-    ready, grip, position = registers
-    return ready in _READY_CODES and grip in _GRIP_CODES and position <= 1000
 
 
 class DhGripperSettings(BaseModel):
@@ -206,6 +201,8 @@ class DhGripper(Instrument, Gripper):
     ) -> None:
         del limits
         self.settings = settings
+        self._closed_at = settings.closed_at_permille
+        self._stroke_mm = settings.stroke_mm
         self._last_grip: GripRecord | None = None
         self._watch: asyncio.Task[GripRecord] | None = None
         self._has_to_end = asyncio.Event()
@@ -214,7 +211,7 @@ class DhGripper(Instrument, Gripper):
             connection,
             deadline_s=0.5,
             # No other read takes three registers.
-            probe=Probe(_STATE_FROM, 3, _is_state),
+            probe=Probe(_STATE_FROM, 3, is_state),
         )
         super().__init__(name, entry, self._master, self._master.link)
 
@@ -240,14 +237,13 @@ class DhGripper(Instrument, Gripper):
             groups = await self._master.read_holding(_GROUPS_FROM, 3 * _N_GROUPS)
         except InstrumentError as exc:
             raise ConnectError(f"{stranger}{exc}") from exc
-        if not _is_state(state):
+        if not is_state(state):
             raise ConnectError(f"{stranger}registers from 0x0200 on are {state}")
         if reference > 1000 or not 1 <= speed <= 100:
             raise ConnectError(
                 f"{stranger}position and speed (0x0103) are {reference} and {speed}"
             )
-        digits = [str(position % 10) for position in groups[::3]]
-        return Identity(model="DH gripper", serial_number="".join(digits))
+        return Identity(model="DH gripper", serial_number=serial_number_in(groups))
 
     # -- making it ready -----------------------------------------------------------
 
@@ -316,7 +312,7 @@ class DhGripper(Instrument, Gripper):
         deadline = loop.time() + _STILL_S
         while True:
             code, position = await self._master.read_holding(_GRIP_FROM, 2)
-            state = self._understand(code, position)
+            state = self._read_grip(code, position)
             if state is not GripState.MOVING:
                 break
             if loop.time() > deadline:
@@ -326,13 +322,8 @@ class DhGripper(Instrument, Gripper):
             has_grasped=state is GripState.GRASPED,
             has_dropped=state is GripState.DROPPED,
             is_holding=state is GripState.GRASPED,
-            width_mm=self._opening_mm(position),
+            width_mm=opening_mm(position, self._closed_at, self._stroke_mm),
         )
-
-    def _opening_mm(self, position: int) -> float:
-        """Return the opening at a value of the position register [mm]."""
-        part = abs(position - self.settings.closed_at_permille) / 1000
-        return part * self.settings.stroke_mm
 
     @AsyncStatus.wrap
     async def kickoff(self) -> None:
@@ -380,7 +371,7 @@ class DhGripper(Instrument, Gripper):
         """When the end is no longer put off, once it is due."""
         has_grasped = has_dropped = False
         held_mm: float | None = None
-        opening_mm = 0.0
+        width_mm = 0.0
         state: GripState | None = None
         while True:
             is_last = self._has_to_end.is_set()
@@ -388,16 +379,16 @@ class DhGripper(Instrument, Gripper):
                 until = loop.time() + _STILL_S
             try:
                 code, position = await self._master.read_holding(_GRIP_FROM, 2)
-                state = self._understand(code, position)
+                state = self._read_grip(code, position)
             except (TransportError, MalformedReply):
                 # The last look is not optional: what it would show is not known.
                 if is_last or loop.time() - last_heard > self.settings.max_silence_s:
                     raise
             else:
                 last_heard = loop.time()
-                opening_mm = self._opening_mm(position)
+                width_mm = opening_mm(position, self._closed_at, self._stroke_mm)
                 if state is GripState.GRASPED:
-                    has_grasped, held_mm = True, opening_mm
+                    has_grasped, held_mm = True, width_mm
                 has_dropped = has_dropped or state is GripState.DROPPED
             if until is not None:
                 if state is GripState.MOVING and loop.time() < until:
@@ -408,7 +399,7 @@ class DhGripper(Instrument, Gripper):
                     has_grasped=has_grasped,
                     has_dropped=has_dropped,
                     is_holding=state is GripState.GRASPED,
-                    width_mm=opening_mm if held_mm is None else held_mm,
+                    width_mm=width_mm if held_mm is None else held_mm,
                 )
             try:
                 async with asyncio.timeout(self.settings.sample_period_s):
@@ -416,16 +407,12 @@ class DhGripper(Instrument, Gripper):
             except TimeoutError:
                 continue
 
-    def _understand(self, code: int, position: int) -> GripState:
-        """Return the meaning of a grip register.
-
-        Raises:
-            MalformedReply: If the manual does not allow the values.
-        """
-        if code not in _GRIP_CODES or position > 1000:
-            raise MalformedReply(
-                f"{self.name}: grip state {code} at position {position} cannot be"
-            )
+    def _read_grip(self, code: int, position: int) -> GripState:
+        """Return the meaning of a grip register; an error names the device."""
+        try:
+            check_grip(code, position)
+        except MalformedReply as exc:
+            raise MalformedReply(f"{self.name}: {exc}") from exc
         return _GRIP_STATES[code]
 
     def _end_watch(self) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppu.core.labfile import LabFile
-from ppu_drivers._heating import HeatingWatch
+from ppu.devices.firing import HeatingWatch
 from ppu_simulators.faults import Faults
 from ppu_simulators.instruments._chamber import (
     CHAMBER_DEFAULTS,

@@ -1,21 +1,13 @@
-"""Universal Robots UR5e arm through the dashboard server of its controller.
-
-The arm plays programs that somebody taught at its pendant; which program carries from
-where to where stands in the lab file. Playing moves something, so ``play`` is sent
-once; if its answer is lost, the controller is asked what it does.
-"""
+"""The driver of the arm: plays taught programs, and stops them."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Annotated as A
-from typing import ClassVar, Final, Literal, Self, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 from ophyd_async.core import AsyncStatus, SignalR, TriggerableCommand
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import override
 
 from ppu.core.capabilities import (
@@ -37,313 +29,50 @@ from ppu.core.errors import (
     InternalError,
     LimitError,
     MalformedReply,
+    PPUError,
     TransportError,
     nearest,
 )
-from ppu.core.labfile import DeviceEntry, LimitPair
+from ppu.core.insisting import Attempts
+from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
-from ppu.devices.instrument import DriverFacts, Identity, Instrument, Reference
-from ppu.devices.line import Query
+from ppu.devices import DriverFacts, Identity, Instrument, Query, Reference
 from ppu.transports.line import LineClient, LineProbe
 from ppu.transports.tcp import TcpConnection
+from ppu_drivers.universal_robots_ur5e._codec import (
+    ProgramState,
+    acknowledgement_beginning,
+    answer_beginning,
+    field_named,
+    is_path_of,
+    is_state_of,
+    parse_line,
+    parse_loaded_program,
+    parse_program_state,
+    parse_remote_control,
+    parse_state,
+)
+from ppu_drivers.universal_robots_ur5e._settings import (
+    Program,
+    UniversalRobotsUr5eLimits,
+    UniversalRobotsUr5eSettings,
+    split_route,
+)
 
-__all__ = [
-    "CarryProgram",
-    "GrindProgram",
-    "MountProgram",
-    "ProgramState",
-    "UniversalRobotsUr5e",
-    "UniversalRobotsUr5eLimits",
-    "UniversalRobotsUr5eSettings",
-    "UniversalRobotsUr5eTasks",
-    "answer_beginning",
-    "field_named",
-    "parse_program_state",
-    "parse_remote_control",
-    "split_route",
-]
+__all__ = ["UniversalRobotsUr5e"]
 
 T = TypeVar("T")
 
 _GREETING: Final = "Connected: Universal Robots Dashboard Server"
-_REFUSALS: Final = (
-    "Failed to execute",
-    "File not found",
-    "Error while loading program",
-    "could not understand",
-    "Command is not allowed",
-    "Not in remote control",
-    "Cannot unlock protective stop",
-)
 _LOADING_S: Final = 30.0
 _STARTING_S: Final = 10.0
 _STOPPING_S: Final = 5.0
 _INSISTING_S: Final = 60.0
 """How long a controller that cannot be heard is asked to stop."""
-_AGAIN_S: Final = 2.0
+_AGAIN_S: Final = 0.5
 _PROBE: Final = LineProbe(
     "PolyscopeVersion", lambda line: line.startswith("URSoftware ")
 )
-_WAY = re.compile(r"(\S+) -> (\S+)")
-
-
-# -- the lab file ----------------------------------------------------------------------
-
-
-def split_route(route: str) -> tuple[str, str]:
-    """Return origin and destination of a route as a lab file writes it.
-
-    Raises:
-        ValueError: If it is no route.
-
-    Example:
-        >>> split_route("rack_1.1 -> balance.pan")
-        ('rack_1.1', 'balance.pan')
-    """
-    match = _WAY.fullmatch(route)
-    if match is None:
-        raise ValueError(f"'{route}' is no route; write 'rack_1.1 -> balance.pan'")
-    if match[1] == match[2]:
-        raise ValueError(f"'{route}' leads nowhere")
-    return match[1], match[2]
-
-
-def _check_route(route: str) -> str:
-    split_route(route)
-    return route
-
-
-class _Program(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    program: str = Field(
-        pattern=r"^[A-Za-z0-9_./-]+\.urp$",
-        description="File on the controller, below its programs folder",
-    )
-    duration_s: float = Field(
-        gt=0, allow_inf_nan=False, description="How long it plays as a rule"
-    )
-
-
-class CarryProgram(_Program):
-    """A program that takes a container from one place and puts it onto another."""
-
-
-class GrindProgram(_Program):
-    """A program that grinds what is in the container at a station."""
-
-    station: str = Field(description="Where the container must stand")
-    grinds_for_s: float | None = Field(
-        default=None,
-        gt=0,
-        allow_inf_nan=False,
-        description="How long one play of it grinds; by default all the time",
-    )
-
-    @property
-    def portion_s(self) -> float:
-        """How long one play of it grinds [s]."""
-        return self.duration_s if self.grinds_for_s is None else self.grinds_for_s
-
-
-class MountProgram(_Program):
-    """A program that takes powder out of a container and presses it into a holder."""
-
-    station: str = Field(description="Where the container must stand")
-    holder_station: str = Field(description="Where the specimen holder must stand")
-
-
-class UniversalRobotsUr5eTasks(BaseModel):
-    """Programs that handle powder; either may be absent."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    grind: GrindProgram | None = None
-    mount_powder: MountProgram | None = None
-
-    @model_validator(mode="after")
-    def _check_stations(self) -> Self:
-        grind, mount = self.grind, self.mount_powder
-        if grind is not None and mount is not None and grind.station != mount.station:
-            raise ValueError(
-                f"grind.station {grind.station} and mount_powder.station "
-                f"{mount.station} should be the same"
-            )
-        return self
-
-
-class UniversalRobotsUr5eSettings(BaseModel):
-    """What the driver must know of the arm."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    programs: dict[A[str, AfterValidator(_check_route)], CarryProgram] = Field(
-        default_factory=dict,
-        description="Which program carries along which route, such as "
-        "'rack_1.1 -> balance.pan'",
-    )
-    tasks: UniversalRobotsUr5eTasks = UniversalRobotsUr5eTasks()
-    poll_period_s: float = Field(default=2.0, gt=0, allow_inf_nan=False)
-    patience: float = Field(
-        default=3.0,
-        ge=1,
-        allow_inf_nan=False,
-        description="How many times its duration a program may take",
-    )
-    haste: float = Field(
-        default=0.9,
-        ge=0,
-        le=1,
-        description="A program that ends before this part of its duration was stopped",
-    )
-    max_silence_s: float = Field(
-        default=30.0,
-        gt=0,
-        allow_inf_nan=False,
-        description="How long the controller may be unreachable while it plays",
-    )
-
-
-class UniversalRobotsUr5eLimits(BaseModel):
-    """What the lab allows."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    container_degc: LimitPair = (0.0, 200.0)
-
-
-# -- the wire language -----------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ProgramState:
-    """What the controller says of its program."""
-
-    state: Literal["STOPPED", "PLAYING", "PAUSED"]
-    program: str
-
-
-def _refuse(line: str) -> None:
-    """Raise what *line* says if it is a refusal."""
-    if line.startswith(_REFUSALS):
-        raise InstrumentError(f"the controller refused: {line}", line)
-
-
-def field_named(label: str) -> Callable[[list[str]], str]:
-    """Return what reads the value in answers such as ``Robotmode: RUNNING``.
-
-    Example:
-        >>> field_named("Robotmode")(["Robotmode: RUNNING"])
-        'RUNNING'
-    """
-
-    def parse(lines: list[str]) -> str:
-        (line,) = lines
-        _refuse(line)
-        match = re.fullmatch(rf"{label}: (\S+)", line)
-        if match is None:
-            raise MalformedReply(f"{line!r} says no {label}")
-        return match[1]
-
-    return parse
-
-
-def answer_beginning(beginning: str) -> Callable[[list[str]], str]:
-    """Return what accepts answers with a certain *beginning*; it gives the rest.
-
-    Example:
-        >>> answer_beginning("Loading program: ")(["Loading program: home.urp"])
-        'home.urp'
-    """
-
-    def parse(lines: list[str]) -> str:
-        (line,) = lines
-        _refuse(line)
-        if not line.startswith(beginning):
-            raise MalformedReply(f"{line!r} does not begin with {beginning!r}")
-        return line.removeprefix(beginning)
-
-    return parse
-
-
-def _acknowledge(beginning: str) -> Callable[[list[str]], None]:
-    """Return what accepts answers with a certain *beginning*."""
-    parse = answer_beginning(beginning)
-
-    def accept(lines: list[str]) -> None:
-        parse(lines)
-
-    return accept
-
-
-def parse_program_state(lines: list[str]) -> ProgramState:
-    """Return the answer to ``programState``.
-
-    Raises:
-        InstrumentError: If the controller refused.
-        MalformedReply: If the manual does not allow the answer.
-
-    Example:
-        >>> parse_program_state(["PLAYING home.urp"])
-        ProgramState(state='PLAYING', program='home.urp')
-    """
-    (line,) = lines
-    _refuse(line)
-    state, _, program = line.partition(" ")
-    if state not in ("STOPPED", "PLAYING", "PAUSED"):
-        raise MalformedReply(f"{line!r} is no program state")
-    return ProgramState(state, program)  # type: ignore[arg-type]  # it is one of the three
-
-
-def parse_remote_control(lines: list[str]) -> bool:
-    """Return the answer to ``is in remote control``.
-
-    Raises:
-        InstrumentError: If the controller refused.
-        MalformedReply: If the manual does not allow the answer.
-
-    Example:
-        >>> parse_remote_control(["true"])
-        True
-    """
-    (line,) = lines
-    _refuse(line)
-    if line not in ("true", "false"):
-        raise MalformedReply(f"{line!r} is neither true nor false")
-    return line == "true"
-
-
-def _state_text(lines: list[str]) -> str:
-    return parse_program_state(lines).state
-
-
-def _loaded_program(lines: list[str]) -> str:
-    """Return the path in the answer to ``get loaded program``, empty if none is."""
-    (line,) = lines
-    _refuse(line)
-    if line == "No program loaded":
-        return ""
-    # The manual has a label before the path; another driver reads the path alone.
-    path = line.removeprefix("Loaded program: ")
-    if not path.endswith(".urp"):
-        raise MalformedReply(f"{line!r} names no program")
-    return path
-
-
-def _any_line(lines: list[str]) -> str:
-    (line,) = lines
-    _refuse(line)
-    return line
-
-
-def _is_of(state: ProgramState, program: _Program) -> bool:
-    """Return whether *state* can be that of *program*: names come without folders."""
-    if not state.program:
-        return True
-    one, other = f"/{state.program}", f"/{program.program}"
-    return one.endswith(other) or other.endswith(one)
-
-
 # -- the driver ------------------------------------------------------------------------
 
 
@@ -395,11 +124,11 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
         Query("safetystatus", field_named("Safetystatus"), manual="safetystatus"),
     ]
     program_state: A[
-        SignalR[str], Query("programState", _state_text, manual="programState")
+        SignalR[str], Query("programState", parse_state, manual="programState")
     ]
     loaded_program: A[
         SignalR[str],
-        Query("get loaded program", _loaded_program, manual="get loaded program"),
+        Query("get loaded program", parse_loaded_program, manual="get loaded program"),
     ]
     is_in_remote_control: A[
         SignalR[bool],
@@ -409,7 +138,11 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
     ]
     close_popup: A[
         TriggerableCommand,
-        Query("close popup", _acknowledge("closing popup"), manual="close popup"),
+        Query(
+            "close popup",
+            acknowledgement_beginning("closing popup"),
+            manual="close popup",
+        ),
     ]
 
     def __init__(
@@ -464,8 +197,8 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
             if lines[:-1] not in ([_GREETING], []):
                 raise MalformedReply(f"it greets with {lines[0]!r}")
             firmware = answer_beginning("URSoftware ")(lines[-1:])
-            model = _any_line(await self._client.ask("get robot model"))
-            serial_number = _any_line(await self._client.ask("get serial number"))
+            model = parse_line(await self._client.ask("get robot model"))
+            serial_number = parse_line(await self._client.ask("get serial number"))
             if not model.startswith("UR5"):
                 raise MalformedReply(f"it is a {model}")
         except (MalformedReply, InstrumentError) as exc:
@@ -522,7 +255,7 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
         """
         self._plays_of(task)
 
-    def _plays_of(self, task: PowderTask) -> tuple[_Program, int]:
+    def _plays_of(self, task: PowderTask) -> tuple[Program, int]:
         """Return the program for *task* and how often it must be played."""
         tasks = self.settings.tasks
         if not isinstance(task, Grind):
@@ -569,7 +302,7 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
             await self._play(program)
             await self._wait_until_ended(program, started)
 
-    def _program_for(self, task: Task) -> tuple[_Program, int]:
+    def _program_for(self, task: Task) -> tuple[Program, int]:
         """Return the program for *task* and how often it must be played."""
         if not isinstance(task, Carry):
             return self._plays_of(task)
@@ -599,10 +332,10 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
         self._recollection = None
         self._recollection = await self._recall(program, n_plays)
 
-    async def _recall(self, program: _Program, n_plays: int) -> Recollection:
+    async def _recall(self, program: Program, n_plays: int) -> Recollection:
         """Return what the controller knows of *program* once nothing plays."""
         state, played = await self._wait_until_not_playing(program)
-        self._is_ours = state.state != "STOPPED" and _is_of(state, program)
+        self._is_ours = state.state != "STOPPED" and is_state_of(state, program.program)
         name = state.program or "a program"
         if state.state != "STOPPED":
             return Recollection(None, False, f"{name} is {state.state}")
@@ -611,8 +344,8 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
         if mode != "RUNNING" or safety != "NORMAL":
             text = f"it stands still, in mode {mode} with safety status {safety}"
             return Recollection(None, True, text)
-        loaded = await self._read("get loaded program", _loaded_program)
-        if f"/{loaded}".endswith(f"/{program.program}"):
+        loaded = await self._read("get loaded program", parse_loaded_program)
+        if is_path_of(loaded, program.program):
             if played and all(name == program.program for name in played):
                 if n_plays == 1:
                     text = f"{program.program} was seen to play to its end"
@@ -624,14 +357,14 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
         # After its power was off it has another one loaded that none of us asked for.
         tasks = (self.settings.tasks.grind, self.settings.tasks.mount_powder)
         known = [*self._programs.values(), *filter(None, tasks)]
-        is_known = any(f"/{loaded}".endswith(f"/{p.program}") for p in known)
+        is_known = any(is_path_of(loaded, p.program) for p in known)
         text = f"it has {loaded or 'no program'} loaded, not {program.program}"
         if is_known and not played:
             return Recollection(False, True, f"{text}, so that never began")
         return Recollection(None, True, text)
 
     async def _wait_until_not_playing(
-        self, program: _Program
+        self, program: Program
     ) -> tuple[ProgramState, list[str]]:
         """Return the state once nothing plays, or for too long; and what played.
 
@@ -652,7 +385,7 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
                 last_heard = loop.time()
                 if state.state != "PLAYING" or last_heard > until:
                     return state, played
-                self._is_ours = _is_of(state, program)
+                self._is_ours = is_state_of(state, program.program)
                 played.append(program.program if self._is_ours else state.program)
             await asyncio.sleep(self.settings.poll_period_s)
 
@@ -713,21 +446,21 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
         if faults:
             raise InterlockError(f"{self.name}: may not move: {'; '.join(faults)}")
 
-    async def _load(self, program: _Program) -> None:
+    async def _load(self, program: Program) -> None:
         """Load *program* and see that it is loaded; loading again is harmless."""
         await self._ask(
             f"load {program.program}",
             answer_beginning("Loading program: "),
             lasts_s=_LOADING_S,
         )
-        loaded = await self._read("get loaded program", _loaded_program)
-        if not f"/{loaded}".endswith(f"/{program.program}"):
+        loaded = await self._read("get loaded program", parse_loaded_program)
+        if not is_path_of(loaded, program.program):
             raise InstrumentError(
                 f"{self.name}: {program.program} was loaded, but the controller has "
                 f"{loaded or 'no program'}"
             )
 
-    async def _play(self, program: _Program) -> None:
+    async def _play(self, program: Program) -> None:
         """Play what is loaded, once; if the answer is lost, ask what became of it."""
         self._is_ours = True  # also if the answer is lost
         try:
@@ -749,7 +482,7 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
             if state.state != "PLAYING":
                 raise
 
-    async def _wait_until_ended(self, program: _Program, started: float) -> None:
+    async def _wait_until_ended(self, program: Program, started: float) -> None:
         """Look at the controller until the program has ended as it should.
 
         Args:
@@ -775,7 +508,7 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
                 continue
             last_heard = loop.time()
             about = f"{self.name}: {program.program}"
-            if not _is_of(state, program):
+            if not is_state_of(state, program.program):
                 raise InstrumentError(
                     f"{about} was played, but after {elapsed:.0f} s the controller has "
                     f"{state.program}, which is {state.state}: did somebody load it at "
@@ -802,7 +535,7 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
                     f"{program.duration_s:g} s"
                 )
 
-    async def _check_end(self, about: str, program: _Program, elapsed: float) -> None:
+    async def _check_end(self, about: str, program: Program, elapsed: float) -> None:
         """Refuse an end that is not the end of the program."""
         mode = await self._read("robotmode", field_named("Robotmode"))
         if mode != "RUNNING":
@@ -843,37 +576,39 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
             InstrumentError: If it plays on.
         """
         loop = running_loop()
-        give_up = loop.time() + _INSISTING_S
         heard_since: float | None = None
-        while True:
+        trouble: PPUError
+        attempts = Attempts(for_s=_INSISTING_S, pause_s=_AGAIN_S)
+        async for _ in attempts:
             # First of all, and again: stopping what has stopped is harmless.
             refusal = await self._ask_to_stop()
             try:
                 state = await self._program()
             except (TransportError, MalformedReply, InstrumentError) as exc:
                 heard_since = None
-                if loop.time() > give_up:
-                    raise TransportError(
-                        f"{exc}; whether {self.name} has stopped is not known: press "
-                        "the emergency stop"
-                    ) from exc
-                await asyncio.sleep(_AGAIN_S)
+                trouble = TransportError(
+                    f"{exc}; whether {self.name} has stopped is not known: press "
+                    "the emergency stop"
+                )
+                trouble.__cause__ = exc
                 continue
             if state.state == "STOPPED":
-                break
+                return await self._tell_stopped()
+            trouble = InstrumentError(
+                f"{self.name}: asked to stop but {state.program} is {state.state}; "
+                f"press the emergency stop. {refusal or ''}".rstrip()
+            )
             if refusal is None:
                 heard_since = None
             elif heard_since is None:
                 heard_since = loop.time()
-            is_deaf = heard_since is None and loop.time() > give_up
-            if is_deaf or (
-                heard_since is not None and loop.time() - heard_since > _STOPPING_S
-            ):
-                raise InstrumentError(
-                    f"{self.name}: asked to stop but {state.program} is {state.state}; "
-                    f"press the emergency stop. {refusal or ''}".rstrip()
-                )
-            await asyncio.sleep(0.5)
+                attempts.go_on_for(_STOPPING_S)
+            elif loop.time() - heard_since > loop.wire_seconds(_STOPPING_S):
+                break
+        raise trouble
+
+    async def _tell_stopped(self) -> str:
+        """Return that the program was seen to have stopped, and the safety status."""
         self._is_ours = False
         try:
             safety = await self._safety()

@@ -9,7 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from ppu.core.capabilities import Segment
-from ppu_drivers._firing import DwellWatch
+from ppu.devices.firing import DwellWatch
 
 PERIOD_S = 10.0
 START_DEGC = 25.0

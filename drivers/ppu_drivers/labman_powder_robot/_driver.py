@@ -1,19 +1,12 @@
-"""Labman powder robot of an automated solid-state laboratory, JSON over HTTP.
-
-The robot's indexing rack faces either a person (or arm) or the robot. Pots are declared
-while the rack faces outwards; giving the rack back starts the work. Declaring pots and
-giving the rack back are never repeated: the status tells whether they came through.
-"""
+"""The driver of the powder robot: declares pots, waits, and reads what came."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Annotated as A
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from ophyd_async.core import AsyncStatus, SignalR, StandardReadableFormat
 from pydantic import BaseModel, ConfigDict, Field
@@ -36,169 +29,25 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
-from ppu.devices.http import JsonField
-from ppu.devices.instrument import DriverFacts, Identity, Instrument
-from ppu.devices.signals import Measured, record
+from ppu.devices import DriverFacts, Identity, Instrument, JsonField, Measured, record
 from ppu.transports.http import HttpClient, HttpConnection
+from ppu_drivers.labman_powder_robot._codec import (
+    DosingHead,
+    RobotStatus,
+    encode_request,
+    explain_verdict,
+    parse_heads,
+    parse_results,
+    parse_status,
+    parse_verdict,
+    unwrap,
+)
 
-__all__ = [
-    "DosingHead",
-    "LabmanPowderRobot",
-    "LabmanPowderRobotLimits",
-    "LabmanPowderRobotSettings",
-    "RobotStatus",
-    "parse_heads",
-    "parse_results",
-    "parse_status",
-    "parse_verdict",
-    "unwrap",
-]
+__all__ = ["LabmanPowderRobot", "LabmanPowderRobotLimits", "LabmanPowderRobotSettings"]
 
 T = TypeVar("T")
 
-_VERDICTS: Final = {
-    "NoMixingPots": "no pot is given",
-    "RepeatedPosition": "a position is given twice",
-    "PotWithNoWork": "a pot has nothing to do",
-    "InvalidCrucibleReplicates": "the number of crucibles is not allowed",
-    "InvalidHeatingDuration": "the heating duration is not allowed",
-    "InvalidEthanolVolume": "the ethanol volume is not allowed",
-    "InvalidMixerDuration": "the mixing duration is not allowed",
-    "InvalidMixerSpeed": "the mixing speed is not allowed",
-    "InvalidPosition": "the position is not allowed",
-    "InvalidTransferVolume": "the transfer volume is not allowed",
-    "BlankPowderName": "a powder has no name",
-    "InvalidPowderMass": "a powder mass is not allowed",
-    "TooManyCrucibles": "there are too many crucibles",
-    "InsufficientPipetteTips": "there are not enough pipette tips",
-    "PowderNotLoaded": "a powder is in no dosing head",
-}
-"""What each validation result but NoError says, in words."""
-
-_WRONG: Final = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
-"""What reading a JSON value raises that is not built as expected."""
-
 _log = logging.getLogger("ppu.drivers")
-
-
-@dataclass(frozen=True)
-class RobotStatus:
-    """What the robot says of itself."""
-
-    serial_number: str | None
-    is_automated: bool
-    is_running: bool
-    is_user_control: bool
-    outward_quadrant: int
-    error: str | None
-    progress: Mapping[int, str]
-    """Empty, Processing, Complete or Unknown, for each quadrant."""
-    workflows: Mapping[int, str | None]
-    """Name of the workflow loaded in each quadrant."""
-
-
-@dataclass(frozen=True)
-class DosingHead:
-    """A dosing head in its rack."""
-
-    position: int
-    powder: str
-    is_empty: bool
-
-
-def unwrap(answer: Mapping[str, Any]) -> Any:
-    """Return the data in the envelope of an answer.
-
-    Raises:
-        InstrumentError: If the robot refused.
-        MalformedReply: If it is no envelope.
-
-    Example:
-        >>> unwrap({"Status": "OK", "ErrorMessage": None, "Data": {"Result": "x"}})
-        {'Result': 'x'}
-    """
-    status = answer.get("Status")
-    if status == "OK":
-        return answer.get("Data")
-    if not isinstance(status, str):
-        raise MalformedReply(f"no Status in {str(answer)[:80]}")
-    text = answer.get("ErrorMessage") or answer.get("Message") or "no reason given"
-    raise InstrumentError(f"the robot refused: {text}", status)
-
-
-def parse_status(data: Any) -> RobotStatus:
-    """Return the status in the data of ``/GetStatus``.
-
-    Raises:
-        MalformedReply: If something is missing.
-    """
-    try:
-        quadrants = {int(q["QuadrantNumber"]): q for q in data["QuadrantStatuses"]}
-        serial_number = data.get("SerialNumber")
-        return RobotStatus(
-            serial_number=None if serial_number is None else str(serial_number),
-            is_automated=bool(data["InAutomatedMode"]),
-            is_running=bool(data["RobotRunning"]),
-            is_user_control=data["IndexingRackStatus"] == "UserControl",
-            outward_quadrant=int(data["CurrentOutwardQuadrantNumber"]),
-            error=None
-            if not data["ProcessErrorMessage"]
-            else str(data["ProcessErrorMessage"]),
-            progress={n: str(q["Progress"]) for n, q in quadrants.items()},
-            workflows={n: q["LoadedWorkflowName"] for n, q in quadrants.items()},
-        )
-    except _WRONG as exc:
-        raise MalformedReply(f"no status of a powder robot: {exc!r}") from exc
-
-
-def parse_heads(data: Any) -> list[DosingHead]:
-    """Return the heads in the data of ``/DosingHeads``, by position.
-
-    Raises:
-        MalformedReply: If something is missing.
-    """
-    try:
-        heads = [
-            DosingHead(
-                int(head["Position"]), str(head["PowderName"]), head["Status"] != "OK"
-            )
-            for head in data
-        ]
-    except _WRONG as exc:
-        raise MalformedReply(f"no list of dosing heads: {exc!r}") from exc
-    return sorted(heads, key=lambda head: head.position)
-
-
-def parse_verdict(data: Any) -> str | None:
-    """Return what is wrong by the data of ``/ValidateWorkflow``, None if nothing.
-
-    Raises:
-        MalformedReply: If there is no result.
-    """
-    result = data.get("Result") if isinstance(data, dict) else None
-    if not isinstance(result, str):
-        raise MalformedReply(f"no validation result in {str(data)[:80]}")
-    return None if result == "NoError" else result
-
-
-def parse_results(data: Any, position: int) -> dict[str, float]:
-    """Return the mass of each powder dosed at *position* [g].
-
-    Raises:
-        MalformedReply: If something is missing or no mass.
-    """
-    dosed: dict[str, float] = {}
-    try:
-        (pot,) = [pot for pot in data["Results"] if int(pot["Position"]) == position]
-        for result in pot["PowderResults"]:
-            mass = float(result["ActualMass"])
-            if not math.isfinite(mass):
-                raise ValueError(f"{mass} is no mass")
-            powder = str(result["PowderName"])
-            dosed[powder] = dosed.get(powder, 0.0) + mass
-    except _WRONG as exc:
-        raise MalformedReply(f"no results of one pot: {exc!r}") from exc
-    return dosed
 
 
 class LabmanPowderRobotSettings(BaseModel):
@@ -440,12 +289,11 @@ class LabmanPowderRobot(Instrument, PowderDoser, Recalling):
             code = self._understand(
                 parse_verdict,
                 await self._client.post(
-                    "/ValidateWorkflow", self._inputs(value), is_safe=True
+                    "/ValidateWorkflow", self._encode(value), is_safe=True
                 ),
             )
             if code is not None:
-                words = _VERDICTS.get(code, "a reason that the driver does not know")
-                objections.append(f"the robot says {code}: {words}")
+                objections.append(f"the robot says {code}: {explain_verdict(code)}")
         if faults:
             raise LimitError(f"{self.name}: " + "; ".join(faults + objections))
         if objections:
@@ -473,24 +321,9 @@ class LabmanPowderRobot(Instrument, PowderDoser, Recalling):
             )
         return faults
 
-    def _inputs(self, request: DoseRequest) -> list[dict[str, Any]]:
-        """Return *request* as the robot's list of inputs."""
-        return [
-            {
-                "CrucibleReplicates": 1,
-                "HeatingDuration": 0,
-                "EthanolDispenseVolume": 0,
-                "MinimumTransferMass": 0,
-                "MixerDuration": int(request.mixing_s),
-                "MixerSpeed": self.settings.mixer_speed_rpm,
-                "Position": self.settings.position,
-                "PowderDispenses": [
-                    {"PowderName": dose.powder, "TargetMass": dose.mass_g}
-                    for dose in request.doses
-                ],
-                "TargetTransferVolume": 0,
-            }
-        ]
+    def _encode(self, request: DoseRequest) -> list[dict[str, Any]]:
+        settings = self.settings
+        return encode_request(request, settings.position, settings.mixer_speed_rpm)
 
     # -- working -------------------------------------------------------------------
 
@@ -524,7 +357,7 @@ class LabmanPowderRobot(Instrument, PowderDoser, Recalling):
             {
                 "WorkflowName": workflow,
                 "Quadrant": quadrant,
-                "InputFile": self._inputs(request),
+                "InputFile": self._encode(request),
             },
             lambda seen: seen.workflows.get(quadrant) == workflow,
         )

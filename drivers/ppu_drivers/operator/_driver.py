@@ -1,23 +1,22 @@
-"""A person as an instrument: carries containers, grinds, mounts powder.
-
-The same sentences go to a person at a terminal and to the simulated technician. The
-answer is ``done``, or ``refused`` and a reason.
-"""
+"""The driver of a person: asks, and waits for an answer."""
 
 from __future__ import annotations
+
+from typing import Final
 
 from ophyd_async.core import AsyncStatus
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
-from ppu.core.capabilities import Carry, Grind, Operator, PowderTask, Task
+from ppu.core.capabilities import Operator, PowderTask, Task
 from ppu.core.errors import ConnectError, InstrumentError, MalformedReply
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
-from ppu.devices.instrument import DriverFacts, Identity, Instrument
+from ppu.devices import DriverFacts, Identity, Instrument
 from ppu.transports.line import LineClient
 from ppu.transports.tcp import TcpConnection
 from ppu.transports.terminal import TerminalConnection
+from ppu_drivers.operator._codec import parse_answer, word_task
 
 __all__ = ["PersonAtTerminal", "PersonLimits", "PersonSettings"]
 
@@ -43,46 +42,7 @@ class PersonLimits(BaseModel):
     container_degc: LimitPair = (0.0, 80.0)
 
 
-def sentence(task: Task) -> str:
-    """Return what a person is asked to do.
-
-    Example:
-        >>> sentence(Carry("crucible_01", "rack_1.1", "balance.pan"))
-        'carry crucible_01 from rack_1.1 to balance.pan'
-    """
-    if isinstance(task, Carry):
-        return f"carry {task.container} from {task.origin} to {task.destination}"
-    if isinstance(task, Grind):
-        return f"grind {task.container} for {task.duration_s:g} s"
-    return f"mount powder of {task.container} in {task.holder}"
-
-
-_PROMPT = "  answer: done, or refused and the reason >"
-_YES = frozenset({"done", "ok", "okay", "yes", "y"})
-"""What people at a terminal say instead of ``done``."""
-
-
-def understand(answer: str) -> tuple[bool, str]:
-    """Return whether *answer* says that it was done, and otherwise why not.
-
-    Raises:
-        MalformedReply: If it says neither.
-
-    Example:
-        >>> understand("Done.")
-        (True, '')
-        >>> understand("refused: the crucible is hot")
-        (False, 'the crucible is hot')
-    """
-    first, _, rest = answer.strip().partition(" ")
-    word = first.rstrip(".,:;!").lower()
-    if word == "done" or (word in _YES and not rest):
-        return True, ""
-    if word == "refused":
-        return False, rest.strip()
-    raise MalformedReply(
-        f"answered {answer!r}; allowed are done, or refused and a reason"
-    )
+_PROMPT: Final = "  answer: done, or refused and the reason >"
 
 
 class PersonAtTerminal(Instrument, Operator):
@@ -170,10 +130,10 @@ class PersonAtTerminal(Instrument, Operator):
             ReplyTimeout: If nobody answers within the patience of the lab file.
             MalformedReply: If a simulated technician answers nonsense.
         """
-        is_done, reason = await self._ask(sentence(value))
+        is_done, reason = await self._ask(word_task(value))
         if not is_done:
             raise InstrumentError(
-                f"{self.name}: would not {sentence(value)}: {reason or 'no reason'}"
+                f"{self.name}: would not {word_task(value)}: {reason or 'no reason'}"
             )
 
     async def _ask(self, task: str) -> tuple[bool, str]:
@@ -188,7 +148,7 @@ class PersonAtTerminal(Instrument, Operator):
                 (answer,) = await self._client.ask(
                     request, is_safe=False, deadline_lab_s=until - loop.time()
                 )
-                return understand(answer)
+                return parse_answer(answer)
             except MalformedReply as exc:
                 if not self._is_terminal:
                     raise MalformedReply(f"{self.name}: {exc}") from exc
