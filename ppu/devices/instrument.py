@@ -18,6 +18,7 @@ from ppu.core.errors import ConnectError, InternalError
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
 from ppu.core.remedies import Remedy, advise
+from ppu.core.specifications import Specification
 from ppu.devices.signals import (
     Address,
     InvalidReading,
@@ -123,6 +124,14 @@ class LabDevice(ABC):
     @abstractmethod
     def plan_device(self) -> Any:
         """What plans get."""
+
+    @property
+    def specification(self) -> Specification | None:
+        """What it says of itself without a wire, for whoever has no driver at hand.
+
+        By default nothing: then only the device itself can judge what is asked of it.
+        """
+        return None
 
     @classmethod
     @abstractmethod

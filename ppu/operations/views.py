@@ -13,8 +13,11 @@ from ppu.core.labtime import iso
 from ppu.core.remedies import Advice
 
 __all__ = [
+    "ActivityView",
+    "AnsweredView",
     "AskedView",
     "BarView",
+    "Change",
     "CompiledJob",
     "CustodyChange",
     "EntryView",
@@ -25,11 +28,14 @@ __all__ = [
     "QuestionView",
     "ReasonView",
     "RecoveryView",
+    "SampleChange",
     "SampleHistoryView",
     "SampleView",
     "StateChange",
+    "StepChange",
     "StepView",
     "StockChange",
+    "WaitChange",
     "WaitView",
 ]
 
@@ -206,8 +212,22 @@ class PowderView(_View):
     name: str
     mass_g: float | None
     """What should be there [g]; None before a cell has declared it."""
-    reserved_g: float
+    allocated_g: float
     """What jobs that wait or run will use of it [g]."""
+
+
+class AnsweredView(_View):
+    """What came of an answer."""
+
+    job: int
+    step: str | None = None
+    said: str
+    effect: str = ""
+    """What the answer will do."""
+    state: str
+    """State of the job when it was given."""
+    is_heard: bool = True
+    """Whether a cell works on the store, which acts on it."""
 
 
 class AskedView(_View):

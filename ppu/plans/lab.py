@@ -50,7 +50,7 @@ class Lab:
     ) -> None:
         self.file = file
         self.flush_period_s = flush_period_s
-        self.devices = dict(devices)
+        self.devices = devices
         self.sample_id = ""
         """Identity of the sample that the present job makes."""
         self.changes: list[Change] = []

@@ -360,7 +360,7 @@ def _needs_of(
     }
     if needs is None:
         found = {getattr(value, "name", None) for value in values}
-        names = {name for name in found if name in lab.devices}
+        names = {name for name in found if name is not None and name in lab.devices}
     else:
         names = {name for name in needs(*args, **kwargs) if name is not None}
         known = {*lab.devices, *lab.file.locations}

@@ -304,6 +304,7 @@ descriptions = Table(
     metadata,
     Column("digest", String, primary_key=True),
     Column("lab", String, nullable=False),
+    Column("described", Double, nullable=False),
     Column("content", Text, nullable=False),
 )
 """What is known of labs without their instruments, by a digest of their files."""
