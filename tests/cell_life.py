@@ -10,6 +10,7 @@ from typing import Any
 from mortal import MortalCell
 from ppu.store import commands, custody, queue, steps
 from ppu.store.jobs import Job, JobRequest
+from ppu.store.requests import Request
 
 MakeLife = Callable[..., MortalCell]
 
@@ -39,9 +40,9 @@ def steps_of(life: MortalCell, job_id: int) -> dict[str, steps.Step]:
         return {step.name: step for step in steps.steps_of(connection, job_id)}
 
 
-def ask(life: MortalCell, command: str, job_id: int | None = None) -> None:
+def ask(life: MortalCell, wanted: Request, job_id: int | None = None) -> None:
     """Ask the cell to do something."""
-    write(life, partial(commands.request, command=command, by="anna", job_id=job_id))
+    write(life, partial(commands.request, wanted=wanted, by="anna", job_id=job_id))
     life.advance(0.5)
 
 

@@ -26,10 +26,11 @@ from ppu.cell.roster import Roster
 from ppu.cell.twin_hands import TwinHands
 from ppu.core.errors import StaleTokenError, StoreDiskError, StoreError
 from ppu.core.notices import tell
+from ppu.core.remedies import Advice, Remedy, advise, plain_advice
 from ppu.devices.build import driver_class
 from ppu.plans.protocol import RegisteredProtocol, find_protocol
 from ppu.store.cells import LEASE_S
-from ppu.store.events import announce
+from ppu.store.events import EventKind, announce
 from ppu.store.store import Store
 from ppu.store.wake import WakeSocket
 
@@ -297,8 +298,9 @@ class Cell:
             waiting = self.lab.resources.empties.waiting
             if until_idle and waiting >= roster.jobs.keys():
                 tell(
-                    "only empty containers are waited for: release samples with "
-                    "'ppu samples --release SAMPLE', then start a cell again"
+                    "only empty containers are waited for: release samples, then start "
+                    "a cell again",
+                    advise(Remedy.RELEASE_SAMPLE),
                 )
                 return
             await self._wait()
@@ -353,7 +355,7 @@ class Cell:
                     return
                 await asyncio.sleep(loop.wire_seconds(POLL_S))
 
-    def _note_wait(self, job_id: int, text: str) -> None:
+    def _note_wait(self, job_id: int, text: str, *advice: Advice) -> None:
         """Keep what a job waits for, so that people can see it."""
         if job_id in self.lab.resources.empties.waiting:
             self.wake()  # perhaps nothing else is left to wait for
@@ -362,8 +364,8 @@ class Cell:
             self.store.submit(
                 partial(
                     announce,
-                    kind="wait",
-                    content={"for": text},
+                    kind=EventKind.WAIT,
+                    content={"for": text, "advice": plain_advice(advice)},
                     now=now,
                     job_id=job_id,
                 )

@@ -22,10 +22,12 @@ from ppu.core.errors import ConfigurationError, InternalError, PPUError
 from ppu.core.notices import tell
 from ppu.engine.recorder import JobRecorder
 from ppu.engine.runner import Runner
+from ppu.exports.documents import export_documents
+from ppu.exports.report import build_report
 from ppu.plans.protocol import ProtocolResult, RegisteredProtocol
-from ppu.plans.report import RunRecord, build_report
+from ppu.plans.report import RunRecord
 from ppu.plans.steps import digest
-from ppu.store.documents import documents_of, streams_of
+from ppu.store.documents import streams_of
 from ppu.store.jobs import JobRequest, JobState
 from ppu.store.queue import submit
 from ppu.store.store import Store
@@ -168,31 +170,11 @@ class Execution:
         """
         try:
             self.lab.host.call(recorder.flush_documents())
-            self.export_documents(recorder)
+            export_documents(
+                recorder.store, recorder.job_id, self.out / "documents.jsonl"
+            )
         except PPUError as exc:
             tell(f"the documents of this run could not be written: {exc}")
-
-    def export_documents(self, recorder: JobRecorder) -> None:
-        """Write all documents, one ``{"name", "doc"}`` object a line.
-
-        Raises:
-            ConfigurationError: If they cannot be written.
-        """
-        path = self.out / "documents.jsonl"
-        temporary = path.with_suffix(".part")
-        try:
-            with (
-                temporary.open("w", encoding="utf-8") as file,
-                recorder.store.read() as connection,
-            ):
-                for name, document in documents_of(connection, recorder.job_id):
-                    entry = {"name": name, "doc": document}
-                    file.write(json.dumps(entry, separators=(",", ":")) + "\n")
-            temporary.replace(path)
-        except OSError as exc:
-            raise ConfigurationError(
-                f"cannot write {exc.filename or path}: {exc.strerror}"
-            ) from exc
 
     def plan(self) -> MsgGenerator[ProtocolResult]:
         """Return the protocol's plan inside a run, which returns its typed result."""
@@ -294,7 +276,7 @@ class Execution:
         recorder: JobRecorder,
         elapsed: Callable[[], float],
     ) -> None:
-        self.export_documents(recorder)
+        export_documents(recorder.store, recorder.job_id, self.out / "documents.jsonl")
         for path in typed.attachments.values():
             shutil.copyfile(path, self.out / path.name)
         record = self._record(result, typed, recorder)

@@ -11,6 +11,7 @@ from ppu.cell.roster import OpenQuestion, Roster, RunningJob
 from ppu.core.errors import AbortedError, PPUError
 from ppu.core.labtime import LabTimeLoop
 from ppu.core.notices import tell
+from ppu.core.remedies import Advice, Remedy, advise
 from ppu.devices.instrument import LabDevice
 from ppu.engine.runner import cause_of
 from ppu.plans.steps import Decision, Evidence, Failed, Needs, StepRecord
@@ -49,16 +50,22 @@ class JobGate:
         self._devices = devices
 
     async def set_state(
-        self, state: JobState, reason: tuple[str, str] | None = _NOTHING
+        self,
+        state: JobState,
+        reason: tuple[str, str] | None = _NOTHING,
+        *advice: Advice,
     ) -> None:
         """Note the job's state, if it is another one.
 
         Args:
             state: The state.
             reason: Code and text of why it is so; None to keep what was said.
+            advice: What people can do about that.
         """
         if state is not self._running.state:
-            await self._owner.change(self._running.job.id, state, reason=reason)
+            await self._owner.change(
+                self._running.job.id, state, reason=reason, advice=advice
+            )
             self._running.state = state
 
     async def pass_step(self, step: StepRecord, needs: Needs, *, goes_on: bool) -> None:
@@ -89,11 +96,12 @@ class JobGate:
                 reason = (
                     "restart",
                     f"the cell was restarted; {names} is not heated before a person "
-                    "agrees: `ppu recover --may-heat`",
+                    "agrees",
                 )
+                agree = advise(Remedy.ALLOW_HEAT)
                 if running.state is not JobState.NEEDS_INPUT:
-                    tell(f"job {running.job.id} waits: {reason[1]}")
-                await self.set_state(JobState.NEEDS_INPUT, reason)
+                    tell(f"job {running.job.id} waits: {reason[1]}", agree)
+                await self.set_state(JobState.NEEDS_INPUT, reason, agree)
                 await self._wait_for_change()
             else:
                 await self.set_state(JobState.RUNNING)
@@ -168,8 +176,9 @@ class JobGate:
         running = self._running
         if running.stopped_by:
             raise AbortedError(running.stopped_by)
-        await self.set_state(JobState.NEEDS_INPUT, ("question", question))
-        tell(f"job {running.job.id} asks: {question} (see `ppu recover`)")
+        answer_it = advise(Remedy.ANSWER, job=running.job.id)
+        await self.set_state(JobState.NEEDS_INPUT, ("question", question), answer_it)
+        tell(f"job {running.job.id} asks: {question}", answer_it)
         asked = OpenQuestion(allowed, self._loop.create_future())
         running.questions[path] = asked
         self._roster.wake()

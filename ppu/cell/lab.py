@@ -18,6 +18,7 @@ from ppu.core.custody import CustodyLedger
 from ppu.core.errors import AbortedError, ConfigurationError, InterlockError, PPUError
 from ppu.core.labfile import LabFile
 from ppu.core.notices import tell
+from ppu.core.remedies import Remedy, advise
 from ppu.core.stopping import on_stop_signal
 from ppu.devices.build import build_devices, driver_class
 from ppu.devices.instrument import LabDevice
@@ -140,7 +141,10 @@ class OpenLab(Mapping[str, Any]):
                 faults.append(exc)
         if faults:
             # One class for all: whoever must act is the same person at the bench.
-            raise type(faults[0])("\n".join(str(fault) for fault in faults))
+            raise type(faults[0])(
+                "\n".join(str(fault) for fault in faults),
+                advice=[one for fault in faults for one in fault.advice],
+            )
 
     def close(self) -> None:
         """Disconnect every device, stop the simulators, the loop and its thread.
@@ -315,8 +319,9 @@ class OpenLab(Mapping[str, Any]):
         if hot:
             raise ConfigurationError(
                 f"{', '.join(hot)} can heat, and nobody would see to it if this died: "
-                "stay beside it and say --attended (in Python: open_lab(..., "
-                "attended=True)), or put jobs into a queue and start `ppu guard`"
+                "stay beside it and open the lab with attended=True, or put jobs into "
+                "a queue and start a guard",
+                advice=[advise(Remedy.ATTEND), advise(Remedy.START_GUARD)],
             )
 
     def make_safe(self) -> list[str]:

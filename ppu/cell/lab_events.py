@@ -12,7 +12,7 @@ from ppu.cell.making_safe import MadeSafe
 from ppu.cell.ownership import Ownership
 from ppu.core.labtime import LabTimeLoop
 from ppu.core.simulation import IncidentRecord
-from ppu.store.events import announce
+from ppu.store.events import EventKind, announce
 from ppu.twin.bench import Bench
 
 __all__ = ["LabEvents"]
@@ -67,7 +67,7 @@ class LabEvents:
             return
         self._n_seen += len(new)
         await self._keep(
-            "incident",
+            EventKind.INCIDENT,
             [
                 (
                     self._job_of(one.device, job_id),
@@ -101,7 +101,7 @@ class LabEvents:
             )
             for one in made.attempts
         ]
-        await self._keep("safe state", attempts)
+        await self._keep(EventKind.SAFE_STATE, attempts)
         await self.keep_unsafe(made.unsafe, job_id)
 
     async def keep_unsafe(self, why: Mapping[str, str], job_id: int | None) -> None:
@@ -116,7 +116,7 @@ class LabEvents:
             (job_id, {"device": name, "lab_time_s": now_s, "text": text})
             for name, text in why.items()
         ]
-        await self._keep("unsafe", unsafe)
+        await self._keep(EventKind.UNSAFE, unsafe)
 
     def _job_of(self, device: str, job_id: int | None) -> int | None:
         """Return the job that has *device*; *job_id* if that does not tell."""
@@ -126,7 +126,7 @@ class LabEvents:
         return jobs[0]
 
     async def _keep(
-        self, kind: str, entries: Sequence[tuple[int | None, Mapping[str, Any]]]
+        self, kind: EventKind, entries: Sequence[tuple[int | None, Mapping[str, Any]]]
     ) -> None:
         if entries:
             now = self._loop.stamp()
@@ -134,7 +134,7 @@ class LabEvents:
 
 
 def _announce(
-    kind: str,
+    kind: EventKind,
     entries: Sequence[tuple[int | None, Mapping[str, Any]]],
     now: float,
     connection: Connection,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Final, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
 from ppu.cell.ownership import Ownership
 from ppu.cell.twin_hands import TwinHands
 from ppu.core.custody import CustodyLedger
-from ppu.core.errors import ConfigurationError
+from ppu.core.errors import ConflictError
 from ppu.core.labtime import LabTimeLoop
 from ppu.core.notices import tell
+from ppu.core.remedies import Advice, Remedy, advise
 from ppu.engine.reservations import PERSON
 from ppu.engine.resources import Resources
 from ppu.store import commands
@@ -23,20 +24,19 @@ from ppu.store.custody import (
     correct_location,
     release_sample,
 )
+from ppu.store.requests import CorrectStock, MoveContainer, Refill, ReleaseSample
 from ppu.store.stock import correct_stock, refill
 
 __all__ = ["LabRequests", "handled"]
 
 T = TypeVar("T")
 
-_MOVE: Final = "ppu samples --move"
-
 
 class LabRequests:
     """Applies requests about the lab itself to store, ledger and twin.
 
     That something was done is kept with what was done: it is not done twice. Each
-    method raises ConfigurationError if it cannot be done; nothing was.
+    method raises an error if it cannot be done; nothing was.
 
     Args:
         owner: What may write to the store.
@@ -60,50 +60,56 @@ class LabRequests:
         self._hands = hands
         self._loop = loop
 
-    async def release_sample(self, command: commands.Command) -> None:
+    async def release_sample(
+        self, command: commands.Command, wanted: ReleaseSample
+    ) -> None:
         """Believe that a sample is gone and its containers are clean."""
-        sample = command.content["sample"]
+        sample = wanted.sample
         for container in await self._owner.write(partial(check_release, sample=sample)):
-            empty = self._hands.find_act("empty", f"{_MOVE} {container}=LOCATION")
-            empty(container)
+            move = advise(Remedy.MOVE_CONTAINER, container=container)
+            self._hands.find_act("empty", move)(container)
         release = partial(release_sample, sample=sample)
         for container in await self.keep(command, release):
             self._ledger.release(container)
         self._resources.look_again()
 
-    async def refill(self, command: commands.Command) -> None:
+    async def refill(self, command: commands.Command, wanted: Refill) -> None:
         """Believe that powder was added."""
-        said = command.content
-        add = self._hands.find_act("refill", "ppu stock")
-        await self.keep(command, partial(refill, **said))
-        self._ledger.refill(said["powder"], said["mass_g"])
+        look = advise(Remedy.CHECK_STOCK, powder=wanted.powder)
+        add = self._hands.find_act("refill", look)
+        await self.keep(command, partial(refill, **wanted.content))
+        self._ledger.refill(wanted.powder, wanted.mass_g)
         try:  # not before it is kept: it would be added again
-            add(said["powder"], said["mass_g"])
-        except ConfigurationError as exc:
-            tell(str(exc))
+            add(wanted.powder, wanted.mass_g)
+        except ConflictError as exc:
+            tell(str(exc), *exc.advice)
         self._resources.look_again()
 
-    async def correct_stock(self, command: commands.Command) -> None:
+    async def correct_stock(
+        self, command: commands.Command, wanted: CorrectStock
+    ) -> None:
         """Believe how much of a powder there is."""
-        said = command.content
-        more_g = await self.keep(command, partial(correct_stock, **said))
+        correct = partial(correct_stock, **wanted.content)
+        more_g = await self.keep(command, correct)
         # Not what was said: a step under way may have used some of it meanwhile,
         # which the store learns at its end.
-        self._ledger.refill(said["powder"], more_g)
+        self._ledger.refill(wanted.powder, more_g)
         self._resources.look_again()
 
-    async def correct_location(self, command: commands.Command) -> None:
+    async def correct_location(
+        self, command: commands.Command, wanted: MoveContainer
+    ) -> None:
         """Believe where a container is, unless a job is at work there."""
-        container, location = command.content["container"], command.content["location"]
+        container, location = wanted.container, wanted.location
         ledger, reservations = self._ledger, self._resources.reservations
         at_work = {
             place: reservations.owners_of(place)
             for place in (location, ledger.places.get(container, location))
         }
-        said = {"container": container, "location": location, "at_work": at_work}
+        said: dict[str, Any] = {**wanted.content, "at_work": at_work}
         check = partial(check_correction, **said)
         correct = partial(correct_location, **said)
-        carry = self._hands.find_act("carry", f"{_MOVE} CONTAINER=LOCATION")
+        carry = self._hands.find_act("carry", advise(Remedy.MOVE_CONTAINER))
         if not at_work[location]:
             reservations.share(location, {PERSON.id})  # no step gets it meanwhile
         try:
@@ -129,7 +135,13 @@ class LabRequests:
 
 
 def handled(
-    command: commands.Command, outcome: str, now: float
+    command: commands.Command, outcome: str, now: float, advice: Iterable[Advice] = ()
 ) -> Callable[[Connection], None]:
     """Return what keeps that *command* is handled, and what came of it."""
-    return partial(commands.settle, sequence=command.sequence, outcome=outcome, now=now)
+    return partial(
+        commands.settle,
+        sequence=command.sequence,
+        outcome=outcome,
+        now=now,
+        advice=tuple(advice),
+    )

@@ -77,10 +77,10 @@ class InteractiveLab(OpenLab):
     def run_protocol(
         self, name: str, out: str | Path, **parameters: Any
     ) -> dict[str, Any]:
-        """Run a protocol by name as ``ppu run`` does, and return its result.
+        """Run a protocol by name, check it first, and return its result.
 
         Args:
-            name: A protocol that ``ppu protocols`` lists.
+            name: An installed protocol.
             out: Directory for result.json, report.html, documents.jsonl and the rest.
             parameters: Parameters of the protocol; the others keep their defaults.
 

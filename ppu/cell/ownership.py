@@ -244,6 +244,7 @@ class Ownership:
                 self._loop.stamp(),
                 token=self.token,
                 reason=reason,
+                advice=known.advice,
             )
             return {*had, *claimed} - custody.read_ledger(connection).used
 

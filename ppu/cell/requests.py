@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from functools import partial
 from typing import Final
@@ -13,11 +12,30 @@ from sqlalchemy import Connection, select
 from ppu.cell.lab_requests import LabRequests, handled
 from ppu.cell.ownership import Ownership
 from ppu.cell.roster import Roster, RunningJob
-from ppu.core.errors import ConfigurationError, StoreBusyError, StoreDiskError
+from ppu.core.errors import (
+    ConfigurationError,
+    ConflictError,
+    NotFoundError,
+    StoreBusyError,
+    StoreDiskError,
+)
 from ppu.core.labtime import LabTimeLoop
 from ppu.core.notices import tell
+from ppu.core.remedies import Advice
 from ppu.store import commands
 from ppu.store.cells import allow_heat
+from ppu.store.requests import (
+    Abort,
+    AllowHeat,
+    Answer,
+    Cancel,
+    CorrectStock,
+    Drain,
+    MoveContainer,
+    Refill,
+    ReleaseSample,
+    UnknownRequest,
+)
 from ppu.store.schema import jobs
 
 __all__ = ["POLL_S", "Requests"]
@@ -49,20 +67,7 @@ class Requests:
         self._roster = roster
         self._loop = loop
         self._executor = executor
-        # Each returns what came of it, or None if that is kept with its effect, now or
-        # later; and raises ConfigurationError if it cannot be done: nothing was.
-        self._of_cell: Mapping[
-            str, Callable[[commands.Command], Awaitable[str | None]]
-        ] = {
-            "may heat": self._let_heat,
-            "release sample": in_lab.release_sample,
-            "move": in_lab.correct_location,
-            "refill": in_lab.refill,
-            "correct stock": in_lab.correct_stock,
-        }
-        self._of_job: Mapping[
-            str, Callable[[RunningJob, commands.Command], Awaitable[str | None]]
-        ] = {"answer": self._answer, "cancel": self._cancel, "abort": self._abort}
+        self._in_lab = in_lab
 
     async def apply_waiting(self) -> None:
         """Apply what people ask for in the store."""
@@ -84,13 +89,14 @@ class Requests:
         for command in asked:
             try:
                 outcome = await self._apply(command)
-            except ConfigurationError as exc:
-                outcome = f"{commands.REFUSED}{exc}"
+                advice: tuple[Advice, ...] = ()
+            except (ConfigurationError, NotFoundError, ConflictError) as exc:
+                outcome, advice = f"{commands.REFUSED}{exc}", exc.advice
             if outcome is not None:
                 # If its job has ended meanwhile, that was the answer.
-                with contextlib.suppress(ConfigurationError):
+                with contextlib.suppress(NotFoundError):
                     now = self._loop.stamp()
-                    await self._owner.write(handled(command, outcome, now))
+                    await self._owner.write(handled(command, outcome, now, advice))
 
     async def _apply(self, command: commands.Command) -> str | None:
         """Find out what *command* is about, and apply it.
@@ -100,20 +106,52 @@ class Requests:
 
         Raises:
             ConfigurationError: If it cannot be done; nothing was.
+            NotFoundError: If what it names is not there; nothing was done.
+            ConflictError: If the present state forbids it; nothing was done.
         """
-        unknown = f"no cell knows the command {command.command!r}"
-        of_cell = self._of_cell.get(command.command)
-        if of_cell is not None:
-            return await of_cell(command)
-        if command.job_id is None:
-            raise ConfigurationError(unknown)
-        running = self._roster.jobs.get(command.job_id)
+        match command.request:
+            case UnknownRequest(why=why):
+                raise ConfigurationError(why)
+            case AllowHeat():
+                return await self._let_heat(command)
+            case Drain():
+                return self._drain(command)
+            case ReleaseSample() as wanted:
+                await self._in_lab.release_sample(command, wanted)
+            case MoveContainer() as wanted:
+                await self._in_lab.correct_location(command, wanted)
+            case Refill() as wanted:
+                await self._in_lab.refill(command, wanted)
+            case CorrectStock() as wanted:
+                await self._in_lab.correct_stock(command, wanted)
+            case Answer() | Cancel() | Abort() as wanted:
+                return await self._apply_to_job(command, wanted)
+        return None
+
+    async def _apply_to_job(
+        self, command: commands.Command, wanted: Answer | Cancel | Abort
+    ) -> str | None:
+        """Apply to a job what is asked of it, if it runs here."""
+        running = self._roster.jobs.get(command.job_id or 0)
         if running is None:
             return f"job {command.job_id} does not run here"
-        of_job = self._of_job.get(command.command)
-        if of_job is None:
-            raise ConfigurationError(unknown)
-        return await of_job(running, command)
+        match wanted:
+            case Answer():
+                return self._answer(running, command, wanted)
+            case Cancel():
+                self._roster.stop(running, f"cancel: by {command.by}")
+            case Abort(reason=why):
+                reason = f"abort: {why or f'by {command.by}'}"
+                await self._abort(running, command, reason)
+        return None
+
+    def _drain(self, command: commands.Command) -> str:
+        """Drain, if that was said of this cell."""
+        if command.asked < self._owner.started:
+            return f"{commands.REFUSED}it was said before this cell began"
+        tell(f"{command.by} asks the cell to end: draining")
+        self._roster.drain()
+        return "draining"
 
     async def _let_heat(self, command: commands.Command) -> str | None:
         """Let furnaces be heated again, if it was said of this cell."""
@@ -131,29 +169,28 @@ class Requests:
         return None
 
     @staticmethod
-    async def _answer(running: RunningJob, command: commands.Command) -> str | None:
+    def _answer(
+        running: RunningJob, command: commands.Command, wanted: Answer
+    ) -> str | None:
         """Hand an answer to the job; the step that acts on it says that it is handled.
 
         If it asks nothing now, it may soon: one that is run again is on its way there.
         """
-        question = running.questions.get(command.content.get("path", ""))
+        question = running.questions.get(wanted.path)
         is_heard = command.sequence in running.heard
         if is_heard or question is None or question.answer.done():
             return None
-        said = command.content["answer"]
+        said = wanted.answer
         if said not in question.allowed:
             return f"{commands.REFUSED}{said} is none of {', '.join(question.allowed)}"
         running.heard.add(command.sequence)
         question.answer.set_result({**command.content, "by": command.by})
         return None
 
-    async def _cancel(self, running: RunningJob, command: commands.Command) -> None:
-        """Cancel a job, again if it waits anew; its end says it is handled."""
-        self._roster.stop(running, f"cancel: {_why(command)}")
-
-    async def _abort(self, running: RunningJob, command: commands.Command) -> None:
+    async def _abort(
+        self, running: RunningJob, command: commands.Command, reason: str
+    ) -> None:
         """Abort a job in the midst of its step; its end says it is handled."""
-        reason = f"abort: {_why(command)}"
         self._roster.stop(running, reason)
         if command.sequence not in running.heard:
             running.heard.add(command.sequence)
@@ -161,7 +198,3 @@ class Requests:
             abort = partial(running.runner.abort, reason)
             with self._loop.freezing("a job is aborted"):
                 await self._loop.run_in_executor(self._executor, abort)
-
-
-def _why(command: commands.Command) -> str:
-    return command.content.get("reason") or f"by {command.by}"

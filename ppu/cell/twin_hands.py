@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ppu.core.errors import ConfigurationError
+from ppu.core.errors import ConfigurationError, ConflictError
 from ppu.core.labtime import LabTimeLoop
+from ppu.core.remedies import Advice
 from ppu.core.simulation import ActRefusedError
 from ppu.twin.bench import Bench
 
@@ -24,15 +25,15 @@ class TwinHands:
         self._bench = bench
         self._loop = loop
 
-    def find_act(self, act: str, remedy: str) -> Callable[..., None]:
+    def find_act(self, act: str, remedy: Advice) -> Callable[..., None]:
         """Return what does an act in the twin's world.
 
         Args:
             act: What a person says was done: ``carry``, ``empty`` or ``refill``.
-            remedy: Command that helps if the twin refuses.
+            remedy: What helps if the twin refuses.
 
         Returns:
-            What does it, or raises ConfigurationError if it cannot be; does nothing
+            What does it, or raises ConflictError if it cannot be; does nothing
             without a bench of the cell's own.
 
         Raises:
@@ -52,8 +53,8 @@ class TwinHands:
             try:
                 known(self._loop.time(), *arguments)
             except ActRefusedError as exc:
-                raise ConfigurationError(
-                    f"this cannot be done in the cell's twin: {exc} ({remedy})"
+                raise ConflictError(
+                    f"this cannot be done in the cell's twin: {exc}", advice=[remedy]
                 ) from exc
 
         return do

@@ -12,8 +12,9 @@ from typer.core import TyperGroup
 
 from ppu._version import __version__
 from ppu.cli.exits import EXIT_MEANINGS, Exit, code_of
+from ppu.cli.remedies import worded
 from ppu.core.errors import PPUError
-from ppu.core.notices import tell
+from ppu.core.notices import tell, word_advice_with
 from ppu.core.registry import plug_ins
 
 
@@ -111,6 +112,7 @@ def attach_all(to: typer.Typer) -> None:
 def run_app(stopwatch: Callable[[], float]) -> int:
     """Run the command line and return its exit code."""
     attach_all(app)
+    word_advice_with(worded)
     if not hasattr(sys.stdout, "write"):  # None if it was closed from the start
         tell("error: standard output is closed")
         return Exit.FAILED
@@ -135,7 +137,7 @@ def _run_command(stopwatch: Callable[[], float]) -> int:
         # typer makes 1 of a broken pipe; no command of PPU's own ends with 1.
         return Exit.FAILED if code == 1 else code
     except PPUError as exc:
-        tell(f"error: {exc}")
+        tell(f"error: {exc}", *exc.advice)
         return code_of(exc)
     return Exit.DONE
 

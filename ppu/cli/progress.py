@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppu.cell.lab import OpenLab
+from ppu.core.labtime import duration
 from ppu.core.notices import tell
-from ppu.plans.report import duration
 from ppu.plans.steps import StepRecord
 
 __all__ = ["Progress"]

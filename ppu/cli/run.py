@@ -200,7 +200,7 @@ def _progress(lab: OpenLab) -> Iterator[None]:
 
 
 def _tell_failure(exc: PPUError, code: int, *, as_json: bool) -> None:
-    tell(f"error: {exc}")
+    tell(f"error: {exc}", *exc.advice)
     if as_json:
         content = {
             "schema_version": 1,

@@ -11,16 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from bluesky.protocols import (
-    EventPageCollectable,
-    Flyable,
-    HasName,
-    Movable,
-    Preparable,
-    Readable,
-    Triggerable,
-)
-
 from ppu.core.registry import load_class, plug_ins
 from ppu.core.tasks import (
     Carry,
@@ -40,6 +30,15 @@ from ppu.core.tasks import (
     Segment,
     Task,
     TaskUnderWay,
+)
+from ppu.core.verbs import (
+    EventPageCollectable,
+    Flyable,
+    HasName,
+    Movable,
+    Preparable,
+    Readable,
+    Triggerable,
 )
 
 __all__ = [

@@ -172,7 +172,7 @@ class SchedulingEntry(_Entry):
 
 
 class SimulatedBench(_Entry):
-    """Says that the hardware connections lead to ``ppu sim``."""
+    """Says that the hardware connections lead to simulated instruments."""
 
     epoch: float = Field(
         allow_inf_nan=False,

@@ -35,6 +35,7 @@ __all__ = [
     "LabTimeLoop",
     "LibraryClock",
     "calendar_date",
+    "duration",
     "is_on_lab_loop",
     "iso",
     "now",
@@ -455,3 +456,17 @@ def iso(stamp: float) -> str:
     """
     moment = datetime.datetime.fromtimestamp(stamp, tz=datetime.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def duration(seconds: float) -> str:
+    """Return *seconds* as a person says it.
+
+    Example:
+        >>> duration(75.0), duration(19_800.0)
+        ('1.2 min', '5.50 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.2f} h"

@@ -6,12 +6,14 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from typing_extensions import override
 
-__all__ = ["Bystander", "NoticeStream", "tell"]
+from ppu.core.remedies import Advice
+
+__all__ = ["Bystander", "NoticeStream", "tell", "word_advice_with"]
 
 
 class NoticeStream(io.TextIOBase):
@@ -45,8 +47,26 @@ def _let_nobody_listen() -> None:
         os.close(nowhere)
 
 
-def tell(text: str) -> None:
-    """Write a line for people to standard error; never fails."""
+Wording = Callable[[str, Iterable[Advice]], str]
+"""Returns a text with what can be done about it, in the words of a door."""
+
+_wordings: list[Wording] = []
+
+
+def word_advice_with(wording: Wording) -> None:
+    """Have *wording* put into words what :func:`tell` advises in this process."""
+    _wordings[:] = [wording]
+
+
+def tell(text: str, *advice: Advice) -> None:
+    """Write a line for people to standard error; never fails.
+
+    Args:
+        text: The line.
+        advice: What they can do about it, in the words of whoever reads this.
+    """
+    for wording in _wordings:
+        text = wording(text, advice)
     NoticeStream().write(text + "\n")
 
 

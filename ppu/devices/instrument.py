@@ -17,6 +17,8 @@ from ppu.core.capabilities import CAPABILITIES
 from ppu.core.errors import ConnectError, InternalError
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
+from ppu.core.remedies import Remedy, advise
+from ppu.core.specifications import Specification
 from ppu.devices.address import InvalidReading
 from ppu.devices.gate import Gate
 from ppu.devices.readings import (
@@ -133,6 +135,14 @@ class LabDevice(ABC):
     @abstractmethod
     def plan_device(self) -> Any:
         """What plans get."""
+
+    @property
+    def specification(self) -> Specification | None:
+        """What it says of itself without a wire, for whoever has no driver at hand.
+
+        By default nothing: then only the device itself can judge what is asked of it.
+        """
+        return None
 
     @classmethod
     @abstractmethod
@@ -357,7 +367,8 @@ class Instrument(StandardReadable, LabDevice):
             raise ConnectError(
                 f"{self.name}: {self.link.endpoint} is not the simulated bench of the "
                 f"lab file: it answers {identity.serial_number}, not {nonce}; start "
-                "`ppu sim --write-lab` again and use the lab file it writes"
+                "that bench again and use the lab file it writes",
+                advice=[advise(Remedy.WRITE_BENCH)],
             )
         if self.identity is None and not self.facts.verified:
             logging.getLogger("ppu.link").info(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from ppu.core.custody import CustodyLedger
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import LabTimeLoop
+from ppu.core.remedies import Advice
 from ppu.engine.empties import Empties
 from ppu.engine.firings import Firings
 from ppu.engine.reservations import Claimant, Reservations
@@ -27,8 +28,9 @@ class Resources:
         scheduling = file.scheduling
         self.waits: dict[int, str] = {}
         """What each job waits for, in words."""
-        self.on_wait: Callable[[int, str], None] | None = None
-        """Told what a job waits for, and with nothing when that ends."""
+        self.on_wait: Callable[..., None] | None = None
+        """Told which job waits, for what in words, and what can be done about it;
+        without words when that ends."""
         self.failure_policies = dict(file.failure_policies)
         self.reservations = Reservations(loop, file, ledger)
         self.reservations.on_wait = self._note_wait
@@ -52,7 +54,7 @@ class Resources:
         self.firings.note_entered()
         self.empties.look_again()
 
-    def _note_wait(self, who: Claimant, text: str) -> None:
+    def _note_wait(self, who: Claimant, text: str, *advice: Advice) -> None:
         if text == self.waits.get(who.id, ""):
             return
         if text:
@@ -60,4 +62,4 @@ class Resources:
         else:
             del self.waits[who.id]
         if self.on_wait is not None:
-            self.on_wait(who.id, text)
+            self.on_wait(who.id, text, *advice)

@@ -14,8 +14,15 @@ from ppu.core.capabilities import (
     Transporter,
 )
 from ppu.core.custody import Change, Claimed, CustodyLedger, Left, Moved, StockUsed
-from ppu.core.errors import ConfigurationError, InterlockError, LimitError, nearest
+from ppu.core.errors import (
+    ConfigurationError,
+    InterlockError,
+    LimitError,
+    NotFoundError,
+    nearest,
+)
 from ppu.core.labfile import ContainerEntry, LabFile
+from ppu.core.remedies import Remedy, advise
 
 __all__ = ["Lab"]
 
@@ -43,7 +50,7 @@ class Lab:
     ) -> None:
         self.file = file
         self.flush_period_s = flush_period_s
-        self.devices = dict(devices)
+        self.devices = devices
         self.sample_id = ""
         """Identity of the sample that the present job makes."""
         self.changes: list[Change] = []
@@ -160,7 +167,7 @@ class Lab:
             ConfigurationError: If there is no such container.
         """
         if name not in self.file.containers:
-            raise ConfigurationError(
+            raise NotFoundError(
                 f"there is no container '{name}'; {nearest(name, self.file.containers)}"
             )
         return self.file.containers[name]
@@ -183,19 +190,21 @@ class Lab:
             LimitError: If there is none just now; says what a person can do.
         """
         ledger = self._ledger
-        strays = []
+        strays, advice = [], [advise(Remedy.RELEASE_SAMPLE)]
         for name, entry in self.file.containers.items():
             if entry.kind != kind or entry.contents or name in ledger.used:
                 continue
             if ledger.places[name] == entry.at and name not in ledger.under_way:
                 return name
             strays.append(
-                f"; {name} is free but not at home: carry it to {entry.at} and say "
-                f"'ppu samples --move {name}={entry.at}'"
+                f"; {name} is free but not at home: carry it to {entry.at} and say so"
+            )
+            advice.append(
+                advise(Remedy.MOVE_CONTAINER, container=name, location=entry.at)
             )
         raise LimitError(
-            f"no {kind} is empty and at home; clean one and say 'ppu samples --release "
-            f"SAMPLE'{''.join(strays)}"
+            f"no {kind} is empty and at home; clean one and say so{''.join(strays)}",
+            advice=advice,
         )
 
     def claim_container(self, name: str) -> None:

@@ -12,13 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bluesky.utils import MsgGenerator
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ppu.core.errors import ConfigurationError, InternalError, nearest
+from ppu.core.errors import ConfigurationError, InternalError, NotFoundError, nearest
 from ppu.core.labfile import describe_faults
 from ppu.core.registry import plug_ins
 from ppu.plans.lab import Lab
+from ppu.plans.messages import MsgGenerator
 from ppu.plans.report import RunRecord, Section
 
 __all__ = ["ProtocolResult", "RegisteredProtocol", "find_protocol", "protocol"]
@@ -166,7 +166,7 @@ def find_protocol(name: str) -> RegisteredProtocol:
     """
     protocols = known_protocols()
     if name not in protocols:
-        raise ConfigurationError(
+        raise NotFoundError(
             f"there is no protocol '{name}'; {nearest(name, protocols)}"
         )
     return protocols[name]

@@ -12,7 +12,6 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal, ParamSpec, TypeVar, cast
 
-from bluesky.utils import Msg, MsgGenerator, RunEngineControlException
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ppu.core.errors import (
@@ -24,6 +23,7 @@ from ppu.core.errors import (
 )
 from ppu.core.failure import FailurePolicy
 from ppu.plans.lab import Lab
+from ppu.plans.messages import Msg, MsgGenerator, utils
 
 __all__ = [
     "Begun",
@@ -306,7 +306,7 @@ class _Step:
         for n_failures in itertools.count(1):
             try:
                 return (yield from self._attempt(begun.key, args, kwargs, is_again))
-            except RunEngineControlException as exc:
+            except utils.RunEngineControlException as exc:
                 yield Msg("step_failed", None, key=begun.key, error=exc)
                 raise
             except Exception as exc:
@@ -371,7 +371,7 @@ def _needs_of(
     }
     if needs is None:
         found = {getattr(value, "name", None) for value in values}
-        names = {name for name in found if name in lab.devices}
+        names = {name for name in found if name is not None and name in lab.devices}
     else:
         names = {name for name in needs(*args, **kwargs) if name is not None}
         known = {*lab.devices, *lab.file.locations}

@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, func, select
 
 from ppu.core.errors import StaleTokenError, TakenOverError
-from ppu.store.events import announce
+from ppu.store.events import EventKind, announce
 from ppu.store.schema import cells, meta
 
 __all__ = [
@@ -78,7 +78,9 @@ def start(
     row = {"token": token, "name": name, "pid": pid, "boot_id": boot_id}
     row |= {"epoch": epoch, "started": now, "heartbeat": now}
     connection.execute(cells.insert(), row)
-    announce(connection, "cell", {"token": token, "name": name, "pid": pid}, now)
+    announce(
+        connection, EventKind.CELL, {"token": token, "name": name, "pid": pid}, now
+    )
     return token
 
 
@@ -110,7 +112,7 @@ def end(connection: Connection, token: int, how: str, now: float) -> None:
     connection.execute(
         cells.update().where(cells.c.token == token).values(ended=now, how=how)
     )
-    announce(connection, "cell", {"token": token, "how": how}, now)
+    announce(connection, EventKind.CELL, {"token": token, "how": how}, now)
 
 
 def revoke_lease(connection: Connection, now: float) -> Row[Any] | None:
@@ -137,7 +139,9 @@ def revoke_lease(connection: Connection, now: float) -> Row[Any] | None:
             .where(cells.c.token == last.token)
             .values(ended=now, how=_DEPOSED)
         )
-        announce(connection, "cell", {"token": last.token, "how": _DEPOSED}, now)
+        announce(
+            connection, EventKind.CELL, {"token": last.token, "how": _DEPOSED}, now
+        )
     return last
 
 

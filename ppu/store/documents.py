@@ -11,7 +11,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, select
 
 from ppu.store.cells import require_token
-from ppu.store.events import announce, encode
+from ppu.store.events import EventKind, announce, encode
 from ppu.store.schema import documents
 
 __all__ = [
@@ -50,7 +50,7 @@ def add_document(
     """
     require_token(connection, token)
     run_uid = _run_of(connection, job_id, name, document)
-    sequence = announce(connection, "document", {"name": name}, now, job_id)
+    sequence = announce(connection, EventKind.DOCUMENT, {"name": name}, now, job_id)
     row = {
         "sequence": sequence,
         "job_id": job_id,

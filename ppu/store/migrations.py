@@ -97,4 +97,17 @@ def add_seats(connection: Connection) -> None:
         )
 
 
-MIGRATIONS: Sequence[Callable[[Connection], None]] = (take_over_journal, add_seats)
+def add_advice(connection: Connection) -> None:
+    """Give jobs and commands a place for codes of what can be done about them."""
+    for table in ("jobs", "commands"):
+        columns = {column["name"] for column in inspect(connection).get_columns(table)}
+        if "advice" in columns:  # it was made a moment ago: the file is of version 1
+            continue
+        connection.execute(text(f"ALTER TABLE {table} ADD COLUMN advice TEXT"))
+
+
+MIGRATIONS: Sequence[Callable[[Connection], None]] = (
+    take_over_journal,
+    add_seats,
+    add_advice,
+)

@@ -38,6 +38,7 @@ __all__ = [
     "commands",
     "containers",
     "custody",
+    "descriptions",
     "documents",
     "events",
     "job_needs",
@@ -122,6 +123,7 @@ jobs = Table(
     Column("is_retryable", Boolean, nullable=False),
     Column("reason_code", String),
     Column("reason_text", Text),
+    Column("advice", Text),
     Column("result", Text),
     Column("submitted", Double, nullable=False),
     Column("started", Double),
@@ -287,6 +289,7 @@ commands = Table(
     Column("asked", Double, nullable=False),
     Column("handled", Double),
     Column("outcome", Text),
+    Column("advice", Text),
     Index("commands_of_job", "job_id", "sequence"),
     Index(
         "commands_waiting",
@@ -296,6 +299,16 @@ commands = Table(
     ),
 )
 """What people and clients ask the cell to do; ``sequence`` names the command."""
+
+descriptions = Table(
+    "descriptions",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("lab", String, nullable=False),
+    Column("described", Double, nullable=False),
+    Column("content", Text, nullable=False),
+)
+"""What is known of labs without their instruments, by a digest of their files."""
 
 
 def prepare(connection: Connection) -> None:

@@ -9,10 +9,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, func, select
 
-from ppu.core.errors import ConfigurationError, LimitError, nearest
+from ppu.core.errors import ConfigurationError, LimitError, NotFoundError, nearest
 from ppu.core.labfile import LabFile
+from ppu.core.remedies import Remedy, advise
 from ppu.store import cells, commands
-from ppu.store.events import announce
+from ppu.store.events import EventKind, announce
+from ppu.store.requests import CorrectStock, Refill
 from ppu.store.schema import allocations, stock
 
 __all__ = [
@@ -117,16 +119,20 @@ def allocate(
             asked[powder] = asked.get(powder, 0.0) + mass_g
     free = free_stock(connection)
     lacking = [
-        f"{asked[powder]:.6g} g of {powder} are asked for, "
-        f"{max(free[powder], 0.0):.6g} g are free"
+        powder
         for powder in sorted(asked)
         if powder in free and asked[powder] > free[powder] + _ROUNDING_G
     ]
     if lacking:
         raise LimitError(
-            "; ".join(lacking) + " (in stock, and not allocated to jobs that wait or "
-            "run); refill and say so (ppu stock POWDER --refill GRAMS), ask for less, "
-            "or cancel others"
+            "; ".join(
+                f"{asked[powder]:.6g} g of {powder} are asked for, "
+                f"{max(free[powder], 0.0):.6g} g are free"
+                for powder in lacking
+            )
+            + " (in stock, and not allocated to jobs that wait or run); refill and say "
+            "so, ask for less, or cancel others",
+            advice=[advise(Remedy.REFILL, powder=powder) for powder in lacking],
         )
     connection.execute(allocations.insert(), rows)
 
@@ -153,12 +159,13 @@ def ask_refill(
         Number of the request that waits for the cell; None if it is done.
 
     Raises:
+        NotFoundError: As :func:`refill`.
         ConfigurationError: As :func:`refill`.
     """
     _check_refill(connection, powder, mass_g)
     if cells.is_owned(connection):
-        said = {"powder": powder, "mass_g": mass_g, "note": note}
-        return commands.request(connection, "refill", by, now, content=said)
+        wanted = Refill(powder=powder, mass_g=mass_g, note=note)
+        return commands.request(connection, wanted, by, now)
     refill(connection, powder, mass_g, by, now, note)
     return None
 
@@ -174,12 +181,13 @@ def refill(
     """Keep that a person added *mass_g* of *powder* to what was there [g].
 
     Raises:
-        ConfigurationError: If there is no such powder, or the mass cannot be.
+        NotFoundError: If there is no such powder.
+        ConfigurationError: If the mass cannot be.
     """
     left_g = _check_refill(connection, powder, mass_g) + mass_g
     _set_left(connection, powder, left_g)
     content = {"powder": powder, "added_g": mass_g, "mass_g": left_g}
-    announce(connection, "stock", content | {"by": by, "note": note}, now)
+    announce(connection, EventKind.STOCK, content | {"by": by, "note": note}, now)
 
 
 def _check_refill(connection: Connection, powder: str, mass_g: float) -> float:
@@ -212,12 +220,13 @@ def ask_correction(
         Number of the request that waits for the cell; None if it is done.
 
     Raises:
+        NotFoundError: As :func:`correct_stock`.
         ConfigurationError: As :func:`correct_stock`.
     """
     _check_correction(connection, powder, mass_g, note)
     if cells.is_owned(connection):
-        said = {"powder": powder, "mass_g": mass_g, "note": note}
-        return commands.request(connection, "correct stock", by, now, content=said)
+        wanted = CorrectStock(powder=powder, mass_g=mass_g, note=note)
+        return commands.request(connection, wanted, by, now)
     correct_stock(connection, powder, mass_g, by, now, note)
     return None
 
@@ -238,8 +247,8 @@ def correct_stock(
         How much more that is than was believed; < 0 if it is less [g].
 
     Raises:
-        ConfigurationError: If there is no such powder, the mass cannot be, or nothing
-            says why.
+        NotFoundError: If there is no such powder.
+        ConfigurationError: If the mass cannot be, or nothing says why.
     """
     before_g = _check_correction(connection, powder, mass_g, note)
     lack_g = lacking(connection, powder, mass_g)
@@ -247,7 +256,7 @@ def correct_stock(
     _fit_allocations(connection, powder, mass_g)
     content = {"powder": powder, "believed_g": before_g, "mass_g": mass_g}
     content |= {"lacking_g": {str(job): lack for job, lack in lack_g.items()}}
-    announce(connection, "stock", content | {"by": by, "note": note}, now)
+    announce(connection, EventKind.STOCK, content | {"by": by, "note": note}, now)
     return mass_g - before_g
 
 
@@ -259,7 +268,9 @@ def _check_correction(
     if not 0 <= mass_g < math.inf:
         raise ConfigurationError(f"{mass_g} g cannot be there; give 0 or more")
     if not note.strip():
-        raise ConfigurationError("say why it is corrected: --note WHY")
+        raise ConfigurationError(
+            "say why it is corrected", advice=[advise(Remedy.EXPLAIN)]
+        )
     return left_g
 
 
@@ -279,11 +290,11 @@ def _left_g(connection: Connection, powder: str) -> float:
     """Return how much of *powder* there is, as the ledger says [g].
 
     Raises:
-        ConfigurationError: If there is no such powder.
+        NotFoundError: If there is no such powder.
     """
     there = {row.powder: row.mass_g for row in connection.execute(select(stock))}
     if powder not in there:
-        raise ConfigurationError(
+        raise NotFoundError(
             f"there is no powder '{powder}' in the ledger, which a cell opens with its "
             f"lab file; {nearest(powder, there)}"
         )

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import bluesky.plan_stubs as bps
-
 from ppu.core.capabilities import (
     Balance,
     Carry,
@@ -31,7 +29,7 @@ from ppu.core.errors import (
     InternalError,
     LimitError,
 )
-from ppu.plans import Lab, MsgGenerator, step
+from ppu.plans import Lab, MsgGenerator, bps, step
 from ppu.plans.seats import (
     Role,
     Seat,

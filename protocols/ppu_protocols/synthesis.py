@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import bluesky.plan_stubs as bps
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ppu.core.capabilities import (
@@ -30,7 +29,7 @@ from ppu.core.errors import (
     InterlockError,
     LimitError,
 )
-from ppu.plans import Lab, MsgGenerator, ProtocolResult, compute, protocol, step
+from ppu.plans import Lab, MsgGenerator, ProtocolResult, bps, compute, protocol, step
 from ppu.plans.report import RunRecord, Section
 from ppu_protocols.evidence import find_dosed, leave_dosed
 from ppu_protocols.steps import (

@@ -24,7 +24,7 @@ from ppu.cell.cell import Cell
 from ppu.cell.lab import OpenLab
 from ppu.cell.open_lab import open_lab
 from ppu.core.labtime import stopwatch
-from ppu.plans.gantt import Bar, gantt
+from ppu.exports.gantt import Bar, gantt
 from ppu.store.jobs import JobRequest, JobState
 from ppu.store.queue import find, submit_many
 from ppu.store.steps import steps_of

@@ -28,11 +28,13 @@ from ppu.cell.cell import Cell
 from ppu.cell.lab import OpenLab
 from ppu.core.errors import StaleTokenError
 from ppu.core.labfile import load_lab
+from ppu.core.remedies import Remedy, advise
 from ppu.store import custody, queue, steps
 from ppu.store.events import events_after
 from ppu.store.jobs import Effect, JobRequest, JobState
+from ppu.store.requests import Abort
 from ppu.store.store import Store
-from ppu.store.waiting import reasons_to_wait
+from ppu.store.waiting import Wait, reasons_to_wait
 
 
 def test_jobs_with_the_same_profile_share_a_firing(live: MakeLife) -> None:
@@ -90,7 +92,7 @@ def test_firing_goes_on_when_the_job_that_leads_it_is_aborted(live: MakeLife) ->
         life.advance(50.0)
     life.advance(200.0)
     roles = {steps_of(life, n)["load_seat"].result: n for n in jobs}
-    ask(life, "abort", roles["lead"])
+    ask(life, Abort(), roles["lead"])
     life.advance(6000.0)
 
     assert job(life, roles["lead"]).state is JobState.ABORTED
@@ -141,7 +143,8 @@ def test_job_tells_why_it_waits_while_it_does(live: MakeLife) -> None:
 
     def reasons(job_id: int) -> list[str]:
         with life.store.read() as connection:
-            return reasons_to_wait(connection, queue.get(connection, job_id))
+            found = reasons_to_wait(connection, queue.get(connection, job_id))
+        return [why.text for why in found]
 
     assert reasons(one) == []
     assert reasons(other) == [
@@ -161,8 +164,11 @@ def test_job_waits_until_somebody_cleans_a_container(live: MakeLife) -> None:
     with life.store.read() as connection:
         told = reasons_to_wait(connection, queue.get(connection, waiting))
     assert told == [
-        "step take container: crucible waits: no crucible is empty and at home; clean "
-        "one and say 'ppu samples --release SAMPLE'"
+        Wait(
+            "step take container: crucible waits: no crucible is empty and at home; "
+            "clean one and say so",
+            (advise(Remedy.RELEASE_SAMPLE),),
+        )
     ]
 
     release_one(life)

@@ -23,6 +23,7 @@ from mortal import MortalCell
 from ppu.store import custody, steps
 from ppu.store.documents import documents_of
 from ppu.store.jobs import JobState
+from ppu.store.requests import Abort, Cancel, Request
 
 
 def test_job_of_a_dead_cell_goes_on_where_it_was(live: MakeLife) -> None:
@@ -157,9 +158,9 @@ def test_job_that_waits_for_a_container_goes_on_in_the_next_cell(
     assert job(life, waiting).state is JobState.SUCCEEDED
 
 
-@pytest.mark.parametrize("word", ["cancel", "abort"])
+@pytest.mark.parametrize("wanted", [Cancel(), Abort()])
 def test_container_is_believed_nowhere_when_its_move_is_given_up(
-    live: MakeLife, word: str
+    live: MakeLife, wanted: Request
 ) -> None:
     """Whoever ends a job before a carry is settled learns nothing of the container."""
     life = live()
@@ -169,7 +170,7 @@ def test_container_is_believed_nowhere_when_its_move_is_given_up(
     assert steps_of(life, one)["move_container"].state is steps.StepState.INTENT
     life.kill()
     life.start()
-    ask(life, word, one)
+    ask(life, wanted, one)
     life.advance(3000.0)
 
     assert job(life, one).state is JobState.ABORTED

@@ -25,6 +25,7 @@ from exercise import LAB
 from mortal import MortalCell
 from ppu.store import queue, steps
 from ppu.store.jobs import JobState
+from ppu.store.requests import Abort, AllowHeat
 from ppu.store.waiting import reasons_to_wait
 
 
@@ -36,7 +37,7 @@ def test_furnace_of_an_aborted_job_is_made_safe(live: MakeLife) -> None:
     while "fire" not in steps_of(life, one):
         life.advance(50.0)
     life.advance(200.0)
-    ask(life, "abort", one)
+    ask(life, Abort(), one)
     life.advance(60.0)
 
     assert life.lab.bench is not None
@@ -241,11 +242,11 @@ def test_cell_insists_until_an_adopted_furnace_is_safe(
     assert f"job {one}: furnace_1: NOT in its abort state" in said
     assert "furnace_1: NOT in its abort state" in str(job(life, one).reason_text)
     (other,) = submit(life, {"kind": "bare"})
-    ask(life, "may heat")
+    ask(life, AllowHeat())
     life.advance(10.0)
     with life.store.read() as connection:
         (why,) = reasons_to_wait(connection, queue.get(connection, other))
-    assert "it is not in its abort state, and that is tried again" in why
+    assert "it is not in its abort state, and that is tried again" in why.text
 
     life.advance(200.0)
     assert "furnace_1: " in capsys.readouterr().err
@@ -270,7 +271,7 @@ def test_furnace_is_made_safe_if_an_adopted_job_asks_and_is_aborted(
     if dies_again:
         life.kill()
         life.start()
-        ask(life, "may heat")
+        ask(life, AllowHeat())
     answer(life, one, "abort")
     life.advance(60.0)
 

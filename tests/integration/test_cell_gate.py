@@ -22,6 +22,7 @@ from exercise import World
 from ppu.cell.gate import JobGate
 from ppu.store import commands, queue, steps
 from ppu.store.jobs import JobState
+from ppu.store.requests import AllowHeat
 
 
 def test_held_job_waits_at_its_next_step_and_goes_on(live: MakeLife) -> None:
@@ -111,7 +112,7 @@ def test_nothing_is_heated_after_a_crash_before_a_person_agrees(
     assert (waiting.state, waiting.reason_code) == (JobState.NEEDS_INPUT, "restart")
     assert not STARTS
 
-    ask(life, "may heat")
+    ask(life, AllowHeat())
     life.advance(6000.0)
     assert job(life, one).state is JobState.SUCCEEDED
     assert len(STARTS) == 1
@@ -144,7 +145,7 @@ def test_old_word_does_not_let_a_new_cell_heat(live: MakeLife) -> None:
     life.advance(10.0)
     life.kill()
     life.store.is_dead = False  # others may write to it
-    write(life, partial(commands.request, command="may heat", by="anna"))
+    write(life, partial(commands.request, wanted=AllowHeat(), by="anna"))
     life.advance(10.0)
     life.start()
     life.advance(10.0)
@@ -305,7 +306,7 @@ def test_furnaces_may_heat_while_the_store_is_slow(
     monkeypatch.setattr(cell.owner, "change", change_slowly)
     while job(life, one).state is not JobState.NEEDS_INPUT:
         life.advance(0.5)
-    ask(life, "may heat")
+    ask(life, AllowHeat())
     life.advance(8000.0)
 
     assert job(life, one).state is JobState.SUCCEEDED

@@ -24,9 +24,10 @@ from hypothesis.stateful import (
 
 from exercise import LAB, N_CUPS, World, exercise
 from mortal import MortalCell
-from ppu.core.errors import ConfigurationError
+from ppu.core.errors import ConfigurationError, ConflictError
 from ppu.store import commands, custody, queue, steps
 from ppu.store.jobs import ENDED, JobRequest, JobState
+from ppu.store.requests import Abort, AllowHeat
 
 N_SEQUENCES = int(os.environ.get("PPU_MACHINE_SEQUENCES", "50"))
 """`make campaign-machine` runs a thousand."""
@@ -55,7 +56,7 @@ class CellMachine(RuleBasedStateMachine):
 
     def write(self, work: Any) -> None:
         """Write as a command line does: beside the cell, which may be quicker."""
-        with contextlib.suppress(ConfigurationError):
+        with contextlib.suppress(ConfigurationError, ConflictError):
             self.life.store.write(partial(work, now=self.life.loop.stamp()))
 
     def open_jobs(self) -> list[int]:
@@ -107,7 +108,7 @@ class CellMachine(RuleBasedStateMachine):
     def abort(self, which: int) -> None:
         """Abort a job."""
         if (job := self.pick(which)) is not None:
-            ask = partial(commands.request, command="abort", by="somebody", job_id=job)
+            ask = partial(commands.request, wanted=Abort(), by="somebody", job_id=job)
             self.write(ask)
             self.life.advance(0.1)
 
@@ -167,7 +168,7 @@ class CellMachine(RuleBasedStateMachine):
     @rule()
     def allow_heat(self) -> None:
         """Agree to heat after a death."""
-        self.write(partial(commands.request, command="may heat", by="anna"))
+        self.write(partial(commands.request, wanted=AllowHeat(), by="anna"))
         self.life.advance(0.1)
 
     # -- what happens ----------------------------------------------------------------

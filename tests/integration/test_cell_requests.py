@@ -20,8 +20,10 @@ from cell_life import (
 )
 from exercise import World
 from mortal import MortalCell
+from ppu.cli.remedies import worded
 from ppu.store import commands, custody, queue, steps, stock
 from ppu.store.jobs import Effect, JobState
+from ppu.store.requests import Abort, Drain, MoveContainer, UnknownRequest
 
 
 def test_cancelled_job_ends_before_its_next_step(live: MakeLife) -> None:
@@ -45,7 +47,7 @@ def test_aborted_job_ends_in_the_middle_of_a_step(live: MakeLife) -> None:
     one, other = submit(life, {"kind": "press"}, {"kind": "press"})
     life.start()
     life.advance(10.0)
-    ask(life, "abort", one)
+    ask(life, Abort(), one)
 
     assert job(life, one).state is JobState.ABORTED
     assert World.acts.total() == 0
@@ -70,10 +72,55 @@ def test_sample_is_released_while_a_cell_lives(live: MakeLife) -> None:
     assert job(life, last).state is JobState.SUCCEEDED
 
 
+def test_request_that_the_cell_does_not_know_is_refused(live: MakeLife) -> None:
+    """What a newer PPU asks is answered, and the cell goes on."""
+    life = live()
+    life.start()
+    sing = UnknownRequest(command="sing", said={"song": "1"}, why="")
+    loud = UnknownRequest(command="abort", said={"loud": True}, why="")
+    numbers = [
+        write(life, partial(commands.request, wanted=wanted, by="anna"))  # type: ignore[arg-type]  # as a newer PPU would
+        for wanted in (sing, loud)
+    ]
+    (one,) = submit(life, {"kind": "bare"})
+    life.advance(1.0)
+
+    assert outcomes(life, *numbers) == [
+        "refused: nobody here knows the request 'sing'; a newer PPU may have made it",
+        "refused: the request 'abort' is not understood: loud: Extra inputs are not "
+        "permitted; a newer PPU may have made it",
+    ]
+    life.advance(20000.0)
+    assert job(life, one).state is JobState.SUCCEEDED
+
+
+def test_cell_drains_when_it_is_asked_to(live: MakeLife) -> None:
+    """It ends as after SIGTERM; what was asked of an earlier cell does not end it."""
+    life = live()
+    drain = partial(commands.request, wanted=Drain(), by="anna")
+    stale = write(life, drain)
+    life.start()
+    life.advance(1.0)
+    assert life.cell is not None
+    was_draining = life.cell.roster.is_draining
+    asked = write(life, drain)
+    life.advance(1.0)
+
+    assert outcomes(life, stale, asked) == [
+        "refused: it was said before this cell began",
+        "draining",
+    ]
+    assert (was_draining, life.cell.roster.is_draining) == (False, True)
+
+
 def outcomes(life: MortalCell, *numbers: int) -> list[str]:
     """Return what the cell made of requests."""
     with life.store.read() as connection:
-        return list(commands.outcomes(connection, numbers).values())
+        found = commands.outcomes(connection, numbers).values()
+    return [
+        worded(f"refused: {one.text}" if one.is_refused else one.text, one.advice)
+        for one in found
+    ]
 
 
 def test_belief_of_an_arrival_outlives_a_refused_correction(
@@ -95,8 +142,8 @@ def test_belief_of_an_arrival_outlives_a_refused_correction(
         return await keep(command, work)
 
     monkeypatch.setattr(in_lab, "keep", keep_slowly)
-    said = {"container": "cup_1", "location": "rack.1"}
-    ask_move = partial(commands.request, command="move", by="anna", content=said)
+    wanted = MoveContainer(container="cup_1", location="rack.1")
+    ask_move = partial(commands.request, wanted=wanted, by="anna")
     number = write(life, ask_move)
     life.advance(101.0)
 

@@ -19,6 +19,7 @@ from ppu.core.registry import find_lab
 from ppu.plans.protocol import find_protocol
 from ppu.store.events import Event, events_after
 from ppu.store.jobs import JobState
+from ppu.store.requests import Abort
 from ppu.store.store import Store
 
 SHORT: dict[str, Any] = {
@@ -118,7 +119,7 @@ def test_furnace_made_safe_after_an_abort_is_an_event_of_its_job(
     while not is_heating(life):
         life.advance(20.0)
     began_s = life.loop.time()
-    ask(life, "abort", one)
+    ask(life, Abort(), one)
     life.advance(60.0)
 
     (found,) = events_of(life.store, "safe state", "unsafe")
@@ -140,7 +141,7 @@ def test_furnace_that_cannot_be_made_safe_is_an_event_until_it_is(
         life.advance(20.0)
     life.advance(100.0)
     garble(life, 400.0)
-    ask(life, "abort", one)
+    ask(life, Abort(), one)
     life.advance(300.0)
     before = events_of(life.store, "safe state", "unsafe")
     life.advance(400.0)

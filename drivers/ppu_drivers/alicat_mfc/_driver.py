@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated as A
 from typing import ClassVar, Final
 
@@ -26,6 +27,7 @@ from ppu.core.errors import (
 from ppu.core.insisting import insist
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import iso, running_loop
+from ppu.core.specifications import GasFlowSpecification
 from ppu.devices import (
     DriverFacts,
     Identity,
@@ -315,6 +317,17 @@ class AlicatMfc(Instrument, GasFlow):
 
     # -- capability ----------------------------------------------------------------
 
+    @cached_property
+    def specification(self) -> GasFlowSpecification:
+        """What the lab and the instrument allow."""
+        low, high = self.limits.flow_ml_per_min
+        return GasFlowSpecification(
+            name=self.name,
+            supplies=self.settings.supplies,
+            gases=self.settings.gases,
+            flow_ml_per_min=(low, min(high, self.settings.full_scale_ml_per_min)),
+        )
+
     @property
     def supplies(self) -> str:
         """Name of the device that the gas flows into."""
@@ -336,22 +349,7 @@ class AlicatMfc(Instrument, GasFlow):
         Raises:
             LimitError: With every fault.
         """
-        if request.flow_ml_per_min == 0:
-            return
-        faults = []
-        low, high = self.limits.flow_ml_per_min
-        high = min(high, self.settings.full_scale_ml_per_min)
-        if request.gas not in self.gases:
-            faults.append(
-                f"{request.gas!r} is not connected, there is {', '.join(self.gases)}"
-            )
-        if not (low <= request.flow_ml_per_min <= high and request.flow_ml_per_min > 0):
-            faults.append(
-                f"{request.flow_ml_per_min:g} mL/min, allowed are 0 (closed) and "
-                f"{low:g} to {high:g} mL/min"
-            )
-        if faults:
-            raise LimitError(f"{self.name}: " + "; ".join(faults))
+        self.specification.check_flow(request)
 
     async def _read_frame(self) -> Frame:
         """Return the present data frame, and keep its readings.

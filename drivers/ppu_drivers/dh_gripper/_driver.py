@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated as A
 from typing import Final, Literal
 
@@ -21,6 +22,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
+from ppu.core.specifications import GripperSpecification
 from ppu.devices import (
     DriverFacts,
     Holding,
@@ -290,6 +292,14 @@ class DhGripper(Instrument, Gripper):
             )
 
     # -- capability ----------------------------------------------------------------
+
+    @cached_property
+    def specification(self) -> GripperSpecification:
+        """What the lab and the instrument allow."""
+        return GripperSpecification(
+            name=self.name,
+            hand_of=self.settings.hand_of,
+        )
 
     @property
     def hand_of(self) -> str:

@@ -19,6 +19,7 @@ from ppu.devices.firing import (
     FurnaceLimits,
     LoopMode,
     ProgrammedFurnace,
+    ProgramRoom,
     ProgramSettings,
     ProgramStates,
     Sample,
@@ -359,13 +360,16 @@ class Eurotherm3216(ProgrammedFurnace):
     @override
     def _dwell_unit(self) -> DwellUnit:
         name = self.settings.dwell_unit
-        return DwellUnit(name, 60.0 if name == "minute" else 3600.0, _MOST_TIME_UNITS)
+        return DwellUnit(
+            name=name,
+            seconds=60.0 if name == "minute" else 3600.0,
+            most=_MOST_TIME_UNITS,
+        )
 
+    @property
     @override
-    def _find_count_faults(self, segments: tuple[Segment, ...]) -> list[str]:
-        if 1 <= len(segments) <= N_SEGMENTS:
-            return []
-        return [f"{len(segments)} segments, allowed are 1 to {N_SEGMENTS}"]
+    def _program_room(self) -> ProgramRoom:
+        return ProgramRoom(most=N_SEGMENTS)
 
     @override
     def _program_settings(self) -> ProgramSettings:

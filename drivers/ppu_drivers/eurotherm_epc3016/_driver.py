@@ -15,6 +15,7 @@ from ppu.devices import DriverFacts, Identity, SignalR, execute
 from ppu.devices.firing import (
     DwellUnit,
     LoopMode,
+    ProgramRoom,
     ProgramSettings,
     Sample,
     find_limit_contradictions,
@@ -28,7 +29,6 @@ from ppu_drivers.eurotherm_epc3016._codec import (
     N_SEGMENTS,
     PROGRAM_FROM,
     SAMPLE_FROM,
-    count_segments,
     decode_firmware,
     decode_sample,
     encode_program,
@@ -327,21 +327,20 @@ class EurothermEpc3016(EpcRegisters):
     @property
     @override
     def _dwell_unit(self) -> DwellUnit:
-        return DwellUnit(self.settings.time_format, self._unit_s, _MOST_TIME_UNITS)
+        return DwellUnit(
+            name=self.settings.time_format,
+            seconds=self._unit_s,
+            most=_MOST_TIME_UNITS,
+        )
 
     @property
     def _unit_s(self) -> float:
         return UNIT_S[self.settings.time_format]
 
+    @property
     @override
-    def _find_count_faults(self, segments: tuple[Segment, ...]) -> list[str]:
-        n_needed = count_segments(segments)
-        if segments and n_needed <= N_SEGMENTS:
-            return []
-        return [
-            f"{len(segments)} segments, which the controller needs "
-            f"{n_needed} of its own for, allowed are 2 to {N_SEGMENTS}"
-        ]
+    def _program_room(self) -> ProgramRoom:
+        return ProgramRoom(most=N_SEGMENTS, is_for_parts=True)
 
     @override
     async def _clear_program(self) -> None:

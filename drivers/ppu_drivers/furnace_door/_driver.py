@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import cached_property
 from typing import Annotated as A
 from typing import Final
 
@@ -19,6 +20,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
+from ppu.core.specifications import DoorSpecification
 from ppu.devices import DriverFacts, Identity, Instrument, Query, Reference, SignalR
 from ppu.transports.line import LineClient
 from ppu.transports.tcp import TcpConnection, TcpLink
@@ -202,6 +204,15 @@ class FurnaceDoor(Instrument, Door):
         ]
 
     # -- capability ----------------------------------------------------------------
+
+    @cached_property
+    def specification(self) -> DoorSpecification:
+        """What the lab and the instrument allow."""
+        return DoorSpecification(
+            name=self.name,
+            encloses=self.settings.encloses,
+            max_open_degc=self.limits.furnace_degc[1],
+        )
 
     @property
     def encloses(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Annotated as A
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
+from ppu.core.specifications import DoserSpecification
 from ppu.devices import (
     DriverFacts,
     Identity,
@@ -204,6 +206,16 @@ class LabmanPowderRobot(Instrument, PowderDoser, Recalling):
             ) from exc
         return Identity(model="powder robot", serial_number=status.serial_number)
 
+    @cached_property
+    def specification(self) -> DoserSpecification:
+        """What the lab and the instrument allow."""
+        return DoserSpecification(
+            name=self.name,
+            station=self.entry.slots[0],
+            dose_mg=self.limits.dose_mg,
+            mixing_s=self.limits.mixing_s,
+        )
+
     @property
     def station(self) -> str:
         """Location where the container must stand."""
@@ -253,9 +265,7 @@ class LabmanPowderRobot(Instrument, PowderDoser, Recalling):
         Raises:
             LimitError: With every fault.
         """
-        faults = self._find_limit_faults(request)
-        if faults:
-            raise LimitError(f"{self.name}: " + "; ".join(faults))
+        self.specification.check_request(request)
 
     @AsyncStatus.wrap
     async def prepare(self, value: DoseRequest | TaskUnderWay) -> None:
@@ -278,7 +288,7 @@ class LabmanPowderRobot(Instrument, PowderDoser, Recalling):
             self._recollection = None
             self._recollection = await self._recall(value.task)
             return
-        faults = self._find_limit_faults(value)
+        faults = self.specification.faults(value)
         is_sendable = not faults
         faults += _find_head_faults(value, await self.read_heads())
         status = await self.read_status()
@@ -307,27 +317,6 @@ class LabmanPowderRobot(Instrument, PowderDoser, Recalling):
         if objections:
             raise InstrumentError(f"{self.name}: " + "; ".join(objections), code)
         self._request = value
-
-    def _find_limit_faults(self, request: DoseRequest) -> list[str]:
-        """Return what the lab does not allow of *request*."""
-        faults = []
-        low, high = self.limits.dose_mg
-        if not request.doses:
-            faults.append("no powder is asked for")
-        for number, dose in enumerate(request.doses, 1):
-            mass = dose.mass_g * 1000
-            if not low <= mass <= high or mass <= 0:
-                faults.append(
-                    f"dose {number}: {mass:g} mg of {dose.powder}, allowed are "
-                    f"{low:g} to {high:g} mg"
-                )
-        low, high = self.limits.mixing_s
-        if not low <= request.mixing_s <= high or request.mixing_s % 1 != 0:
-            faults.append(
-                f"mixing for {request.mixing_s:g} s, allowed are whole seconds from "
-                f"{low:g} to {high:g} s"
-            )
-        return faults
 
     def _encode(self, request: DoseRequest) -> list[dict[str, Any]]:
         settings = self.settings

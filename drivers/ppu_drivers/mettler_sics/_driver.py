@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated as A
 from typing import Final
 
@@ -12,6 +13,7 @@ from typing_extensions import override
 from ppu.core.capabilities import Balance
 from ppu.core.errors import ConnectError, InstrumentError, LimitError, MalformedReply
 from ppu.core.labfile import DeviceEntry, LimitPair
+from ppu.core.specifications import BalanceSpecification
 from ppu.devices import (
     DriverFacts,
     Identity,
@@ -129,6 +131,15 @@ class MettlerSics(Instrument, Balance):
                 f"MT-SICS as expected: {exc}"
             ) from exc
         return Identity(model.partition('"')[2].strip('"'), serial_number, firmware)
+
+    @cached_property
+    def specification(self) -> BalanceSpecification:
+        """What the lab and the instrument allow."""
+        return BalanceSpecification(
+            name=self.name,
+            pan=self.entry.slots[0],
+            max_mass_g=self.limits.mass_g[1],
+        )
 
     @property
     def pan(self) -> str:

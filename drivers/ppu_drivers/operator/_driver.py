@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Final
 
 from ophyd_async.core import AsyncStatus
@@ -12,6 +13,7 @@ from ppu.core.capabilities import Operator, PowderTask, Task
 from ppu.core.errors import ConnectError, InstrumentError, MalformedReply
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
+from ppu.core.specifications import HandlerSpecification
 from ppu.devices import DriverFacts, Identity, Instrument
 from ppu.transports.line import LineClient
 from ppu.transports.tcp import TcpConnection
@@ -95,6 +97,15 @@ class PersonAtTerminal(Instrument, Operator):
                 f"{answer!r}"
             )
         return Identity(model="simulated technician", serial_number=badge)
+
+    @cached_property
+    def specification(self) -> HandlerSpecification:
+        """People carry between any places, and handle powder in any way."""
+        return HandlerSpecification(
+            name=self.name,
+            max_container_degc=self.limits.container_degc[1],
+            is_free=True,
+        )
 
     @property
     def max_container_degc(self) -> float:

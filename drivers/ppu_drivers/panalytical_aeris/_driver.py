@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated as A
 from typing import Final
@@ -20,12 +20,12 @@ from ppu.core.capabilities import Diffractometer, ScanRequest
 from ppu.core.errors import (
     ConnectError,
     InstrumentError,
-    LimitError,
     MalformedReply,
     TransportError,
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
+from ppu.core.specifications import DiffractometerSpecification
 from ppu.devices import DriverFacts, Identity, Instrument, Measured, SignalR, record
 from ppu.transports.tcp import TcpConnection, TcpLink
 from ppu_drivers.panalytical_aeris._codec import (
@@ -43,7 +43,6 @@ __all__ = [
     "PanalyticalAerisSettings",
 ]
 
-_SAMPLE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _BEGIN_S: Final = 10.0
 """How long READY may still say yes after a scan was asked for [s]."""
 _FILE_POLL_S: Final = 1.0
@@ -257,6 +256,16 @@ class PanalyticalAeris(Instrument, Diffractometer):
 
     # -- capability ----------------------------------------------------------------
 
+    @cached_property
+    def specification(self) -> DiffractometerSpecification:
+        """What the lab and the instrument allow."""
+        return DiffractometerSpecification(
+            name=self.name,
+            slot=self.entry.slots[0],
+            two_theta_deg=self.limits.two_theta_deg,
+            duration_s=self.limits.duration_s,
+        )
+
     @property
     def slot(self) -> str:
         """Location where the specimen must stand."""
@@ -278,25 +287,7 @@ class PanalyticalAeris(Instrument, Diffractometer):
         Raises:
             LimitError: With every fault.
         """
-        faults = []
-        low, high = self.limits.two_theta_deg
-        if not low <= scan.start_deg < scan.stop_deg <= high:
-            faults.append(
-                f"2theta from {scan.start_deg:g} to {scan.stop_deg:g} deg, "
-                f"allowed is a rising range within {low:g} to {high:g} deg"
-            )
-        low, high = self.limits.duration_s
-        if not (low <= scan.duration_s <= high and scan.duration_s > 0):
-            faults.append(
-                f"a scan of {scan.duration_s:g} s, allowed are {low:g} to {high:g} s"
-            )
-        if _SAMPLE_ID.fullmatch(scan.sample_id) is None:
-            faults.append(
-                f"the sample id {scan.sample_id!r}, allowed are up to 64 letters, "
-                "digits, '_', '-' and '.', beginning with a letter or digit"
-            )
-        if faults:
-            raise LimitError(f"{self.name}: " + "; ".join(faults))
+        self.specification.check_scan(scan)
 
     @AsyncStatus.wrap
     async def prepare(self, value: ScanRequest) -> None:

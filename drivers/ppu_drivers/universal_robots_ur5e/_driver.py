@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Annotated as A
 from typing import ClassVar, Final, TypeVar
 
@@ -36,6 +37,7 @@ from ppu.core.errors import (
 from ppu.core.insisting import Attempts
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
+from ppu.core.specifications import HandlerSpecification
 from ppu.devices import DriverFacts, Identity, Instrument, Query, Reference, SignalR
 from ppu.transports.line import LineClient, LineProbe
 from ppu.transports.tcp import TcpConnection
@@ -210,14 +212,31 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
 
     # -- capability ----------------------------------------------------------------
 
+    @cached_property
+    def specification(self) -> HandlerSpecification:
+        """What the lab and the instrument allow."""
+        grind, mount = self.settings.tasks.grind, self.settings.tasks.mount_powder
+        first = grind or mount
+        station = None if first is None else first.station
+        return HandlerSpecification(
+            name=self.name,
+            max_container_degc=self.limits.container_degc[1],
+            ways=frozenset(self._programs),
+            grinds_with=None if grind is None else grind.program,
+            grinds_for_s=0.0 if grind is None else grind.portion_s,
+            mounts=mount is not None,
+            container_station=station,
+            holder_station=None if mount is None else mount.holder_station,
+        )
+
     @property
     def max_container_degc(self) -> float:
         """How hot a place may be from which it takes a container [degC]."""
-        return self.limits.container_degc[1]
+        return self.specification.max_container_degc
 
     def can_carry(self, origin: str, destination: str) -> bool:
         """Return whether a program of the lab file leads from one to the other."""
-        return (origin, destination) in self._programs
+        return self.specification.can_carry(origin, destination)
 
     def check_carry(self, origin: str, destination: str) -> None:
         """Refuse a way for which the lab file names no program.
@@ -235,17 +254,12 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
     @property
     def container_station(self) -> str | None:
         """Location where the container must stand to be ground or emptied."""
-        tasks = self.settings.tasks
-        for task in (tasks.grind, tasks.mount_powder):
-            if task is not None:
-                return task.station
-        return None
+        return self.specification.container_station
 
     @property
     def holder_station(self) -> str | None:
         """Location where the specimen holder must stand."""
-        mount = self.settings.tasks.mount_powder
-        return None if mount is None else mount.holder_station
+        return self.specification.holder_station
 
     def check_task(self, task: PowderTask) -> None:
         """Refuse powder handling for which the lab file names no program.
@@ -253,25 +267,19 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
         Raises:
             LimitError: If there is none, or it grinds for another time.
         """
-        self._program_and_plays(task)
+        self.specification.check_task(task)
 
     def _program_and_plays(self, task: PowderTask) -> tuple[Program, int]:
         """Return the program for *task* and how often it must be played."""
+        self.check_task(task)
         tasks = self.settings.tasks
-        if not isinstance(task, Grind):
-            if tasks.mount_powder is None:
-                raise LimitError(f"{self.name}: settings.tasks has no mount_powder")
-            return tasks.mount_powder, 1
-        if tasks.grind is None:
-            raise LimitError(f"{self.name}: settings.tasks has no grind")
-        portion = tasks.grind.portion_s
-        n_plays = round(task.duration_s / portion)
-        if n_plays < 1 or abs(n_plays * portion - task.duration_s) > 0.01 * portion:
-            raise LimitError(
-                f"{self.name}: {task.duration_s:g} s of grinding were asked for, but "
-                f"{tasks.grind.program} grinds in portions of {portion:g} s"
-            )
-        return tasks.grind, n_plays
+        if isinstance(task, Grind):
+            found: Program | None = tasks.grind
+            n_plays = self.specification.n_portions(task)
+        else:
+            found, n_plays = tasks.mount_powder, 1
+        assert found is not None  # noqa: S101 - the specification has checked it
+        return found, n_plays
 
     @override
     async def check_idle(self) -> None:

@@ -4,6 +4,7 @@ The controller runs the firing; the driver samples it, judges every sample, and 
 the power off when something is wrong. Each part is handed what it needs.
 """
 
+from ppu.core.specifications import DwellUnit, ProgramRoom
 from ppu.devices.firing._controller import (
     ProgramSettings,
     apply_settings,
@@ -16,11 +17,6 @@ from ppu.devices.firing._firing import Firing
 from ppu.devices.firing._furnace import ProgrammedFurnace, ProgramStates
 from ppu.devices.firing._heater import SAFE_TO_TOUCH_DEGC, HeaterSwitch, LoopMode
 from ppu.devices.firing._heating import HeatingWatch
-from ppu.devices.firing._profiles import (
-    DwellUnit,
-    expected_duration_s,
-    find_segment_faults,
-)
 from ppu.devices.firing._samples import Sample
 from ppu.devices.firing._settings import (
     FiringSettings,
@@ -40,15 +36,14 @@ __all__ = [
     "HeaterSwitch",
     "HeatingWatch",
     "LoopMode",
+    "ProgramRoom",
     "ProgramSettings",
     "ProgramStates",
     "ProgrammedFurnace",
     "Sample",
     "apply_settings",
     "compare_settings",
-    "expected_duration_s",
     "find_changed",
     "find_limit_contradictions",
-    "find_segment_faults",
     "set_if_different",
 ]

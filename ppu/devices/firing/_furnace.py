@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Final
 
 from bluesky.protocols import Location
@@ -20,8 +21,9 @@ from ppu.core.capabilities import (
     Furnace,
     Segment,
 )
-from ppu.core.errors import InterlockError, LimitError
+from ppu.core.errors import InterlockError
 from ppu.core.labfile import DeviceEntry
+from ppu.core.specifications import DwellUnit, FurnaceSpecification, ProgramRoom
 from ppu.devices.firing._controller import (
     ProgramSettings,
     apply_settings,
@@ -30,11 +32,6 @@ from ppu.devices.firing._controller import (
 )
 from ppu.devices.firing._firing import Firing
 from ppu.devices.firing._heater import SAFE_TO_TOUCH_DEGC, HeaterSwitch, LoopMode
-from ppu.devices.firing._profiles import (
-    DwellUnit,
-    expected_duration_s,
-    find_segment_faults,
-)
 from ppu.devices.firing._samples import Sample
 from ppu.devices.firing._settings import FiringSettings, FurnaceLimits
 from ppu.devices.instrument import Instrument
@@ -168,9 +165,10 @@ class ProgrammedFurnace(Instrument, Furnace):
     def _dwell_unit(self) -> DwellUnit:
         """How the controller counts dwells."""
 
+    @property
     @abstractmethod
-    def _find_count_faults(self, segments: tuple[Segment, ...]) -> list[str]:
-        """Return what is wrong about the number of *segments*."""
+    def _program_room(self) -> ProgramRoom:
+        """How long a program the controller can hold."""
 
     @abstractmethod
     def _safety_settings(self) -> Iterable[tuple[str, SignalR[Any], Any]]:
@@ -220,6 +218,19 @@ class ProgrammedFurnace(Instrument, Furnace):
 
     # -- capability ----------------------------------------------------------------
 
+    @cached_property
+    def specification(self) -> FurnaceSpecification:
+        """What the lab and the controller allow."""
+        return FurnaceSpecification(
+            name=self.name,
+            slots=self.entry.slots,
+            temperature_degc=self.limits.temperature_degc,
+            ramp_degc_per_min=self.limits.ramp_degc_per_min,
+            dwell_unit=self._dwell_unit,
+            program_room=self._program_room,
+            cooling_time_constant_s=self.settings.cooling_time_constant_s,
+        )
+
     @property
     def slots(self) -> tuple[str, ...]:
         """Locations inside the chamber."""
@@ -237,7 +248,7 @@ class ProgrammedFurnace(Instrument, Furnace):
 
     def expected_duration_s(self, profile: FiringProfile) -> float:
         """Return how long *profile* will take, cooling included [s]."""
-        return expected_duration_s(profile, self.settings.cooling_time_constant_s)
+        return self.specification.expected_duration_s(profile)
 
     def check_profile(self, profile: FiringProfile) -> None:
         """Refuse a profile that the lab or the controller does not allow.
@@ -245,10 +256,7 @@ class ProgrammedFurnace(Instrument, Furnace):
         Raises:
             LimitError: With every fault; nothing was sent.
         """
-        faults = self._find_count_faults(profile.segments)
-        faults += find_segment_faults(profile.segments, self.limits, self._dwell_unit)
-        if faults:
-            raise LimitError(f"{self.name}: " + "; ".join(faults))
+        self.specification.check_profile(profile)
 
     @AsyncStatus.wrap
     async def prepare(self, value: FiringProfile | FiringUnderWay) -> None:

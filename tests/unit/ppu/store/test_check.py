@@ -54,14 +54,14 @@ def busy_store(store: Store, token: int) -> Store:
         connection.execute(insert(samples), row)
         row = {"container": "c1", "sample": "s1"}
         connection.execute(insert(sample_containers), row)
-        sequence = events.announce(connection, "custody", {}, 3.0, 2)
+        sequence = events.announce(connection, events.EventKind.CUSTODY, {}, 3.0, 2)
         move: dict[str, Any] = {"sequence": sequence, "container": "c1", "sample": "s1"}
         move |= {"destination": "rack.1", "by": "arm", "kind": "moved"}
         connection.execute(insert(custody), move)
         connection.execute(insert(stock), {"powder": "BaO", "mass_g": 2.0})
         row = {"job_id": 2, "powder": "BaO", "mass_g": 2.0}
         connection.execute(insert(allocations), row)
-        sequence = events.announce(connection, "document", {}, 3.0, 2)
+        sequence = events.announce(connection, events.EventKind.DOCUMENT, {}, 3.0, 2)
         document: dict[str, Any] = {
             "sequence": sequence,
             "job_id": 2,

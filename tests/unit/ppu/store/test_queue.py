@@ -12,7 +12,13 @@ from sqlalchemy import Connection, create_engine, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from ppu.core.custody import Change, Claimed, Left, Moved, StockUsed
-from ppu.core.errors import ConfigurationError, PPUError, StaleTokenError
+from ppu.core.errors import (
+    ConfigurationError,
+    ConflictError,
+    NotFoundError,
+    PPUError,
+    StaleTokenError,
+)
 from ppu.core.labfile import LabFile
 from ppu.store import cells, commands, custody, events, queue, steps
 from ppu.store.check import find_faults
@@ -72,7 +78,7 @@ def test_job_is_the_same_when_submitted_again_with_its_key(store: Store) -> None
     wanted = JobRequest("fire", "1", {"a": 1, "b": 2}, key="trial 42")
     first = submit(store, wanted)
     second = submit(store, JobRequest("fire", "1", {"b": 2, "a": 1}, key="trial 42"))
-    with pytest.raises(ConfigurationError, match="use a new key"):
+    with pytest.raises(ConflictError, match="use a new key"):
         submit(store, JobRequest("fire", "1", {"a": 2, "b": 2}, key="trial 42"))
     with store.read() as connection:
         n_events = events.last_event(connection)
@@ -87,7 +93,7 @@ def test_batch_comes_whole_or_not_at_all(store: Store) -> None:
     wanted = [JobRequest("fire", "1", key=key) for key in ("b", "a", "c", "b")]
     ids = store.write(lambda connection: queue.submit_many(connection, wanted, 1.0))
     bad = [JobRequest("fire", "1", key="d"), JobRequest("fire", "2", key="a")]
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConflictError):
         store.write(lambda connection: queue.submit_many(connection, bad, 1.0))
     with store.read() as connection:
         n_jobs = len(queue.find(connection))
@@ -97,18 +103,18 @@ def test_batch_comes_whole_or_not_at_all(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "what"),
+    ("wanted", "kind", "what"),
     [
-        (JobRequest("fire", "1", {"x": float("nan")}), "cannot be kept as JSON"),
-        (JobRequest("fire", "1", needs=(99,)), "no job 99 to wait for"),
-        (JobRequest("fire", "1", parent_id=98), "no job 98 to retry"),
+        (JobRequest("f", "1", {"x": float("nan")}), ConfigurationError, "kept as JSON"),
+        (JobRequest("f", "1", needs=(99,)), NotFoundError, "no job 99 to wait for"),
+        (JobRequest("f", "1", parent_id=98), NotFoundError, "no job 98 to retry"),
     ],
 )
 def test_request_that_makes_no_sense_is_refused(
-    store: Store, wanted: JobRequest, what: str
+    store: Store, wanted: JobRequest, kind: type[PPUError], what: str
 ) -> None:
     """What cannot be kept or can never run is told at once."""
-    with pytest.raises(ConfigurationError, match=what):
+    with pytest.raises(kind, match=what):
         submit(store, wanted)
 
 
@@ -158,7 +164,7 @@ def test_request_comes_back_as_it_was(store: Store) -> None:
 
 def test_job_that_is_not_there_is_named(store: Store) -> None:
     """A wrong number is told, not answered with nothing."""
-    with pytest.raises(ConfigurationError, match="no job 7"):
+    with pytest.raises(NotFoundError, match="no job 7"):
         get(store, 7)
 
 
@@ -189,7 +195,7 @@ def test_jobs_end_when_what_they_need_fails(store: Store, token: int) -> None:
     change(store, chain[0], JobState.FAILED, token=token, reason=("dose", "spilled"))
     states = {get(store, job_id).state for job_id in chain[1:]}
     second = get(store, chain[1])
-    with pytest.raises(ConfigurationError, match="has ended as failed"):
+    with pytest.raises(ConflictError, match="has ended as failed"):
         submit(store, JobRequest("next", "1", needs=(chain[0],)))
 
     assert states == {JobState.CANCELLED}
@@ -248,13 +254,13 @@ def test_reorder_is_refused_where_it_would_change_nothing(
 ) -> None:
     """Priorities come first, and what is claimed is no longer in the line."""
     low, high = submit(store), submit(store, JobRequest("a", "1", priority=1))
-    with pytest.raises(ConfigurationError, match="change the priority"):
+    with pytest.raises(ConflictError, match="change the priority"):
         store.write(lambda connection: queue.reorder(connection, low, high, 1.0))
     store.write(lambda connection: queue.prioritize(connection, low, 2, 1.0))
     first = claim(store, token)
-    with pytest.raises(ConfigurationError, match="not queued"):
+    with pytest.raises(ConflictError, match="not queued"):
         store.write(lambda connection: queue.reorder(connection, high, low, 1.0))
-    with pytest.raises(ConfigurationError, match="no longer waits"):
+    with pytest.raises(ConflictError, match="no longer waits"):
         store.write(lambda connection: queue.prioritize(connection, low, 0, 1.0))
 
     assert first is not None
@@ -276,7 +282,7 @@ def test_cancel_ends_what_waits_and_asks_for_what_runs(
     with store.read() as connection:
         (asked,) = commands.waiting(connection)
     store.write(lambda c: commands.settle(c, asked.sequence, "stopped", 3.0))
-    with pytest.raises(ConfigurationError, match="no request"):
+    with pytest.raises(NotFoundError, match="no request"):
         store.write(lambda c: commands.settle(c, asked.sequence, "again", 3.0))
     with store.read() as connection:
         after = commands.waiting(connection)
@@ -363,10 +369,10 @@ def test_job_of_a_vanished_cell_is_lost_until_it_is_adopted(
     lost = store.write(lambda connection: queue.lose_vanished(connection, 4.0))
     claimed = claim(store, newer, now=5.0)
     state = get(store, job_id).state
-    with pytest.raises(ConfigurationError, match="cannot be queued"):
+    with pytest.raises(ConflictError, match="cannot be queued"):
         change(store, job_id, JobState.QUEUED)
     adopted = store.write(lambda c: queue.adopt(c, job_id, newer, 5.0, 60.0))
-    with pytest.raises(ConfigurationError, match="cannot be recovering"):
+    with pytest.raises(ConflictError, match="cannot be recovering"):
         store.write(lambda c: queue.adopt(c, job_id, newer, 5.0, 60.0))
 
     assert lost == [job_id]
@@ -426,10 +432,10 @@ def test_job_goes_back_to_the_queue_only_untouched(store: Store, token: int) -> 
     claim(store, token)
     claim(store, token)
     back = change(store, untouched, JobState.QUEUED, token=token)
-    with pytest.raises(ConfigurationError, match="partial effect"):
+    with pytest.raises(ConflictError, match="partial effect"):
         change(store, touched, JobState.QUEUED, token=token, effect=Effect.PARTIAL)
     change(store, touched, JobState.RUNNING, token=token, effect=Effect.PARTIAL)
-    with pytest.raises(ConfigurationError, match="partial effect, not none"):
+    with pytest.raises(ConflictError, match="partial effect, not none"):
         change(store, touched, JobState.PAUSED, token=token, effect=Effect.NONE)
 
     assert (back.started, back.lease_token) == (None, None)
