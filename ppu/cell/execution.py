@@ -143,8 +143,14 @@ class Execution:
         keep_incidents = partial(events.keep_incidents, job.id)
         recorder = owner.recorder(job, before_end=keep_incidents)
         made: list[MadeSafe] = []
+
+        def keep_made_safe() -> None:
+            while made:
+                host.call(events.keep_made_safe(made.pop(0), job.id))
+
         try:
             typed = self.lab.run(self.plan(), recorder, on_made_safe=made.append)
+            keep_made_safe()
             host.call(recorder.flush_documents())
             host.call(owner.change(job.id, JobState.FINISHING))
             result = self.finish(typed, recorder, elapsed)
@@ -153,8 +159,7 @@ class Execution:
         except Exception as exc:
             self._keep_documents(recorder)
             host.call(keep_incidents())
-            for one in made:
-                host.call(events.keep_made_safe(one, job.id))
+            keep_made_safe()
             host.call(owner.fail(job, exc))
             if isinstance(exc, PPUError):
                 raise

@@ -6,16 +6,21 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import bluesky.plan_stubs as bps
 import pytest
 import yaml
+from bluesky.utils import MsgGenerator
+from pydantic import BaseModel
 
 from cell_life import MakeLife, ask, garble, is_heating, job, submit
 from exercise import LAB
 from ppu.cell.execution import Execution
 from ppu.cell.lab import OpenLab
+from ppu.core.capabilities import GasFlow, GasRequest
 from ppu.core.errors import PPUError
-from ppu.core.labfile import LabFile
+from ppu.core.labfile import LabFile, load_lab
 from ppu.core.registry import find_lab
+from ppu.plans import Lab, ProtocolResult, protocol
 from ppu.plans.protocol import find_protocol
 from ppu.store.events import Event, events_after
 from ppu.store.jobs import JobState
@@ -50,8 +55,8 @@ def test_incident_of_a_single_run_is_an_event_of_its_store(tmp_path: Path) -> No
     content["devices"]["gripper"]["twin"] = {"faults": [fault]}
     file = LabFile.model_validate(content)
     with OpenLab(file, find_lab("a-lab"), target="twin", pace=None) as lab:
-        protocol = find_protocol("solid_state_synthesis")
-        execution = Execution(lab, protocol, SHORT, tmp_path / "job")
+        synthesis = find_protocol("solid_state_synthesis")
+        execution = Execution(lab, synthesis, SHORT, tmp_path / "job")
         with pytest.raises(PPUError):
             execution.run(float)
         assert lab.bench is not None
@@ -78,9 +83,9 @@ def test_failed_single_run_keeps_what_was_made_safe(tmp_path: Path) -> None:
     content["devices"]["furnace_1"]["twin"] = {"faults": [fault]}
     file = LabFile.model_validate(content)
     with OpenLab(file, find_lab("a-lab"), target="twin", pace=None) as lab:
-        protocol = find_protocol("solid_state_synthesis")
+        synthesis = find_protocol("solid_state_synthesis")
         wish = SHORT | {"temperature_degc": 900.0, "furnace": "furnace_1"}
-        execution = Execution(lab, protocol, wish, tmp_path / "job")
+        execution = Execution(lab, synthesis, wish, tmp_path / "job")
         with pytest.raises(PPUError):
             execution.run(float)
     with Store(tmp_path / "job" / "store.sqlite") as store:
@@ -90,6 +95,31 @@ def test_failed_single_run_keeps_what_was_made_safe(tmp_path: Path) -> None:
     assert [event.job_id for event in furnace] == [1]
     assert furnace[0].content["is_reached"]
     assert furnace[0].content["lab_time_s"] >= 3000.0
+
+
+class Nothing(BaseModel):
+    """What has no parameters."""
+
+
+@protocol(version="1")
+def forget_gas(lab: Lab, wish: Nothing) -> MsgGenerator[ProtocolResult]:
+    """Let gas flow, and end well."""
+    yield from bps.mv(lab.the(GasFlow, "gas_2"), GasRequest("O2", 100.0))
+    return ProtocolResult()
+
+
+def test_single_run_that_ends_well_keeps_what_was_brought_to_rest(
+    tmp_path: Path,
+) -> None:
+    """A protocol that forgets its gas has the closed valve on record."""
+    path = find_lab("a-lab")
+    with OpenLab(load_lab(path), path, target="twin", pace=None) as lab:
+        Execution(lab, forget_gas, {}, tmp_path / "job").run(float)
+    with Store(tmp_path / "job" / "store.sqlite") as store:
+        (found,) = events_of(store, "safe state", "unsafe")
+
+    assert (found.kind, found.job_id) == ("safe state", 1)
+    assert (found.content["device"], found.content["is_reached"]) == ("gas_2", True)
 
 
 def test_incident_in_a_cell_is_of_the_job_that_has_the_device(live: MakeLife) -> None:
