@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from ppu.core.labfile import LabFile
+if TYPE_CHECKING:
+    from ppu.core.labfile import LabFile
 
 __all__ = ["Change", "Claimed", "CustodyLedger", "Left", "Moved", "StockUsed"]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -102,7 +103,11 @@ class LabDescription(_Data):
 
         What others have moved or claimed changes until a job runs.
         """
-        return Lab(self.file, _Judges(self))
+        return Lab(self.file, self._judges)
+
+    @cached_property
+    def _judges(self) -> _Judges:
+        return _Judges(self)
 
 
 class _Judges(Mapping[str, Any]):
@@ -128,6 +133,9 @@ class _Judges(Mapping[str, Any]):
                 name
             ].plan_device
         return _judge(device.judge).model_validate(device.specification)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._description.devices
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._description.devices)
@@ -206,14 +214,21 @@ def describe(
             judge=None if judge is None else _reference(type(judge)),
             specification={} if judge is None else judge.model_dump(mode="json"),
         )
-    judges = [type(device.specification) for device in devices.values()]
+    judges = [type(one.specification) for one in devices.values() if one.specification]
     return LabDescription(
-        digest=digest_of(path),
+        digest=_digest(path, file),
         path=str(path.resolve()),
         made_of=_stats([path, *_sources({*drivers.values(), *judges})]),
         file=_without_wires(file),
         devices=found,
     )
+
+
+def _digest(path: Path, file: LabFile) -> str:
+    """Return the digest of the lab file, or of what it said if it is not there."""
+    if path.is_file():
+        return digest_of(path)
+    return hashlib.sha256(file.model_dump_json().encode()).hexdigest()
 
 
 def _reference(judge: type) -> str:

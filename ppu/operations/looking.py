@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from ppu.core.errors import ConfigurationError, NotFoundError, nearest
+from ppu.core.labels import label_of
 from ppu.operations.views import (
     ActivityView,
     BarView,
@@ -33,7 +34,6 @@ from ppu.operations.views import (
     WaitChange,
     WaitView,
 )
-from ppu.plans.steps import StepRecord
 from ppu.store import custody, queue
 from ppu.store.cells import starts
 from ppu.store.events import Event, EventKind, events_after, last_stamp
@@ -203,12 +203,11 @@ def view_of(found: Job, waits_for: Sequence[Wait] = ()) -> JobView:
 
 
 def _step(step: Step) -> StepView:
-    record = StepRecord(step.name, step.kind, step.begun, arguments=step.arguments)
     return StepView(
         path=step.path,
         name=step.name,
         kind=step.kind,
-        label=record.label,
+        label=label_of(step.name, step.arguments),
         state=str(step.state),
         attempt=step.attempt,
         begun=step.begun,

@@ -44,7 +44,8 @@ Stamp = Annotated[float, PlainSerializer(iso, return_type=str, when_used="json")
 
 
 class _View(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A command shows one or two of them: the others need no validator.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 # -- jobs --------------------------------------------------------------------------
@@ -252,7 +253,7 @@ class AskedView(_View):
 class _Change(BaseModel):
     """Content of an event, as far as views follow it; the rest is kept as it is."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True, defer_build=True)
 
 
 class StateChange(_Change):

@@ -51,6 +51,7 @@ class Lab:
         self.file = file
         self.flush_period_s = flush_period_s
         self.devices = devices
+        self._provided_by: dict[type, list[str]] = {}
         self.sample_id = ""
         """Identity of the sample that the present job makes."""
         self.changes: list[Change] = []
@@ -100,6 +101,11 @@ class Lab:
 
     def _providers(self, capability: type) -> list[str]:
         """Return who provides *capability*, or one that includes it."""
+        if capability not in self._provided_by:
+            self._provided_by[capability] = self._find_providers(capability)
+        return self._provided_by[capability]
+
+    def _find_providers(self, capability: type) -> list[str]:
         return [
             device
             for device, entry in self.file.devices.items()

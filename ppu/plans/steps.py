@@ -22,6 +22,7 @@ from ppu.core.errors import (
     NothingToJoinError,
 )
 from ppu.core.failure import FailurePolicy
+from ppu.core.labels import label_of
 from ppu.plans.lab import Lab
 from ppu.plans.messages import Msg, MsgGenerator, utils
 
@@ -77,10 +78,7 @@ class StepRecord:
             ...     ["lab a-lab", "crucible_01", "balance.pan"], {}]).label
             'move container: crucible_01, balance.pan'
         """
-        name = self.name.replace("_", " ")
-        words = self.arguments[0][1:] if self.arguments else []
-        names = [word for word in words if isinstance(word, str)]
-        return f"{name}: {', '.join(names)}" if names else name
+        return label_of(self.name, self.arguments)
 
 
 @dataclasses.dataclass(frozen=True)

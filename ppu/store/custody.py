@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, select
 
@@ -24,7 +24,6 @@ from ppu.core.errors import (
     NotFoundError,
     nearest,
 )
-from ppu.core.labfile import LabFile
 from ppu.core.remedies import Remedy, advise
 from ppu.store import cells, commands, schema
 from ppu.store.events import EventKind, announce
@@ -42,6 +41,9 @@ from ppu.store.schema import (
     stock,
 )
 from ppu.store.stock import declare_stock, use_stock
+
+if TYPE_CHECKING:
+    from ppu.core.labfile import LabFile
 
 __all__ = [
     "ACTIVE",

@@ -6,7 +6,8 @@ They are kept in the rows of a store, so a field that was ever written keeps its
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal
+from functools import cache
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -29,7 +30,7 @@ __all__ = [
 class _Request(BaseModel):
     """A request; what it says beside its name is kept as its content."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     command: str
 
@@ -132,9 +133,10 @@ Request = (
 )
 """Any request that a cell of this PPU obeys."""
 
-_ADAPTER: Final[TypeAdapter[Request]] = TypeAdapter(
-    Annotated[Request, Field(discriminator="command")]
-)
+
+@cache
+def _adapter() -> TypeAdapter[Request]:
+    return TypeAdapter(Annotated[Request, Field(discriminator="command")])
 
 
 def read_request(command: str, content: Mapping[str, Any]) -> Request | UnknownRequest:
@@ -147,7 +149,7 @@ def read_request(command: str, content: Mapping[str, Any]) -> Request | UnknownR
         "nobody here knows the request 'sing'; a newer PPU may have made it"
     """
     try:
-        return _ADAPTER.validate_python({**content, "command": command})
+        return _adapter().validate_python({**content, "command": command})
     except ValidationError as exc:
         (first, *_) = exc.errors(include_url=False, include_input=False)
         why = f"nobody here knows the request '{command}'"

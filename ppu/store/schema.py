@@ -140,15 +140,11 @@ jobs = Table(
         "jobs_leased",
         "lease_token",
         sqlite_where=text("lease_token IS NOT NULL"),
-        postgresql_where=text("lease_token IS NOT NULL"),
     ),
     Index(
         "jobs_expiring",
         "deadline",
         sqlite_where=text("deadline IS NOT NULL AND started IS NULL AND ended IS NULL"),
-        postgresql_where=text(
-            "deadline IS NOT NULL AND started IS NULL AND ended IS NULL"
-        ),
     ),
     Index("jobs_by_campaign", "campaign", "id"),
     Index("jobs_by_parent", "parent_id"),
@@ -295,7 +291,6 @@ commands = Table(
         "commands_waiting",
         "sequence",
         sqlite_where=text("handled IS NULL"),
-        postgresql_where=text("handled IS NULL"),
     ),
 )
 """What people and clients ask the cell to do; ``sequence`` names the command."""
@@ -309,6 +304,19 @@ descriptions = Table(
     Column("content", Text, nullable=False),
 )
 """What is known of labs without their instruments, by a digest of their files."""
+
+
+def _make_indexes_partial() -> None:
+    """Let indexes of PostgreSQL be partial, too.
+
+    Not where they are declared: that would load all drivers of PostgreSQL in every
+    process that only looks at an SQLite file.
+    """
+    for table in metadata.tables.values():
+        for index in table.indexes:
+            where = index.dialect_kwargs.get("sqlite_where")
+            if where is not None:
+                index.dialect_kwargs["postgresql_where"] = where
 
 
 def prepare(connection: Connection) -> None:
@@ -327,6 +335,7 @@ def prepare(connection: Connection) -> None:
         )
     if version == SCHEMA_VERSION:
         return
+    _make_indexes_partial()
     metadata.create_all(connection, checkfirst=version > 0)
     for migrate in MIGRATIONS[max(version, 1) - 1 :] if version else []:
         migrate(connection)

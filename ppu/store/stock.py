@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, func, select
 
 from ppu.core.errors import ConfigurationError, LimitError, NotFoundError, nearest
-from ppu.core.labfile import LabFile
 from ppu.core.remedies import Remedy, advise
 from ppu.store import cells, commands
 from ppu.store.events import EventKind, announce
 from ppu.store.requests import CorrectStock, Refill
 from ppu.store.schema import allocations, stock
+
+if TYPE_CHECKING:
+    from ppu.core.labfile import LabFile
 
 __all__ = [
     "Powder",
