@@ -91,6 +91,7 @@ campaign-soak: $(VENV)/.dev  ## Run jobs for a month, with a fault every hour (2
 
 docs: $(VENV)/.dev  ## Write the pages that are made from code
 	@$(BIN)/ppu instruments --markdown > docs/reference/instruments.md
+	@PYTHONPATH=tests $(BIN)/python tests/rooms.py
 
 clean:  ## Remove everything that was built or installed here
 	rm -rf $(VENV) build dist runs .pytest_cache .mypy_cache .ruff_cache .hypothesis \
