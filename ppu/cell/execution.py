@@ -27,7 +27,7 @@ from ppu.exports.report import build_report
 from ppu.plans.protocol import ProtocolResult, RegisteredProtocol
 from ppu.plans.report import RunRecord
 from ppu.plans.steps import digest
-from ppu.store.documents import streams_of
+from ppu.store.documents import streams_of, units_of
 from ppu.store.jobs import JobRequest, JobState
 from ppu.store.queue import submit
 from ppu.store.store import Store
@@ -259,6 +259,7 @@ class Execution:
             "parameters_asked": self.parameters.model_dump(mode="json"),
             "parameters_actual": actual,
             **content,
+            "summary": typed.summary(),
             "lab_time_s": timing.lab_time_s,
             "wall_time_s": 0.0,
             "run_time_s": timing.run_time_s,
@@ -298,10 +299,12 @@ class Execution:
         truth = {} if bench is None else bench.world.truth(host.loop.time())
         with recorder.store.read() as connection:
             samples = streams_of(connection, recorder.job_id)
+            units = units_of(connection, recorder.job_id)
         return RunRecord(
             result=result,
             steps=list(self.runner.steps),
             samples=samples,
+            units=units,
             truth=truth,
             protocol_result=typed,
             started_s=self.runner.timing.first_lab_s,

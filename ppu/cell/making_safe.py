@@ -73,16 +73,16 @@ async def make_safe(
     """
     made = MadeSafe()
     loop = running_loop()
-    left, troubles = dict(devices), dict[str, PPUError]()
+    left, troubles = dict(devices), dict[str, str]()
     # A wire that is out may be back soon, and something may be hot.
     async for _ in Attempts(for_s=_INSIST_S, pause_s=_PAUSE_S):
         troubles = {}
         for name, device in left.items():
             try:
                 text = await device.go_to_abort_state()
-            except PPUError as exc:
-                troubles[name] = exc
-                made.add(Attempt(name, loop.time(), is_reached=False, text=str(exc)))
+            except Exception as exc:  # noqa: BLE001 - one driver's mistake must not keep the others from safety
+                troubles[name] = why = _worded(exc)
+                made.add(Attempt(name, loop.time(), is_reached=False, text=why))
             else:
                 made.told.append(text)
                 made.add(Attempt(name, loop.time(), is_reached=True, text=text))
@@ -90,7 +90,7 @@ async def make_safe(
         if not left:
             break
     made.unsafe = {
-        name: f"{name}: NOT in its abort state: {exc}" for name, exc in troubles.items()
+        name: f"{name}: NOT in its abort state: {why}" for name, why in troubles.items()
     }
     acted = {attempt.device for attempt in made.attempts}
     for name, device in devices.items():
@@ -98,7 +98,14 @@ async def make_safe(
             continue
         try:
             made.told.append(await device.hot_parts())
-        except PPUError as exc:
-            made.told.append(f"{name}: nobody knows how hot it is: {exc}")
+        except Exception as exc:  # noqa: BLE001 - the same
+            made.told.append(f"{name}: nobody knows how hot it is: {_worded(exc)}")
     made.told = [text for text in made.told if text]
     return made
+
+
+def _worded(exc: Exception) -> str:
+    """Return what to tell people of an error, ours or a driver's mistake."""
+    if isinstance(exc, PPUError):
+        return str(exc)
+    return f"its driver failed ({type(exc).__name__}: {exc})"

@@ -88,23 +88,23 @@ def _timeline(record: RunRecord) -> Section:
 
 
 def _curves(record: RunRecord) -> Section | None:
-    """Return the furnace curves, if anything was fired."""
-    firings = {
-        stream: columns
-        for stream, columns in record.samples.items()
-        if any(key.endswith("process_value") for key in columns)
-    }
-    if not firings:
+    """Return the curves of all sampled temperatures, if there are any."""
+    start = record.epoch + record.started_s
+    curves = [
+        ([(t - start) / 3600 for t in columns["time"]], key, columns[key])
+        for columns in record.samples.values()
+        for key in columns
+        if record.units.get(key) == "degC"
+    ]
+    if not curves:
         return None
     drawn, axes = figure(3.6)
-    start = record.epoch + record.started_s
-    for columns in firings.values():
-        hours = [(t - start) / 3600 for t in columns["time"]]
-        for key, values in columns.items():
-            if key.endswith("working_setpoint"):
-                axes.plot(hours, values, color=SERIES[0], lw=1, label="program")
-            elif key.endswith("process_value"):
-                axes.plot(hours, values, color=SERIES[1], lw=1.4, label="controller")
+    devices = record.result["devices"]
+    for index, (hours, key, values) in enumerate(curves):
+        device = next((name for name in devices if key.startswith(f"{name}_")), "")
+        label = key.removeprefix(f"{device}_").replace("_", " ")
+        colour = SERIES[(len(curves) - 1 - index) % len(SERIES)]
+        axes.plot(hours, values, color=colour, lw=1.2, label=label)
     note = ""
     curve = record.truth.get("sample_curve", {})
     if curve.get("time_s"):
@@ -125,7 +125,7 @@ def _curves(record: RunRecord) -> Section | None:
     axes.set_ylabel("temperature [degC]")
     axes.legend(loc="upper right")
     return Section(
-        "Furnace", svg_of(drawn, "Program, controller and sample temperatures"), note
+        "Temperatures", svg_of(drawn, "Sampled and simulated temperatures"), note
     )
 
 

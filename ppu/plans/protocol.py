@@ -38,6 +38,30 @@ class ProtocolResult(BaseModel):
         description="Files to keep beside the result, by what they are",
     )
 
+    def summary(self) -> list[str]:
+        """Return the lines that tell people what came of it.
+
+        By default one for each field of its own; override it to say it better.
+        """
+        own = type(self).model_fields.keys() - ProtocolResult.model_fields.keys()
+        content = self.model_dump(mode="json")
+        return [
+            f"{name}: {_worded(content[name])}"
+            for name in type(self).model_fields
+            if name in own and name in content
+        ]
+
+
+def _worded(value: Any) -> str:
+    """Return plain data as people read it."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_worded(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_worded, value)) or "none"
+    return str(value)
+
 
 Check = Callable[[Lab, Any], None]
 Report = Callable[[RunRecord], list[Section]]

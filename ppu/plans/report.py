@@ -35,6 +35,7 @@ class RunRecord:
         result: What ``result.json`` says.
         steps: The steps as they happened.
         samples: Columns of each stream's samples, by stream and data key.
+        units: Unit of each data key that has one.
         truth: What no instrument can know; empty on hardware.
         protocol_result: The typed result.
         started_s: Lab time of the first message [s].
@@ -44,6 +45,7 @@ class RunRecord:
     result: Mapping[str, Any]
     steps: Sequence[StepRecord]
     samples: Mapping[str, Mapping[str, list[float]]]
+    units: Mapping[str, str]
     truth: Mapping[str, Any]
     protocol_result: Any
     started_s: float

@@ -21,6 +21,7 @@ __all__ = [
     "open_runs",
     "samples_of",
     "streams_of",
+    "units_of",
 ]
 
 _STOPS: Final = uuid.UUID("c6a3f5c2-2b0f-4a57-9a45-8d0d6f7f5a11")
@@ -164,6 +165,17 @@ def samples_of(
     columns = streams_of(connection, job_id).get(stream, {})
     first = bisect_left(columns.get("time", []), since)
     return {key: values[first:] for key, values in columns.items()}
+
+
+def units_of(connection: Connection, job_id: int) -> dict[str, str]:
+    """Return the unit of each data key of a job that has one."""
+    units: dict[str, str] = {}
+    for name, document in documents_of(connection, job_id):
+        if name == "descriptor":
+            for key, described in document["data_keys"].items():
+                if described.get("units"):
+                    units[key] = described["units"]
+    return units
 
 
 def streams_of(
