@@ -84,3 +84,15 @@ def is_heating(life: MortalCell) -> bool:
     assert life.lab.bench is not None
     furnace: Any = life.lab.bench.instruments["furnace_1"]
     return bool(furnace.read(23, 1, life.loop.time()) != [0])
+
+
+def garble(life: MortalCell, for_s: float) -> None:
+    """Let the furnace's wire garble every reply for a while [s]."""
+
+    async def inject() -> None:
+        assert life.lab.bench is not None
+        furnace: Any = life.lab.bench.instruments["furnace_1"]
+        fault = {"fault": "corrupt visibly", "for_s": for_s}
+        furnace.faults.inject(fault, life.loop.time())
+
+    life.lab.host.call(inject())

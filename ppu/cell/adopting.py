@@ -66,11 +66,13 @@ class Adoption:
         steps = await store.aread(partial(steps_of, job_id=job_id))
         seat = None
         for step in steps:
-            if step.name == "take_seat" and step.state is StepState.DONE:
+            if step.state is not StepState.DONE:
+                continue
+            if step.seat == "takes":
                 # One that is none, its own plan will find.
                 with contextlib.suppress(DivergedError):
                     seat = restored_as(Seat, step.result)
-            elif step.name == "vacate_seat" and step.state is StepState.DONE:
+            elif step.seat == "leaves":
                 seat = None
         if seat is not None:
             self._resources.firings.restore(running.who, seat)

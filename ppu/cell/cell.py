@@ -16,6 +16,7 @@ from ppu.cell.adopting import Adoption
 from ppu.cell.ending import Ending
 from ppu.cell.heartbeat import Heartbeat
 from ppu.cell.lab import OpenLab
+from ppu.cell.lab_events import LabEvents
 from ppu.cell.lab_requests import LabRequests
 from ppu.cell.lifecycle import Lifecycle
 from ppu.cell.ownership import Ownership
@@ -52,6 +53,7 @@ class Parts:
     lifecycle: Lifecycle
     lab_requests: LabRequests
     requests: Requests
+    events: LabEvents
 
 
 class Cell:
@@ -139,7 +141,8 @@ class Cell:
         with self.store.own():
             if lab.bench is None:  # a twin shares its instruments with nobody
                 lab.host.call(wait_out_predecessor(self.store))
-            lab.connect()
+            if not lab.devices:
+                lab.connect()
             owner = Ownership(
                 self.store, lab.file, lab.host.loop, lease_s=self._lease_s
             )
@@ -156,6 +159,8 @@ class Cell:
                 is_sound = True
             finally:
                 executor.shutdown()
+                for device in lab.devices.values():
+                    device.permit_writes(None)
                 if owner.is_trusted:
                     how = "its cell drained" if roster.is_draining else "its cell ended"
                     # If it cannot be kept, the next cell takes it for a crash.
@@ -171,16 +176,28 @@ class Cell:
         """Hand each part what it needs."""
         lab, roster, loop = self.lab, self.roster, self.lab.host.loop
         adoption = Adoption(owner, roster, lab.resources, lab.view(), lab.devices, loop)
-        ending = Ending(lab, owner, roster, adoption)
+        reservations = lab.resources.reservations
+        events = LabEvents(owner, lab.bench, reservations.owners_of, loop)
+        ending = Ending(lab, owner, roster, adoption, events)
         hands = TwinHands(lab.bench, loop)
         in_lab = LabRequests(owner, lab.ledger, lab.resources, hands, loop)
         return Parts(
             owner,
             adoption,
             ending,
-            Lifecycle(lab, owner, roster, ending, self._find, self.results, executor),
+            Lifecycle(
+                lab,
+                owner,
+                roster,
+                ending,
+                events,
+                self._find,
+                self.results,
+                executor,
+            ),
             in_lab,
             Requests(owner, roster, in_lab, loop, executor),
+            events,
         )
 
     @contextlib.contextmanager
@@ -267,6 +284,8 @@ class Cell:
         while True:
             roster.note_looked()
             await self.parts.requests.apply_waiting()
+            if not roster.jobs:  # else it is theirs, when a step ends
+                await self.parts.events.keep_incidents()
             if not roster.is_draining:
                 await self._claim()
             if roster.fault is not None:

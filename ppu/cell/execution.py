@@ -15,6 +15,8 @@ from bluesky.utils import MsgGenerator
 
 from ppu._version import __version__
 from ppu.cell.lab import OpenLab
+from ppu.cell.lab_events import LabEvents
+from ppu.cell.making_safe import MadeSafe
 from ppu.cell.ownership import Ownership
 from ppu.core.errors import ConfigurationError, InternalError, PPUError
 from ppu.core.notices import tell
@@ -137,15 +139,27 @@ class Execution:
         job = host.call(owner.claim())
         assert job is not None  # noqa: S101 - it is the only one
         host.call(owner.change(job.id, JobState.RUNNING))
-        recorder = owner.recorder(job)
+        events = LabEvents(owner, self.lab.bench, lambda _: (job.id,), host.loop)
+        keep_incidents = partial(events.keep_incidents, job.id)
+        recorder = owner.recorder(job, before_end=keep_incidents)
+        made: list[MadeSafe] = []
+
+        def keep_made_safe() -> None:
+            while made:
+                host.call(events.keep_made_safe(made.pop(0), job.id))
+
         try:
-            typed = self.lab.run(self.plan(), recorder)
+            typed = self.lab.run(self.plan(), recorder, on_made_safe=made.append)
+            keep_made_safe()
             host.call(recorder.flush_documents())
             host.call(owner.change(job.id, JobState.FINISHING))
             result = self.finish(typed, recorder, elapsed)
+            host.call(keep_incidents())
             host.call(owner.succeed(job, result))
         except Exception as exc:
             self._keep_documents(recorder)
+            host.call(keep_incidents())
+            keep_made_safe()
             host.call(owner.fail(job, exc))
             if isinstance(exc, PPUError):
                 raise

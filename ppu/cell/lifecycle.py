@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ppu.cell.ending import Ending
 from ppu.cell.execution import Execution, explained
 from ppu.cell.gate import JobGate
 from ppu.cell.lab import OpenLab
+from ppu.cell.lab_events import LabEvents
 from ppu.cell.ownership import Ownership
 from ppu.cell.roster import Roster, RunningJob
 from ppu.core.errors import DivergedError, PPUError, StaleTokenError, StoreError
@@ -33,6 +35,7 @@ class Lifecycle:
         owner: What may write to the store.
         roster: Where they are entered while they run.
         ending: What becomes of those that fail.
+        events: Keeps what goes wrong in the lab's twin.
         find: Returns the protocol of a name.
         results: Directory in which each job gets one of its own.
         executor: A thread for each job, and some for what is short.
@@ -44,6 +47,7 @@ class Lifecycle:
         owner: Ownership,
         roster: Roster,
         ending: Ending,
+        events: LabEvents,
         find: Callable[[str], RegisteredProtocol],
         results: Path,
         executor: Executor,
@@ -52,6 +56,7 @@ class Lifecycle:
         self._owner = owner
         self._roster = roster
         self._ending = ending
+        self._events = events
         self._find = find
         self._results = results
         self._executor = executor
@@ -123,9 +128,10 @@ class Lifecycle:
             running, self._roster, self._owner, self._loop, self._lab.devices
         )
         await gate.set_state(JobState.RUNNING)
+        keep_incidents = partial(self._events.keep_incidents, job.id)
         with self._loop.freezing("what is known of the job is read"):
             recorder = await self._loop.run_in_executor(
-                self._executor, self._owner.recorder, job, gate.settle
+                self._executor, self._owner.recorder, job, gate.settle, keep_incidents
             )
         try:
             typed = await running.runner.arun(
@@ -143,11 +149,13 @@ class Lifecycle:
         finally:
             with contextlib.suppress(StoreError, StaleTokenError):
                 await recorder.flush_documents()
+        await self._ending.end_well(running)
         await gate.set_state(JobState.FINISHING, None)
         with self._loop.freezing("the report is written"):
             result = await self._loop.run_in_executor(
                 self._executor, _finishing(execution, typed, recorder)
             )
+        await keep_incidents()
         await self._owner.succeed(job, result)
 
 

@@ -33,8 +33,10 @@ __all__ = [
     "TWIN_EPOCH",
     "Debt",
     "LabTimeLoop",
+    "LibraryClock",
     "calendar_date",
     "duration",
+    "is_on_lab_loop",
     "iso",
     "now",
     "running_loop",
@@ -363,6 +365,50 @@ class LabTimeLoop(asyncio.SelectorEventLoop):
 
 def _nothing() -> None:
     """Do nothing, but on the loop: its selector wakes up."""
+
+
+class LibraryClock:
+    """Stands in a library for the module ``time``: lab time on a lab's loop.
+
+    Off the loop, in other threads and on other loops, it is the module itself.
+
+    Args:
+        counts_from_epoch: Whether ``time()`` is a UTC stamp [s since 1970]; otherwise
+            lab time, for code that only takes differences: those of stamps are rounded
+            to a quarter of a microsecond, and would drift off a grid.
+    """
+
+    def __init__(self, *, counts_from_epoch: bool) -> None:
+        self._counts_from_epoch = counts_from_epoch
+
+    def time(self) -> float:
+        """Return lab time on a lab's loop, else the wall clock [s]."""
+        loop = _lab_loop()
+        if loop is None:
+            return time.time()
+        return loop.stamp() if self._counts_from_epoch else loop.time()
+
+    def monotonic(self) -> float:
+        """Return lab time on a lab's loop, else real time [s]."""
+        loop = _lab_loop()
+        return time.monotonic() if loop is None else loop.time()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
+def is_on_lab_loop() -> bool:
+    """Return whether this thread runs a lab's loop at this moment."""
+    return _lab_loop() is not None
+
+
+def _lab_loop() -> LabTimeLoop | None:
+    """Return the lab's loop if it runs in this thread."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+    return loop if isinstance(loop, LabTimeLoop) else None
 
 
 def stopwatch() -> Callable[[], float]:

@@ -7,12 +7,13 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from typing_extensions import override
 
 from ppu.core.remedies import Advice
 
-__all__ = ["NoticeStream", "tell", "word_advice_with"]
+__all__ = ["Bystander", "NoticeStream", "tell", "word_advice_with"]
 
 
 class NoticeStream(io.TextIOBase):
@@ -67,3 +68,27 @@ def tell(text: str, *advice: Advice) -> None:
     for wording in _wordings:
         text = wording(text, advice)
     NoticeStream().write(text + "\n")
+
+
+class Bystander:
+    """A function whose errors are told to people, each once, and disturb nobody.
+
+    Args:
+        what: What it looks at, for the notice.
+        function: What is called.
+    """
+
+    def __init__(self, what: str, function: Callable[..., Any]) -> None:
+        self._what = what
+        self._function = function
+        self._told: set[str] = set()
+
+    def __call__(self, *arguments: Any) -> None:
+        """Call the function; tell people of an error that is new."""
+        try:
+            self._function(*arguments)
+        except Exception as exc:  # noqa: BLE001 - a view's fault must not end a firing
+            text = f"a subscriber of {self._what} failed: {exc!r}"
+            if text not in self._told:
+                self._told.add(text)
+                tell(text)

@@ -15,7 +15,8 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict
 
-from ppu.core.capabilities import (
+from ppu.core.errors import LimitError
+from ppu.core.tasks import (
     DoseRequest,
     FiringProfile,
     GasRequest,
@@ -24,7 +25,6 @@ from ppu.core.capabilities import (
     ScanRequest,
     Segment,
 )
-from ppu.core.errors import LimitError
 
 __all__ = [
     "BalanceSpecification",

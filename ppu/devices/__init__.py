@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ppu.devices.address import Address, InvalidReading, Measured
     from ppu.devices.build import build_devices, check_devices, driver_class
     from ppu.devices.classic import ClassicInstrument
     from ppu.devices.http import JsonField
@@ -23,13 +24,8 @@ if TYPE_CHECKING:
     )
     from ppu.devices.line import Query
     from ppu.devices.modbus import Holding
-    from ppu.devices.signals import (
-        Address,
-        InvalidReading,
-        Measured,
-        Quality,
-        record,
-    )
+    from ppu.devices.readings import Quality
+    from ppu.devices.signals import SignalR, SignalRW, execute, record, write
 
 __all__ = [
     "Address",
@@ -47,32 +43,40 @@ __all__ = [
     "Quality",
     "Query",
     "Reference",
+    "SignalR",
+    "SignalRW",
     "build_devices",
     "check_devices",
     "driver_class",
+    "execute",
     "record",
+    "write",
 ]
 
 _MODULES = {
-    "Address": "signals",
+    "Address": "address",
     "ClassicInstrument": "classic",
     "DriverFacts": "instrument",
     "Holding": "modbus",
     "Identity": "instrument",
     "Instrument": "instrument",
-    "InvalidReading": "signals",
+    "InvalidReading": "address",
     "JsonField": "http",
     "LabDevice": "instrument",
-    "Measured": "signals",
+    "Measured": "address",
     "NoLimits": "instrument",
     "NoSettings": "instrument",
-    "Quality": "signals",
+    "Quality": "readings",
     "Query": "line",
     "Reference": "instrument",
     "build_devices": "build",
     "check_devices": "build",
+    "SignalR": "signals",
+    "SignalRW": "signals",
     "driver_class": "build",
+    "execute": "signals",
     "record": "signals",
+    "write": "signals",
 }
 
 

@@ -19,13 +19,16 @@ from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
 from ppu.core.remedies import Remedy, advise
 from ppu.core.specifications import Specification
-from ppu.devices.signals import (
-    Address,
-    InvalidReading,
+from ppu.devices.address import InvalidReading
+from ppu.devices.gate import Gate
+from ppu.devices.readings import (
+    INVALID_SEVERITY,
+    Poller,
     Quality,
-    WireConnector,
     quality_of,
+    sharing_exchanges,
 )
+from ppu.devices.signals import Wire, WireConnector, units_of
 from ppu.transports.link import Link, LinkStatistics
 
 __all__ = [
@@ -117,6 +120,14 @@ class LabDevice(ABC):
     heats: ClassVar[bool] = False
     """Whether it can make something dangerously hot."""
 
+    @property
+    def rests(self) -> bool:
+        """Whether it goes to its abort state after every plan, as what heats does.
+
+        Nothing is sent to one that does nothing for a plan.
+        """
+        return self.heats
+
     expected_nonce: str | None
     """What it must answer as its identity, on a simulated bench."""
 
@@ -174,11 +185,12 @@ class LabDevice(ABC):
     async def disconnect(self) -> None:
         """Let the instrument go."""
 
-    def permit_writes(self, permit: Callable[[], None]) -> None:
+    def permit_writes(self, permit: Callable[[], None] | None) -> None:
         """Have *permit* called before anything is sent to the instrument.
 
         Args:
-            permit: Raises if this process does not own the instrument any more.
+            permit: Raises if this process does not own the instrument any more; None
+                if nobody is asked.
         """
         del permit  # a device of another kind has no path that could be kept
 
@@ -278,6 +290,9 @@ class Instrument(StandardReadable, LabDevice):
     """
 
     stale_after_s: ClassVar[float] = 60.0
+    operations: ClassVar[str] = ""
+    """What does safely what a plan must not write directly; by default what the
+    device's capabilities offer."""
 
     def __init__(self, name: str, entry: DeviceEntry, client: Any, link: Link) -> None:
         self.entry = entry
@@ -285,8 +300,27 @@ class Instrument(StandardReadable, LabDevice):
         self.identity: Identity | None = None
         self.expected_nonce = None
         link.identify = self._check_identity
-        super().__init__(name=name, connector=WireConnector(client))
+        self.gate = Gate(name, self.operations or self._capabilities(), self._bounds)
+        self._poller = Poller(lambda: self.poll_period_s)
+        wire = Wire(client, self.gate, self._poller)
+        super().__init__(name=name, connector=WireConnector(wire))
         self.set_name(name, child_name_separator="_")
+
+    @classmethod
+    def _capabilities(cls) -> str:
+        """Return what the device's capabilities offer, for refusals."""
+        offered = [name for name in CAPABILITIES if not cls.missing_for(name)]
+        names = " and ".join(offered) or cls.__name__
+        return f"the operations of {names}, such as prepare, set, trigger and kickoff"
+
+    def _bounds(self) -> Mapping[str, Any]:
+        """Return the lab file's limits of the device by name."""
+        return vars(getattr(self, "limits", NoLimits()))
+
+    @property
+    def poll_period_s(self) -> float:
+        """How often a signal is read while somebody watches it [s]."""
+        return 10.0
 
     @override
     @classmethod
@@ -305,7 +339,7 @@ class Instrument(StandardReadable, LabDevice):
         return self
 
     @override
-    def permit_writes(self, permit: Callable[[], None]) -> None:
+    def permit_writes(self, permit: Callable[[], None] | None) -> None:
         self.link.permit = permit
 
     # -- identity ------------------------------------------------------------------
@@ -363,9 +397,15 @@ class Instrument(StandardReadable, LabDevice):
 
     @override
     async def disconnect(self) -> None:
+        await self._poller.close()
         await self.link.close()
 
     # -- readings ------------------------------------------------------------------
+
+    @override
+    async def read(self) -> dict[str, Reading[Any]]:
+        with sharing_exchanges():
+            return await super().read()
 
     def signals(self) -> dict[str, SignalR[Any]]:
         """Return the readable signals by name."""
@@ -379,9 +419,7 @@ class Instrument(StandardReadable, LabDevice):
 
     @override
     def units_of(self, name: str) -> str:
-        backend = self.signals()[name]._connector.backend
-        address: Address[Any] = backend.address  # type: ignore[attr-defined]  # ours
-        return address.units or ""
+        return units_of(self.signals()[name])
 
     @override
     async def read_signal(self, name: str) -> Reading[Any]:
@@ -392,7 +430,7 @@ class Instrument(StandardReadable, LabDevice):
             return Reading(
                 value=exc.code,
                 timestamp=running_loop().stamp(),
-                alarm_severity=3,
+                alarm_severity=INVALID_SEVERITY,
                 message=str(exc),
             )
         return next(iter(readings.values()))

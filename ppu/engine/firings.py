@@ -324,13 +324,6 @@ class Firings:
             self._leave(firing, who, None)
         self._decide_soon()
 
-    def leads(self, who: Claimant) -> str | None:
-        """Return the furnace whose program *who* runs alone, if it does."""
-        for firing in self._firings.values():
-            if firing.state == "firing" and firing.leader == who.id:
-                return None if len(firing.members) > 1 else firing.furnace
-        return None
-
     def _leave(
         self, firing: _Firing, who: Claimant, error: BaseException | None
     ) -> None:

@@ -103,6 +103,8 @@ class JobRecorder:
         ask: Asks a person; without one, what nothing shows is an error.
         known: How far the steps had come that began before, by path.
         asked: What failed steps asked a person, by path.
+        before_end: Called before a step ends or fails, while the job still has what it
+            had for it.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class JobRecorder:
         ask: Ask | None = None,
         known: Mapping[str, StepState] | None = None,
         asked: Mapping[str, Question] | None = None,
+        before_end: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.store = store
         self.job_id = job_id
@@ -122,6 +125,7 @@ class JobRecorder:
         self._ask = ask
         self._known = dict(known or {})
         self._asked = dict(asked or {})
+        self._before_end = before_end
         self._pending: deque[_Document] = deque()
         self._n_documents = 0
         self._n_kept = 0
@@ -163,6 +167,7 @@ class JobRecorder:
             kind=step.kind,
             digest=digest,
             arguments=step.arguments,
+            seat=step.seat,
             token=self.token,
             now=self._epoch + step.begun_s,
         )
@@ -199,7 +204,7 @@ class JobRecorder:
             enter(connection, changes, self.job_id, now)
             end_step(connection, self.job_id, path, result, self.token, now)
 
-        await self.flush_documents()
+        await self._prepare_end()
         await self._write(work)
         self._known[path] = StepState.DONE
 
@@ -213,9 +218,15 @@ class JobRecorder:
             enter(connection, changes, self.job_id, now)
             fail_step(connection, self.job_id, path, error, self.token, now)
 
-        await self.flush_documents()
+        await self._prepare_end()
         await self._write(work)
         self._known[path] = StepState.FAILED
+
+    async def _prepare_end(self) -> None:
+        """Keep what belongs before the end of a step."""
+        await self.flush_documents()
+        if self._before_end is not None:
+            await self._before_end()
 
     async def settle(self, path: str, found: Evidence, time: float) -> Evidence:
         """Keep what shows whether a step happened; if nothing does, ask a person.

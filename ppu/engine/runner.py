@@ -14,7 +14,6 @@ from typing import Any, Protocol, TypeVar
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 import bluesky.run_engine
-from bluesky.run_engine import RunEngine
 from bluesky.utils import (
     FailedStatus,
     Msg,
@@ -37,6 +36,7 @@ from ppu.core.labtime import LabTimeLoop
 from ppu.engine.recorder import JobRecorder
 from ppu.engine.reservations import Claimant
 from ppu.engine.resources import Resources
+from ppu.engine.run_engine import LabRunEngine
 from ppu.plans.lab import Lab
 from ppu.plans.seats import Role, Seat, Turn
 from ppu.plans.steps import Begun, Decision, Evidence, Failed, Needs, StepRecord
@@ -53,33 +53,6 @@ _NOT_ITS_FAULT = (AbortedError, StaleTokenError, StoreError)
 
 _PRINTING = threading.Lock()
 """Standard output is one for all threads: they redirect it one after the other."""
-
-
-class LabRunEngine(RunEngine):
-    """A RunEngine whose documents carry lab time, and which is never paused."""
-
-    def emit_sync(self, name: Any, doc: dict[str, Any]) -> None:
-        """Stamp *doc* in lab time before anybody sees it."""
-        kind = str(getattr(name, "name", name))
-        if kind == "event":
-            doc["time"] = max(doc["timestamps"].values(), default=self._stamp())
-        elif kind == "event_page":
-            columns = list(doc["timestamps"].values())
-            if columns:
-                doc["time"] = [max(row) for row in zip(*columns, strict=True)]
-        elif "time" in doc:
-            doc["time"] = self._stamp()
-        super().emit_sync(name, doc)
-
-    def request_pause(self, defer: bool = False) -> None:
-        """Refuse: a pause replays acts. Holding waits at the begin of a step."""
-        raise InternalError(
-            f"the engine is never paused (defer={defer}); hold at a step instead"
-        )
-
-    def _stamp(self) -> float:
-        loop = self.loop
-        return loop.stamp() if isinstance(loop, LabTimeLoop) else 0.0
 
 
 @dataclass
@@ -160,9 +133,7 @@ class Runner:
         self._is_called = False
         self._thaws: list[Callable[[], None]] = []
         self._on_first_message: Callable[[], None] | None = None
-        self.engine = LabRunEngine(
-            loop=loop, context_managers=[], call_returns_result=True
-        )
+        self.engine = LabRunEngine(loop)
         commands: dict[str, Callable[[Msg], Awaitable[Any]]] = {
             "step_begin": self._begin_step,
             "step_end": self._end_step,
@@ -181,7 +152,7 @@ class Runner:
         }
         for name, command in commands.items():
             self.engine.register_command(name, command)
-        self.engine.subscribe(self._record_document)
+        self.engine.subscribe_strictly(self._record_document)
 
     # -- running ---------------------------------------------------------------------
 
@@ -375,7 +346,7 @@ class Runner:
                 contextlib.redirect_stdout(io.StringIO()),
                 contextlib.suppress(_ENDED),  # in this moment, by itself
             ):
-                if not self.engine._state.is_idle:
+                if not self.engine.state.is_idle:
                     self.engine.abort(reason)
 
     @property
@@ -406,6 +377,7 @@ class Runner:
             self.loop.time(),
             msg.kwargs["expected_s"],
             msg.kwargs["arguments"],
+            seat=msg.kwargs["seat"],
         )
         lab = msg.kwargs["lab"]
         self._give_back_unsafe("")  # the plan goes on after what failed in it

@@ -104,9 +104,9 @@ def figure(
         keywords: Passed to ``Figure.subplots``.
     """
     # Plotting is heavy; protocols import this module to be listed.
-    import matplotlib as mpl  # noqa: PLC0415
-    from cycler import cycler  # noqa: PLC0415
-    from matplotlib.figure import Figure as NewFigure  # noqa: PLC0415
+    import matplotlib as mpl  # noqa: PLC0415 - heavy
+    from cycler import cycler  # noqa: PLC0415 - heavy
+    from matplotlib.figure import Figure as NewFigure  # noqa: PLC0415 - heavy
 
     style: dict[Any, Any] = {
         "svg.fonttype": "none",

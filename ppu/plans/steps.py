@@ -32,6 +32,7 @@ __all__ = [
     "Failed",
     "FailurePolicy",
     "Needs",
+    "SeatUse",
     "StepKind",
     "StepRecord",
     "compute",
@@ -51,6 +52,10 @@ StepKind = Literal["repeatable", "resumable", "irreversible"]
 """How a step that was under way is treated after a crash: run again, join what goes
 on, or settle by evidence and never run again blindly."""
 
+SeatUse = Literal["takes", "leaves"]
+"""What a step does that is done: it returns the place in a firing that its job has from
+then on, or it has given that back."""
+
 
 @dataclasses.dataclass
 class StepRecord:
@@ -62,6 +67,7 @@ class StepRecord:
     expected_s: float | None = None
     arguments: Any = None
     ended_s: float | None = None
+    seat: SeatUse | None = None
 
     @property
     def label(self) -> str:
@@ -192,6 +198,7 @@ def step(
     on_failure: FailurePolicy | None = None,
     park: Callable[..., MsgGenerator[None]] | None = None,
     skipped: Any = _CANNOT_SKIP,
+    seat: SeatUse | None = None,
 ) -> Callable[[Callable[P, MsgGenerator[T]]], Callable[P, MsgGenerator[T]]]:
     """Make a sub-plan a step of *kind*: its begin and end are journalled.
 
@@ -223,6 +230,9 @@ def step(
         park: The plan, with the same arguments, that puts the sample where it harms
             nobody, for the policy ``park``.
         skipped: What it returns if it failed and is skipped; without it, it cannot be.
+        seat: Whether it takes a place in a firing or leaves it, so that the job has it
+            still after its process has died in between. One that takes returns the
+            :class:`~ppu.plans.seats.Seat`.
 
     Example:
         >>> @step(kind="repeatable")
@@ -256,6 +266,7 @@ def step(
                 lab=args[0] if args else None,
                 expected_s=None if expected_s is None else expected_s(*args, **kwargs),
                 needs=functools.partial(_needs_of, needs, args, kwargs),
+                seat=seat,
             )
             if begun.is_done:
                 return cast(T, restored(plan, begun.result))

@@ -42,6 +42,9 @@ class EventKind(StrEnum):
     CELL = "cell"
     COMMAND = "command"
     COMMAND_HANDLED = "command handled"
+    INCIDENT = "incident"
+    SAFE_STATE = "safe state"
+    UNSAFE = "unsafe"
 
 
 @dataclass(frozen=True)

@@ -175,6 +175,7 @@ steps = Table(
     Column("token", BIG, ForeignKey("cells.token"), nullable=False),
     Column("begun", Double, nullable=False),
     Column("ended", Double),
+    Column("seat", String),
 )
 """Steps by path: "3" is the job's third, "3.1" the first within it."""
 

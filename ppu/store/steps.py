@@ -65,6 +65,7 @@ class Step:
         result: What it returned, as plain data, once it is done.
         evidence: What showed whether it happened, if that was asked.
         begun: Stamp of its begin, or of its last one if it failed [s since 1970].
+        seat: Whether it ``takes`` a place in a firing or ``leaves`` it, if it does.
     """
 
     job_id: int
@@ -79,6 +80,7 @@ class Step:
     evidence: Any
     begun: float
     ended: float | None
+    seat: str | None = None
 
     @property
     def is_unsettled(self) -> bool:
@@ -131,6 +133,7 @@ def begin_step(
     arguments: Any,
     token: int,
     now: float,
+    seat: str | None = None,
 ) -> Step | None:
     """Keep that a step begins; return what was known of it before, None if nothing.
 
@@ -172,6 +175,7 @@ def begin_step(
             "kind": kind,
             "digest": digest,
             "arguments": encode(arguments),
+            "seat": seat,
         }
         connection.execute(steps.insert(), values)
     else:

@@ -48,7 +48,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import load_lab
 from ppu.devices.build import build_devices, driver_class
-from ppu.devices.signals import Quality
+from ppu.devices.readings import Quality
 from ppu.testing.cancelling import cancelled_at
 from ppu.testing.servers import Reply, serve
 from ppu.testing.stage import InstrumentContract, Stage, lab_text, read_lab

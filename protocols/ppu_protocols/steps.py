@@ -508,7 +508,7 @@ def _see_through(
 # -- firings that jobs share -----------------------------------------------------------
 
 
-@step(kind="repeatable")
+@step(kind="repeatable", seat="takes")
 def take_seat(
     lab: Lab, container: str, profile: FiringProfile, furnaces: Sequence[str]
 ) -> MsgGenerator[Seat]:
@@ -571,7 +571,7 @@ def fire_seat(lab: Lab, seat: Seat, role: Role) -> MsgGenerator[FiringRecord]:
     return record
 
 
-@step(kind="repeatable")
+@step(kind="repeatable", seat="leaves")
 def vacate_seat(lab: Lab, seat: Seat) -> MsgGenerator[None]:
     """Give a place in a furnace back."""
     del lab

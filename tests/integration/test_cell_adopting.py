@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from cell_life import (
     submit,
 )
 from exercise import LAB, World
+from mortal import MortalCell
 from ppu.store import custody, steps
 from ppu.store.documents import documents_of
 from ppu.store.jobs import JobState
@@ -42,6 +45,54 @@ def test_job_of_a_dead_cell_goes_on_where_it_was(live: MakeLife) -> None:
         names = [name for name, _ in documents_of(connection, one)]
     assert names.count("start") == names.count("stop") == 2
     assert life.store.check() == []
+
+
+def owners_of_slot(life: MortalCell) -> frozenset[int]:
+    """Return who has a place in the furnace."""
+    return life.lab.resources.reservations.owners_of("furnace_1.slot_1")
+
+
+@pytest.mark.parametrize("kind", ["fire", "seat"])
+def test_seat_is_known_by_what_its_step_says_of_itself(
+    live: MakeLife, kind: str
+) -> None:
+    """A dead cell's place in a furnace is the job's again, whatever its step's name."""
+    life = live()
+    (one,) = submit(life, {"kind": kind})
+    life.start()
+    while "fire_seat" not in steps_of(life, one):
+        life.advance(50.0)
+    life.advance(500.0)
+    life.kill()
+    life.start()
+
+    assert owners_of_slot(life) == {one}
+    life.advance(6000.0)
+    assert job(life, one).state is JobState.SUCCEEDED
+    assert owners_of_slot(life) == set()
+
+
+def test_seat_in_a_store_of_version_2_is_still_known(live: MakeLife) -> None:
+    """A store that kept only names of steps is adopted as one that keeps what they do.
+
+    Such a store had no column for it.
+    """
+    life = live()
+    (one,) = submit(life, {"kind": "fire"})
+    life.start()
+    while "fire_seat" not in steps_of(life, one):
+        life.advance(50.0)
+    life.kill()
+    life.store.close()
+    with contextlib.closing(sqlite3.connect(life.store_path)) as connection, connection:
+        connection.execute("ALTER TABLE steps DROP COLUMN seat")
+        connection.execute("UPDATE meta SET content = '2' WHERE key = 'schema_version'")
+    life.start()
+
+    assert owners_of_slot(life) == {one}
+    life.advance(6000.0)
+    assert job(life, one).state is JobState.SUCCEEDED
+    assert steps_of(life, one)["take_seat"].seat == "takes"
 
 
 def test_drained_cell_leaves_a_firing_to_the_next_one(live: MakeLife) -> None:

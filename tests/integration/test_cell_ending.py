@@ -14,6 +14,7 @@ from cell_life import (
     MakeLife,
     answer,
     ask,
+    garble,
     is_heating,
     job,
     steps_of,
@@ -132,18 +133,6 @@ def die_in_a_firing(life: MortalCell, *kinds: str) -> list[int]:
 def reserved_by(life: MortalCell, name: str) -> frozenset[int]:
     """Return who has a device."""
     return life.lab.resources.reservations.owners_of(name)
-
-
-def garble(life: MortalCell, for_s: float) -> None:
-    """Let the furnace's wire garble every reply for a while [s]."""
-
-    async def inject() -> None:
-        assert life.lab.bench is not None
-        furnace: Any = life.lab.bench.instruments["furnace_1"]
-        fault = {"fault": "corrupt visibly", "for_s": for_s}
-        furnace.faults.inject(fault, life.loop.time())
-
-    life.lab.host.call(inject())
 
 
 def heat_by_hand(life: MortalCell) -> Callable[[], bool]:

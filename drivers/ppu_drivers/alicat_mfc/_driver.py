@@ -8,7 +8,8 @@ from functools import cached_property
 from typing import Annotated as A
 from typing import ClassVar, Final
 
-from ophyd_async.core import AsyncStatus, SignalR, StandardReadableFormat
+from bluesky.protocols import Location
+from ophyd_async.core import AsyncStatus, StandardReadableFormat
 from typing_extensions import override
 
 from ppu.core.capabilities import GasFlow, GasRequest
@@ -27,7 +28,15 @@ from ppu.core.insisting import insist
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import iso, running_loop
 from ppu.core.specifications import GasFlowSpecification
-from ppu.devices import DriverFacts, Identity, Instrument, Measured, Reference, record
+from ppu.devices import (
+    DriverFacts,
+    Identity,
+    Instrument,
+    Measured,
+    Reference,
+    SignalR,
+    record,
+)
 from ppu.transports.serial import SerialConnection
 from ppu_drivers.alicat_mfc._client import AlicatClient
 from ppu_drivers.alicat_mfc._codec import (
@@ -111,6 +120,7 @@ class AlicatMfc(Instrument, GasFlow):
     connections = (SerialConnection,)
     settings_model = AlicatMfcSettings
     limits_model = AlicatMfcLimits
+    rests = True
     abort_states: ClassVar[Mapping[str, str]] = {
         "close": "no gas flows: the setpoint is 0 and the flow is seen to end",
         "keep": "the gas flows on, as for a furnace that must stay under it",
@@ -201,7 +211,7 @@ class AlicatMfc(Instrument, GasFlow):
                 f"{self._client.unit} is no Alicat flow controller: {exc}"
             ) from exc
         self._firmware = version
-        self._ml_per_min = self._size_of_unit(layout)
+        self._ml_per_min = self._find_flow_unit(layout)
         self._layout = layout or DEFAULT_LAYOUT
         self._has_layout = layout is not None
         await self._compare_full_scale(self._layout, model)
@@ -222,7 +232,7 @@ class AlicatMfc(Instrument, GasFlow):
             return None
         return parse_layout(rows)
 
-    def _size_of_unit(self, layout: Layout | None) -> float:
+    def _find_flow_unit(self, layout: Layout | None) -> float:
         """Return the instrument's unit of flow [mL/min].
 
         Raises:
@@ -341,23 +351,27 @@ class AlicatMfc(Instrument, GasFlow):
         """
         self.specification.check_flow(request)
 
-    async def _poll(self) -> Frame:
+    async def _read_frame(self) -> Frame:
         """Return the present data frame, and keep its readings.
 
-        Nothing tells a flipped bit in it: what is acted upon is read by `_confirmed`.
+        Nothing tells a flipped bit in it: what is acted upon, `_read_confirmed` reads.
         """
-        return self._take(await self._client.ask(Poll()))
-
-    async def _confirmed(self) -> Frame | None:
-        """Return a frame that repeats, None while what it says changes."""
-        try:
-            frame = await self._client.ask_confirmed(Poll(), self._parse, self._agree)
-        except MalformedReply:
-            return None
-        self._keep(frame)
+        frame = self._parse(await self._client.ask(Poll()))
+        self._record_frame(frame)
         return frame
 
-    def _agree(self, one: Frame, other: Frame) -> bool:
+    async def _read_confirmed(self) -> Frame | None:
+        """Return a frame that repeats, None while what it says changes."""
+        try:
+            frame = await self._client.ask_confirmed(
+                Poll(), self._parse, self._frames_agree
+            )
+        except MalformedReply:
+            return None
+        self._record_frame(frame)
+        return frame
+
+    def _frames_agree(self, one: Frame, other: Frame) -> bool:
         """Return whether two frames differ by no more than noise."""
         within = _NOISE * self.settings.full_scale_ml_per_min
         return (
@@ -375,13 +389,7 @@ class AlicatMfc(Instrument, GasFlow):
         except MalformedReply as exc:
             raise MalformedReply(f"{self.name}: {exc}") from exc
 
-    def _take(self, line: str) -> Frame:
-        """Return the data frame in *line*, and keep its readings."""
-        frame = self._parse(line)
-        self._keep(frame)
-        return frame
-
-    def _keep(self, frame: Frame) -> None:
+    def _record_frame(self, frame: Frame) -> None:
         record(self.flow, frame.flow_ml_per_min)
         record(self.setpoint, frame.setpoint_ml_per_min)
         record(self.pressure, frame.pressure_bar)
@@ -394,7 +402,7 @@ class AlicatMfc(Instrument, GasFlow):
         Raises:
             InstrumentError: If a reading is not to be trusted.
         """
-        frame = await self._poll()
+        frame = await self._read_frame()
         if frame.status & UNTRUE_STATES:
             raise InstrumentError(
                 f"{self.name}: its readings are not to be trusted: {frame.states}",
@@ -402,36 +410,61 @@ class AlicatMfc(Instrument, GasFlow):
             )
 
     @AsyncStatus.wrap
-    async def set(self, value: GasRequest) -> None:
+    async def set(self, value: GasRequest | float) -> None:
         """Let *value* flow, and wait until it does; a flow of 0 closes.
 
-        It ends a watch of what flowed before.
+        It ends a watch of what flowed before. A number is a flow [mL/min] of the gas
+        that flows, or of the only one that is connected.
 
         Raises:
-            LimitError: If it is not allowed; nothing was sent.
+            LimitError: If it is not allowed, or it is not clear which gas shall flow;
+                nothing was sent.
             InstrumentError: If the controller cannot do so now, or the flow does not
                 get there; the valve was closed then, or the error says so.
         """
+        if not isinstance(value, GasRequest):
+            value = GasRequest(self._present_gas(), float(value))
         self.check_flow(value)
         if self._watch is not None:
             self._is_watch_over.set()
             await asyncio.wait({self._watch})
         if value.flow_ml_per_min == 0:
-            await self._close()
+            await self._close_valve()
             return
         self._is_adopted = False
-        frame = await self._confirmed() or await self._poll()
+        frame = await self._read_confirmed() or await self._read_frame()
         self._refuse_state(frame)
-        number = self._rounded(value, frame.decimals)
+        number = self._round_setpoint(value, frame.decimals)
         self._asked = value  # from here on an abort must close it
         try:
             await self._select_gas(value.gas, frame)
             await self._write_setpoint(number, frame.decimals)
-            await self._wait_for(value)
+            await self._wait_for_flow(value)
         except InstrumentError as exc:
             raise InstrumentError(
                 f"{exc}; {await self._close_after_fault()}", exc.code
             ) from exc
+
+    def _present_gas(self) -> str:
+        """Return the gas that a bare number is about.
+
+        Raises:
+            LimitError: If it is not clear.
+        """
+        if self._asked is not None:
+            return self._asked.gas
+        if len(self.gases) > 1:
+            raise LimitError(
+                f"{self.name}: which of {', '.join(self.gases)} shall flow? Set "
+                "GasRequest(gas, flow_ml_per_min) first, then a number is enough"
+            )
+        return self.gases[0]
+
+    async def locate(self) -> Location[float]:
+        """Return what shall flow and what does [mL/min]."""
+        frame = await self._read_frame()
+        asked = 0.0 if self._asked is None else self._asked.flow_ml_per_min
+        return Location(setpoint=asked, readback=frame.flow_ml_per_min)
 
     def _refuse_state(self, frame: Frame) -> None:
         refused = frame.status & REFUSED_STATES
@@ -442,7 +475,7 @@ class AlicatMfc(Instrument, GasFlow):
                 ",".join(sorted(refused)),
             )
 
-    def _rounded(self, request: GasRequest, decimals: int) -> float:
+    def _round_setpoint(self, request: GasRequest, decimals: int) -> float:
         """Return the setpoint in the instrument's unit and steps.
 
         Raises:
@@ -476,7 +509,7 @@ class AlicatMfc(Instrument, GasFlow):
             await self._client.ask(Command(Word.GAS_UNSAVED, number))
         else:
             await self._client.ask(Command(Word.GAS, number))
-        frame_after = await self._confirmed() or await self._poll()
+        frame_after = await self._read_confirmed() or await self._read_frame()
         actual = frame_after.gas
         if house_name(actual) != gas:
             raise InstrumentError(
@@ -492,17 +525,17 @@ class AlicatMfc(Instrument, GasFlow):
         """
         step = self._ml_per_min * 10**-decimals
         wanted = number * self._ml_per_min
-        seen = await self._confirmed()
+        seen = await self._read_confirmed()
         if seen is not None and abs(seen.setpoint_ml_per_min - wanted) < 0.5 * step:
             return
         await self._send_setpoint(number, decimals)
-        await self._see_setpoint(wanted, 0.5 * step)
+        await self._wait_for_setpoint(wanted, 0.5 * step)
 
     async def _send_setpoint(self, number: float, decimals: int) -> None:
         word = Word.SETPOINT if self._is_newer else Word.SETPOINT_OLD
         await self._client.ask(Command(word, number, decimals))
 
-    async def _see_setpoint(self, wanted: float, allowed: float) -> None:
+    async def _wait_for_setpoint(self, wanted: float, allowed: float) -> None:
         """Wait until the setpoint is *wanted* but for *allowed* [mL/min].
 
         Raises:
@@ -511,11 +544,11 @@ class AlicatMfc(Instrument, GasFlow):
         deadline = running_loop().time() + self.settings.settle_s
         while True:
             # A controller may be set to ramp its setpoint.
-            seen = await self._confirmed()
+            seen = await self._read_confirmed()
             if seen is not None and abs(seen.setpoint_ml_per_min - wanted) < allowed:
                 return
             if running_loop().time() > deadline:
-                frame = seen or await self._poll()
+                frame = seen or await self._read_frame()
                 raise InstrumentError(
                     f"{self.name}: the setpoint was set to {wanted:g} mL/min but "
                     f"reads {frame.setpoint_ml_per_min:g}; is its setpoint source "
@@ -523,7 +556,7 @@ class AlicatMfc(Instrument, GasFlow):
                 )
             await asyncio.sleep(_POLL_S)
 
-    async def _wait_for(self, request: GasRequest) -> None:
+    async def _wait_for_flow(self, request: GasRequest) -> None:
         """Wait until *request* flows.
 
         Raises:
@@ -536,14 +569,14 @@ class AlicatMfc(Instrument, GasFlow):
         deadline = running_loop().time() + self.settings.settle_s
         while True:
             await asyncio.sleep(_POLL_S)
-            seen = await self._confirmed()
+            seen = await self._read_confirmed()
             if seen is not None:
                 self._refuse_state(seen)
                 is_true = not seen.status & UNTRUE_STATES
                 if is_true and abs(seen.flow_ml_per_min - asked) <= allowed:
                     return
             if running_loop().time() > deadline:
-                frame = seen or await self._poll()
+                frame = seen or await self._read_frame()
                 said = f" ({frame.states})" if frame.status else ""
                 raise InstrumentError(
                     f"{self.name}: {frame.flow_ml_per_min:.4g} of {asked:g} mL/min of "
@@ -554,7 +587,7 @@ class AlicatMfc(Instrument, GasFlow):
 
     # -- closing -------------------------------------------------------------------
 
-    async def _close(self) -> str:
+    async def _close_valve(self) -> str:
         """Close the valve, and see that no gas flows; insist on both.
 
         Raises:
@@ -583,32 +616,32 @@ class AlicatMfc(Instrument, GasFlow):
         await self._send_setpoint(0.0, self._decimals)
         try:
             step = self._ml_per_min * 10**-self._decimals
-            await self._see_setpoint(0.0, 0.5 * step)
+            await self._wait_for_setpoint(0.0, 0.5 * step)
         except InstrumentError:
             if not self._is_newer:
                 raise
             # Somebody set it to an analog setpoint; its valve can still be held shut.
             await self._client.ask(Command(Word.HOLD_CLOSED))
-            await self._see_no_flow()
+            await self._wait_for_no_flow()
             self._asked = None
             return f"{self.name}: its valve is held closed, verified (it is on hold)"
-        if "HLD" in (await self._confirmed() or await self._poll()).status:
+        if "HLD" in (await self._read_confirmed() or await self._read_frame()).status:
             # A held valve does not follow its setpoint, which is 0 by now.
             word = Word.CANCEL_HOLD if self._is_newer else Word.CANCEL_HOLD_OLD
             await self._client.ask(Command(word))
-        await self._see_no_flow()
+        await self._wait_for_no_flow()
         self._asked = None
         return f"{self.name}: closed, verified (setpoint 0, no flow)"
 
-    async def _see_no_flow(self) -> None:
+    async def _wait_for_no_flow(self) -> None:
         allowed = allowed_deviation(self.settings, 0.0, 0.0)
         deadline = running_loop().time() + self.settings.settle_s
         while True:
-            seen = await self._confirmed()
+            seen = await self._read_confirmed()
             if seen is not None and abs(seen.flow_ml_per_min) <= allowed:
                 return
             if running_loop().time() > deadline:
-                frame = seen or await self._poll()
+                frame = seen or await self._read_frame()
                 raise InstrumentError(
                     f"{self.name}: asked to close but {frame.flow_ml_per_min:.4g} "
                     f"mL/min still flow; close the bottle. {frame.states}".rstrip()
@@ -618,7 +651,7 @@ class AlicatMfc(Instrument, GasFlow):
     async def _close_after_fault(self) -> str:
         """Close; return what came of it, for the error that tells the fault."""
         try:
-            await self._close()
+            await self._close_valve()
         except PPUError as exc:
             return f"the valve could NOT be closed: {exc}"
         return "the valve is closed"
@@ -633,7 +666,7 @@ class AlicatMfc(Instrument, GasFlow):
         if self._asked is None and not await self._flows_adopted():
             self._is_adopted = False
             return ""  # nothing flows, or not by this driver
-        said = await self._bring_to(self.entry.on_abort)
+        said = await self._go_to(self.entry.on_abort)
         self._asked = None
         self._is_adopted = False
         return said
@@ -642,33 +675,33 @@ class AlicatMfc(Instrument, GasFlow):
         """Return whether something shall flow that was adopted."""
         if not self._is_adopted:
             return False
-        frame = await self._confirmed() or await self._poll()
+        frame = await self._read_confirmed() or await self._read_frame()
         return frame.setpoint_ml_per_min > 0
 
     @override
     async def go_to_orphan_state(self) -> str:
         if self.entry.on_orphan is None or self._asked is not None:
             return ""  # what flows goes on, as a program that is under way needs it
-        frame = await self._confirmed() or await self._poll()
+        frame = await self._read_confirmed() or await self._read_frame()
         if frame.setpoint_ml_per_min <= 0:
             return ""
-        return await self._bring_to(self.entry.on_orphan)
+        return await self._go_to(self.entry.on_orphan)
 
     @override
     async def go_to_hold_state(self) -> str:
         if self.entry.on_hold is None or self._asked is None:
             return ""
-        return await self._bring_to(self.entry.on_hold)
+        return await self._go_to(self.entry.on_hold)
 
-    async def _bring_to(self, state: str | None) -> str:
+    async def _go_to(self, state: str | None) -> str:
         """Go to *state*: ``close``, which is the default, or ``keep``."""
         if state == "keep":
-            frame = await self._poll()
+            frame = await self._read_frame()
             return (
                 f"{self.name}: left alone, {frame.flow_ml_per_min:.4g} mL/min of "
                 f"{frame.gas} flow"
             )
-        return await self._close()
+        return await self._close_valve()
 
     # -- watching ------------------------------------------------------------------
 
@@ -685,7 +718,7 @@ class AlicatMfc(Instrument, GasFlow):
         if self._watch is not None:
             raise InterlockError(f"{self.name}: the flow is being watched already")
         self._is_watch_over.clear()
-        self._watch = running_loop().create_task(self._look_after(self._asked))
+        self._watch = running_loop().create_task(self._watch_flow(self._asked))
 
     @AsyncStatus.wrap
     async def complete(self) -> None:
@@ -712,7 +745,7 @@ class AlicatMfc(Instrument, GasFlow):
         if watch.done() and not watch.cancelled():
             watch.exception()  # whatever it found, the plan was aborted meanwhile
 
-    async def _look_after(self, request: GasRequest) -> FlowRecord:
+    async def _watch_flow(self, request: GasRequest) -> FlowRecord:
         """Sample until the watch is over or something goes wrong."""
         loop = running_loop()
         last_heard = loop.time()
@@ -720,10 +753,10 @@ class AlicatMfc(Instrument, GasFlow):
         watch = FlowWatch(request, self.settings, self._ml_per_min)
         is_over = False
         while not is_over:
-            is_over = await self._is_over_within(self.settings.sample_period_s)
+            is_over = await self._watch_ends_within(self.settings.sample_period_s)
             try:
                 frame = await self._client.ask_confirmed(
-                    Poll(), self._parse, self._agree
+                    Poll(), self._parse, self._frames_agree
                 )
             except (TransportError, MalformedReply):
                 if loop.time() - last_heard > self.settings.max_silence_s:
@@ -732,7 +765,7 @@ class AlicatMfc(Instrument, GasFlow):
                     is_over = False
                     await asyncio.sleep(_POLL_S)
                 continue
-            self._keep(frame)
+            self._record_frame(frame)
             last_heard = loop.time()
             flows.append(frame.flow_ml_per_min)
             fault = watch.fault_in(frame, iso(loop.stamp()))
@@ -740,7 +773,7 @@ class AlicatMfc(Instrument, GasFlow):
                 raise InstrumentError(f"{self.name}: {fault}")
         return FlowRecord.of(request, flows)
 
-    async def _is_over_within(self, wait: float) -> bool:
+    async def _watch_ends_within(self, wait: float) -> bool:
         """Return whether the watch is over within *wait* seconds of lab time."""
         try:
             async with asyncio.timeout(wait):
@@ -755,7 +788,7 @@ class AlicatMfc(Instrument, GasFlow):
     async def check_idle(self) -> None:
         if self._asked is not None:
             return
-        frame = await self._confirmed() or await self._poll()
+        frame = await self._read_confirmed() or await self._read_frame()
         if frame.setpoint_ml_per_min > 0:
             raise InterlockError(
                 f"{self.name}: its setpoint is {frame.setpoint_ml_per_min:g} mL/min of "

@@ -8,13 +8,7 @@ from functools import cached_property
 from typing import Annotated as A
 from typing import Final, Literal
 
-from ophyd_async.core import (
-    AsyncStatus,
-    SignalR,
-    SignalRW,
-    StandardReadableFormat,
-    StrictEnum,
-)
+from ophyd_async.core import AsyncStatus, StandardReadableFormat, StrictEnum
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
@@ -29,7 +23,16 @@ from ppu.core.errors import (
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
 from ppu.core.specifications import GripperSpecification
-from ppu.devices import DriverFacts, Holding, Identity, Instrument, Reference
+from ppu.devices import (
+    DriverFacts,
+    Holding,
+    Identity,
+    Instrument,
+    Reference,
+    SignalR,
+    SignalRW,
+    write,
+)
 from ppu.transports.modbus import ModbusMaster, Probe
 from ppu.transports.serial import SerialConnection
 from ppu_drivers.dh_gripper._codec import (
@@ -277,11 +280,11 @@ class DhGripper(Instrument, Gripper):
             await asyncio.sleep(0.5)
             ready = await self.ready_state.get_value()
 
-    async def _apply(self, signal: SignalRW[float], wanted: float) -> None:
+    async def _set_if_different(self, signal: SignalRW[float], wanted: float) -> None:
         """Set *signal* if it is not so, and read it back."""
         if await signal.get_value() == wanted:
             return
-        await signal.set(wanted)
+        await write(signal, wanted)
         actual = await signal.get_value()
         if actual != wanted:
             raise InstrumentError(
@@ -322,7 +325,7 @@ class DhGripper(Instrument, Gripper):
         deadline = loop.time() + _STILL_S
         while True:
             code, position = await self._master.read_holding(_GRIP_FROM, 2)
-            state = self._read_grip(code, position)
+            state = self._parse_grip(code, position)
             if state is not GripState.MOVING:
                 break
             if loop.time() > deadline:
@@ -350,10 +353,10 @@ class DhGripper(Instrument, Gripper):
         self._last_grip = None
         await self.check_idle()
         await self._initialize()
-        await self._apply(self.force, self.settings.force_percent)
-        await self._apply(self.speed, self.settings.speed_percent)
+        await self._set_if_different(self.force, self.settings.force_percent)
+        await self._set_if_different(self.speed, self.settings.speed_percent)
         self._has_to_end = asyncio.Event()
-        self._watch = running_loop().create_task(self._look_until_told())
+        self._watch = running_loop().create_task(self._watch_fingers())
 
     @AsyncStatus.wrap
     async def complete(self) -> None:
@@ -373,7 +376,7 @@ class DhGripper(Instrument, Gripper):
         finally:
             watch.cancel()
 
-    async def _look_until_told(self) -> GripRecord:
+    async def _watch_fingers(self) -> GripRecord:
         """Look at the fingers every period, and once more at the end."""
         loop = running_loop()
         last_heard = loop.time()
@@ -389,7 +392,7 @@ class DhGripper(Instrument, Gripper):
                 until = loop.time() + _STILL_S
             try:
                 code, position = await self._master.read_holding(_GRIP_FROM, 2)
-                state = self._read_grip(code, position)
+                state = self._parse_grip(code, position)
             except (TransportError, MalformedReply):
                 # The last look is not optional: what it would show is not known.
                 if is_last or loop.time() - last_heard > self.settings.max_silence_s:
@@ -417,7 +420,7 @@ class DhGripper(Instrument, Gripper):
             except TimeoutError:
                 continue
 
-    def _read_grip(self, code: int, position: int) -> GripState:
+    def _parse_grip(self, code: int, position: int) -> GripState:
         """Return the meaning of a grip register; an error names the device."""
         try:
             check_grip(code, position)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ppu.core.capabilities import Segment
+from ppu.core.tasks import Segment
 
 __all__ = [
     "N_SAMPLE_REGISTERS",

@@ -5,20 +5,14 @@ from __future__ import annotations
 from typing import Annotated as A
 from typing import Any, Final, Literal
 
-from ophyd_async.core import (
-    SignalR,
-    SignalRW,
-    StandardReadableFormat,
-    StrictEnum,
-    TriggerableCommand,
-)
+from ophyd_async.core import StandardReadableFormat, StrictEnum, TriggerableCommand
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
 from ppu.core.capabilities import Segment
 from ppu.core.errors import ConnectError, InstrumentError
 from ppu.core.labfile import DeviceEntry
-from ppu.devices import DriverFacts, Holding, Identity
+from ppu.devices import DriverFacts, Holding, Identity, SignalR, SignalRW, write
 from ppu.devices.firing import (
     DwellUnit,
     FiringSettings,
@@ -29,7 +23,7 @@ from ppu.devices.firing import (
     ProgramSettings,
     ProgramStates,
     Sample,
-    limit_contradictions,
+    find_limit_contradictions,
     set_if_different,
 )
 from ppu.transports.modbus import ModbusMaster, Probe
@@ -324,7 +318,7 @@ class Eurotherm3216(ProgrammedFurnace):
         cls, settings: Eurotherm3216Settings, limits: Eurotherm3216Limits
     ) -> list[str]:
         safety = settings.safety
-        return limit_contradictions(
+        return find_limit_contradictions(
             limits,
             safety.setpoint_high_degc,
             safety.alarm_1_degc,
@@ -434,11 +428,11 @@ class Eurotherm3216(ProgrammedFurnace):
 
     @override
     async def _start_program(self) -> None:
-        await self.program_status.set(ProgramStatus.RUN)
+        await write(self.program_status, ProgramStatus.RUN)
 
     @override
     async def _reset_program(self) -> None:
-        await self.program_status.set(ProgramStatus.RESET)
+        await write(self.program_status, ProgramStatus.RESET)
 
     @override
     async def _read_sample(self) -> Sample:

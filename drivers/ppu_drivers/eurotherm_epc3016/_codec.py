@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ppu.core.capabilities import Segment
+from ppu.core.tasks import Segment
 
 __all__ = [
     "N_PROGRAM_REGISTERS",
@@ -19,7 +19,7 @@ __all__ = [
     "decode_firmware",
     "decode_sample",
     "encode_program",
-    "say_the_same",
+    "samples_agree",
 ]
 
 SAMPLE_FROM: Final = 1
@@ -70,7 +70,7 @@ def decode_sample(registers: Sequence[int]) -> SampleWords:
     )
 
 
-def say_the_same(one: Sequence[int], other: Sequence[int], within_degc: float) -> bool:
+def samples_agree(one: Sequence[int], other: Sequence[int], within_degc: float) -> bool:
     """Return whether two samples differ by no more than a temperature's change."""
     for index in (_STATUS_INDEX, _MODE_INDEX):
         if one[index] != other[index]:

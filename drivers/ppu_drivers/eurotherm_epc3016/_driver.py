@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
-from ophyd_async.core import SignalR
 from typing_extensions import override
 
 from ppu.core.capabilities import FiringUnderWay, Segment
 from ppu.core.errors import ConnectError, InstrumentError
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
-from ppu.devices import DriverFacts, Identity
+from ppu.devices import DriverFacts, Identity, SignalR, execute
 from ppu.devices.firing import (
     DwellUnit,
     LoopMode,
     ProgramRoom,
     ProgramSettings,
     Sample,
-    limit_contradictions,
+    find_limit_contradictions,
     set_if_different,
 )
 from ppu.transports.modbus import ModbusMaster, Probe
@@ -33,7 +32,7 @@ from ppu_drivers.eurotherm_epc3016._codec import (
     decode_firmware,
     decode_sample,
     encode_program,
-    say_the_same,
+    samples_agree,
 )
 from ppu_drivers.eurotherm_epc3016._registers import (
     PROGRAM_CODES,
@@ -161,7 +160,7 @@ class EurothermEpc3016(EpcRegisters):
         cls, settings: EurothermEpc3016Settings, limits: EurothermEpc3016Limits
     ) -> list[str]:
         safety = settings.safety
-        found = limit_contradictions(
+        found = find_limit_contradictions(
             limits,
             safety.setpoint_high_degc,
             safety.alarm_1_degc,
@@ -231,8 +230,8 @@ class EurothermEpc3016(EpcRegisters):
     # -- joining -------------------------------------------------------------------
 
     @override
-    async def _look_for(self, under_way: FiringUnderWay) -> Sample:
-        sample = await super()._look_for(under_way)
+    async def _find_under_way(self, under_way: FiringUnderWay) -> Sample:
+        sample = await super()._find_under_way(under_way)
         if sample.is_running:
             self._feeder.start()
         return sample
@@ -346,7 +345,7 @@ class EurothermEpc3016(EpcRegisters):
     @override
     async def _clear_program(self) -> None:
         if await self.program_mode.get_value() is not ProgramMode.RESET:
-            await self.reset_program.execute()
+            await execute(self.reset_program)
 
     async def _read_program(self) -> list[int]:
         return await self._master.read_confirmed(PROGRAM_FROM, N_PROGRAM_REGISTERS)
@@ -372,22 +371,22 @@ class EurothermEpc3016(EpcRegisters):
     # -- firing --------------------------------------------------------------------
 
     @override
-    async def _take_over(self) -> None:
+    async def _take_over_controller(self) -> None:
         self._feeder.stop()
 
     @override
-    async def _make_ready(self) -> None:
+    async def _prepare_start(self) -> None:
         await self._lower_watchdog_flag()
         self._heard_at = running_loop().time()
         self._was_running = True
 
     @override
     async def _start_program(self) -> None:
-        await self.run_program.execute()
+        await execute(self.run_program)
 
     @override
     async def _reset_program(self) -> None:
-        await self.reset_program.execute()
+        await execute(self.reset_program)
 
     async def _lower_watchdog_flag(self) -> None:
         """Let an idle controller, which nobody talked to, heat again."""
@@ -430,11 +429,11 @@ class EurothermEpc3016(EpcRegisters):
         now = running_loop().time()
         last, last_s = self._last_sample
         within = _SURPRISE_DEGC + _SURPRISE_DEGC_PER_S * (now - last_s)
-        if not last or not say_the_same(last, registers, within):
+        if not last or not samples_agree(last, registers, within):
             registers = await self._master.read_confirmed(
                 SAMPLE_FROM,
                 N_SAMPLE_REGISTERS,
-                agree=lambda one, other: say_the_same(one, other, _SURPRISE_DEGC),
+                agree=lambda one, other: samples_agree(one, other, _SURPRISE_DEGC),
             )
         self._last_sample = registers, running_loop().time()
         return registers

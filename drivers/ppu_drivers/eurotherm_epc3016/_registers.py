@@ -5,15 +5,9 @@ from __future__ import annotations
 from typing import Annotated as A
 from typing import Any, Final
 
-from ophyd_async.core import (
-    SignalR,
-    SignalRW,
-    StandardReadableFormat,
-    StrictEnum,
-    TriggerableCommand,
-)
+from ophyd_async.core import StandardReadableFormat, StrictEnum, TriggerableCommand
 
-from ppu.devices import Holding
+from ppu.devices import Holding, SignalR, SignalRW
 from ppu.devices.firing import LoopMode, ProgrammedFurnace, ProgramStates
 
 __all__ = [

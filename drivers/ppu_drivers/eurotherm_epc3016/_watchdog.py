@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from ophyd_async.core import SignalR
-
 from ppu.core.errors import PPUError
 from ppu.core.labtime import running_loop
+from ppu.devices import SignalR
 from ppu.devices.firing import SAFE_TO_TOUCH_DEGC
 from ppu_drivers.eurotherm_epc3016._registers import ProgramMode
 

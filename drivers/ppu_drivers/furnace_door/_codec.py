@@ -6,14 +6,14 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ppu.core.capabilities import DoorState
 from ppu.core.errors import MalformedReply
+from ppu.core.tasks import DoorState
 
 __all__ = [
     "COMMANDS",
     "DoorStatus",
+    "parse_state",
     "parse_status",
-    "state_of",
 ]
 
 COMMANDS: Final[dict[DoorState, str]] = {"open": "Open", "closed": "Close"}
@@ -57,6 +57,6 @@ def parse_status(line: str) -> DoorStatus:
     )
 
 
-def state_of(lines: list[str]) -> str:
+def parse_state(lines: list[str]) -> str:
     (line,) = lines
     return parse_status(line).state

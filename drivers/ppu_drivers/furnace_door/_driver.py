@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Annotated as A
 from typing import Final
 
-from ophyd_async.core import AsyncStatus, SignalR, StandardReadableFormat
+from ophyd_async.core import AsyncStatus, StandardReadableFormat
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
@@ -21,10 +21,15 @@ from ppu.core.errors import (
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
 from ppu.core.specifications import DoorSpecification
-from ppu.devices import DriverFacts, Identity, Instrument, Query, Reference
+from ppu.devices import DriverFacts, Identity, Instrument, Query, Reference, SignalR
 from ppu.transports.line import LineClient
 from ppu.transports.tcp import TcpConnection, TcpLink
-from ppu_drivers.furnace_door._codec import COMMANDS, DoorStatus, parse_status, state_of
+from ppu_drivers.furnace_door._codec import (
+    COMMANDS,
+    DoorStatus,
+    parse_state,
+    parse_status,
+)
 
 __all__ = ["FurnaceDoor", "FurnaceDoorLimits", "FurnaceDoorSettings"]
 
@@ -106,7 +111,7 @@ class FurnaceDoor(Instrument, Door):
 
     controller_state: A[
         SignalR[str],
-        Query("Status", state_of, manual="door_controller.py, get_state"),
+        Query("Status", parse_state, manual="door_controller.py, get_state"),
         StandardReadableFormat.UNCACHED_SIGNAL,
     ]
 
@@ -154,7 +159,7 @@ class FurnaceDoor(Instrument, Door):
         known = self.identity
         if known is not None:
             try:
-                status = self._understand(await self._client.ask("Status"))
+                status = self._parse(await self._client.ask("Status"))
             except MalformedReply:
                 pass  # perhaps one spoiled answer
             else:
@@ -164,7 +169,7 @@ class FurnaceDoor(Instrument, Door):
 
     async def _read_confirmed(self) -> DoorStatus:
         """Ask until answers agree: one flipped bit makes another serial number."""
-        status = await self._client.ask_confirmed("Status", self._understand)
+        status = await self._client.ask_confirmed("Status", self._parse)
         known = self.identity
         if known is not None and known.serial_number != status.serial_number:
             raise ConnectError(
@@ -173,7 +178,7 @@ class FurnaceDoor(Instrument, Door):
             )
         return status
 
-    def _understand(self, lines: list[str]) -> DoorStatus:
+    def _parse(self, lines: list[str]) -> DoorStatus:
         """Return the status in an answer.
 
         Raises:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ppu.core.capabilities import DoseRequest
 from ppu.core.errors import InstrumentError, MalformedReply
+from ppu.core.tasks import DoseRequest
 
 __all__ = [
     "DosingHead",

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Annotated as A
 from typing import Any, TypeVar
 
-from ophyd_async.core import AsyncStatus, SignalR, StandardReadableFormat
+from ophyd_async.core import AsyncStatus, StandardReadableFormat
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
@@ -31,7 +31,15 @@ from ppu.core.errors import (
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
 from ppu.core.specifications import DoserSpecification
-from ppu.devices import DriverFacts, Identity, Instrument, JsonField, Measured, record
+from ppu.devices import (
+    DriverFacts,
+    Identity,
+    Instrument,
+    JsonField,
+    Measured,
+    SignalR,
+    record,
+)
 from ppu.transports.http import HttpClient, HttpConnection
 from ppu_drivers.labman_powder_robot._codec import (
     DosingHead,
@@ -234,13 +242,13 @@ class LabmanPowderRobot(Instrument, PowderDoser, Recalling):
     ) -> T:
         """Ask until answers agree: what is acted upon must not be a flipped bit."""
         return await self._client.get_confirmed(
-            path, lambda answer: self._understand(parse, answer), query
+            path, lambda answer: self._parse(parse, answer), query
         )
 
     def _unwrap(self, answer: Mapping[str, Any]) -> Any:
-        return self._understand(lambda data: data, answer)
+        return self._parse(lambda data: data, answer)
 
-    def _understand(self, parse: Callable[[Any], T], answer: Mapping[str, Any]) -> T:
+    def _parse(self, parse: Callable[[Any], T], answer: Mapping[str, Any]) -> T:
         """Return what *parse* makes of the data of *answer*; errors name the device."""
         try:
             return parse(unwrap(answer))
@@ -296,7 +304,7 @@ class LabmanPowderRobot(Instrument, PowderDoser, Recalling):
             )
         code = None
         if is_sendable:
-            code = self._understand(
+            code = self._parse(
                 parse_verdict,
                 await self._client.post(
                     "/ValidateWorkflow", self._encode(value), is_safe=True
@@ -354,9 +362,9 @@ class LabmanPowderRobot(Instrument, PowderDoser, Recalling):
             "/ReleaseIndexingRackControl", None, lambda seen: not seen.is_user_control
         )
         await self._wait_until_complete(workflow)
-        await self._finish(workflow, request)
+        await self._finish_request(workflow, request)
 
-    async def _finish(self, workflow: str, request: DoseRequest) -> None:
+    async def _finish_request(self, workflow: str, request: DoseRequest) -> None:
         """Keep what was dosed, and have the rack face outwards.
 
         Raises:
@@ -519,11 +527,13 @@ class LabmanPowderRobot(Instrument, PowderDoser, Recalling):
             elif not self._is_complete(status, workflow):
                 return Recollection(None, True, about)
         except InstrumentError as exc:
-            return Recollection(None, True, f"{exc}; {await self._what_came(workflow)}")
-        await self._finish(workflow, request)
+            return Recollection(
+                None, True, f"{exc}; {await self._describe_dosed(workflow)}"
+            )
+        await self._finish_request(workflow, request)
         return Recollection(True, True, f"{workflow} is complete")
 
-    async def _what_came(self, workflow: str) -> str:
+    async def _describe_dosed(self, workflow: str) -> str:
         """Return what was weighed in so far, in words."""
         try:
             dosed = await self._read(

@@ -6,12 +6,7 @@ from functools import cached_property
 from typing import Annotated as A
 from typing import Final
 
-from ophyd_async.core import (
-    AsyncStatus,
-    SignalR,
-    StandardReadableFormat,
-    TriggerableCommand,
-)
+from ophyd_async.core import AsyncStatus, StandardReadableFormat, TriggerableCommand
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
@@ -19,7 +14,15 @@ from ppu.core.capabilities import Balance
 from ppu.core.errors import ConnectError, InstrumentError, LimitError, MalformedReply
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.specifications import BalanceSpecification
-from ppu.devices import DriverFacts, Identity, Instrument, Measured, Query, record
+from ppu.devices import (
+    DriverFacts,
+    Identity,
+    Instrument,
+    Measured,
+    Query,
+    SignalR,
+    record,
+)
 from ppu.transports.line import LineClient, LineProbe
 from ppu.transports.serial import SerialConnection
 from ppu_drivers.mettler_sics._codec import (
@@ -95,10 +98,12 @@ class MettlerSics(Instrument, Balance):
     ]
     firmware: A[SignalR[str], Query("I3", parse_text, manual="I3")]
     tare_: A[
-        TriggerableCommand, Query("T", acknowledgement_of("T"), lasts_s=_STABILITY_S)
+        TriggerableCommand,
+        Query("T", acknowledgement_of("T"), lasts_s=_STABILITY_S, plan_may_write=True),
     ]
     zero: A[
-        TriggerableCommand, Query("Z", acknowledgement_of("Z"), lasts_s=_STABILITY_S)
+        TriggerableCommand,
+        Query("Z", acknowledgement_of("Z"), lasts_s=_STABILITY_S, plan_may_write=True),
     ]
 
     def __init__(

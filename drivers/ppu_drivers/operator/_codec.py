@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ppu.core.capabilities import Carry, Grind, Task
 from ppu.core.errors import MalformedReply
+from ppu.core.tasks import Carry, Grind, Task
 
 __all__ = [
     "parse_answer",

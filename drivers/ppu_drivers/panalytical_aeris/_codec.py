@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from ppu.core.capabilities import ScanRequest
 from ppu.core.errors import InstrumentError, MalformedReply
+from ppu.core.tasks import ScanRequest
 
 __all__ = [
     "field_of",

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from bluesky.protocols import Reading
 from event_model import DataKey
-from ophyd_async.core import Array1D, AsyncStatus, SignalR
+from ophyd_async.core import Array1D, AsyncStatus
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
@@ -26,7 +26,7 @@ from ppu.core.errors import (
 from ppu.core.labfile import DeviceEntry, LimitPair
 from ppu.core.labtime import running_loop
 from ppu.core.specifications import DiffractometerSpecification
-from ppu.devices import DriverFacts, Identity, Instrument, Measured, record
+from ppu.devices import DriverFacts, Identity, Instrument, Measured, SignalR, record
 from ppu.transports.tcp import TcpConnection, TcpLink
 from ppu_drivers.panalytical_aeris._codec import (
     field_of,
@@ -187,7 +187,7 @@ class PanalyticalAeris(Instrument, Diffractometer):
     async def read_identity(self) -> Identity:
         try:
             message = await self._exchange("@STATUS_REQUEST@UNIT=xrd@END", is_safe=True)
-            self._field(message, "READY", "yes", "no")
+            self._require_field(message, "READY", "yes", "no")
         except (MalformedReply, InstrumentError) as exc:
             raise ConnectError(
                 f"{self.name}: what answers at {self.link.endpoint} is no Aeris: {exc}"
@@ -221,7 +221,7 @@ class PanalyticalAeris(Instrument, Diffractometer):
         except InstrumentError as exc:
             raise InstrumentError(f"{self.name}: {exc}", exc.code) from exc
 
-    def _field(self, message: str, key: str, *allowed: str) -> str:
+    def _require_field(self, message: str, key: str, *allowed: str) -> str:
         """Return the value of *key*, one of *allowed* if any are given.
 
         Raises:
@@ -235,19 +235,19 @@ class PanalyticalAeris(Instrument, Diffractometer):
     async def read_is_ready(self) -> bool:
         """Ask whether it could measure now."""
         reply = await self._ask("@STATUS_REQUEST@UNIT=xrd@END", is_safe=True)
-        return self._field(reply, "READY", "yes", "no") == "yes"
+        return self._require_field(reply, "READY", "yes", "no") == "yes"
 
     async def read_is_remote(self) -> bool:
         """Ask whether it is under remote control."""
         reply = await self._ask("@STATUS_REQUEST@SYSTEM@END", is_safe=True)
-        return self._field(reply, "SYSTEM") == "remote"
+        return self._require_field(reply, "SYSTEM") == "remote"
 
     async def read_is_occupied(self) -> bool:
         """Ask whether something stands at the sample position."""
         reply = await self._ask(
             f"@STATUS_REQUEST@LOCATION={self._location}@END", is_safe=True
         )
-        return self._field(reply, "STATE", "free", "occupied") == "occupied"
+        return self._require_field(reply, "STATE", "free", "occupied") == "occupied"
 
     @property
     def _location(self) -> str:
@@ -328,8 +328,8 @@ class PanalyticalAeris(Instrument, Diffractometer):
         program = program_name(request)
         path = self._folder / f"{request.sample_id}.xrdml"
         before = _file_mark(path)
-        await self._add(request.sample_id, program)
-        await self._start(request.sample_id, program)
+        await self._add_sample(request.sample_id, program)
+        await self._start_scan(request.sample_id, program)
         await self._wait_until_ready(request)
         scan = await self._read_file(path, before)
         self._check_file(scan, request)
@@ -353,7 +353,7 @@ class PanalyticalAeris(Instrument, Diffractometer):
             # The pattern is there; the next sample clears the position.
             _log.warning("%s: %s stays registered: %s", self.name, path.stem, exc)
 
-    async def _add(self, sample_id: str, program: str) -> None:
+    async def _add_sample(self, sample_id: str, program: str) -> None:
         """Register the sample; what was left of an earlier one is forgotten."""
         message = (
             f"@SAMPLE@ADD@APPLICATION={program}@SAMPLE_ID={sample_id}"
@@ -370,7 +370,7 @@ class PanalyticalAeris(Instrument, Diffractometer):
                 raise exc from None  # nothing was left: the first refusal counts
             await self._ask(message, is_safe=False)
 
-    async def _start(self, sample_id: str, program: str) -> None:
+    async def _start_scan(self, sample_id: str, program: str) -> None:
         """Start the scan once; if the answer is lost, see whether it is busy."""
         message = f"@SAMPLE@MEASURE@SAMPLE_ID={sample_id}@APPLICATION={program}@END"
         try:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Annotated as A
 from typing import ClassVar, Final, TypeVar
 
-from ophyd_async.core import AsyncStatus, SignalR, TriggerableCommand
+from ophyd_async.core import AsyncStatus, TriggerableCommand
 from typing_extensions import override
 
 from ppu.core.capabilities import (
@@ -38,7 +38,7 @@ from ppu.core.insisting import Attempts
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
 from ppu.core.specifications import HandlerSpecification
-from ppu.devices import DriverFacts, Identity, Instrument, Query, Reference
+from ppu.devices import DriverFacts, Identity, Instrument, Query, Reference, SignalR
 from ppu.transports.line import LineClient, LineProbe
 from ppu.transports.tcp import TcpConnection
 from ppu_drivers.universal_robots_ur5e._codec import (
@@ -269,7 +269,7 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
         """
         self.specification.check_task(task)
 
-    def _plays_of(self, task: PowderTask) -> tuple[Program, int]:
+    def _program_and_plays(self, task: PowderTask) -> tuple[Program, int]:
         """Return the program for *task* and how often it must be played."""
         self.check_task(task)
         tasks = self.settings.tasks
@@ -283,7 +283,7 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
 
     @override
     async def check_idle(self) -> None:
-        state = await self._program()
+        state = await self._read_program_state()
         if state.state != "STOPPED":
             raise InterlockError(
                 f"{self.name}: {state.program or 'a program'} is {state.state}; stop "
@@ -305,15 +305,15 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
         program, n_plays = self._program_for(value)
         for _ in range(n_plays):
             await self._check_ready()
-            await self._load(program)
+            await self._load_program(program)
             started = running_loop().time()
-            await self._play(program)
+            await self._play_program(program)
             await self._wait_until_ended(program, started)
 
     def _program_for(self, task: Task) -> tuple[Program, int]:
         """Return the program for *task* and how often it must be played."""
         if not isinstance(task, Carry):
-            return self._plays_of(task)
+            return self._program_and_plays(task)
         self.check_carry(task.origin, task.destination)
         return self._programs[task.origin, task.destination], 1
 
@@ -347,12 +347,12 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
         name = state.program or "a program"
         if state.state != "STOPPED":
             return Recollection(None, False, f"{name} is {state.state}")
-        mode = await self._read("robotmode", field_named("Robotmode"))
-        safety = await self._safety()
+        mode = await self._ask_confirmed("robotmode", field_named("Robotmode"))
+        safety = await self._read_safety_status()
         if mode != "RUNNING" or safety != "NORMAL":
             text = f"it stands still, in mode {mode} with safety status {safety}"
             return Recollection(None, True, text)
-        loaded = await self._read("get loaded program", parse_loaded_program)
+        loaded = await self._ask_confirmed("get loaded program", parse_loaded_program)
         if is_path_of(loaded, program.program):
             if played and all(name == program.program for name in played):
                 if n_plays == 1:
@@ -385,7 +385,7 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
         played: list[str] = []
         while True:
             try:
-                state = await self._program()
+                state = await self._read_program_state()
             except (TransportError, MalformedReply):
                 if loop.time() - last_heard > self.settings.max_silence_s:
                     raise
@@ -409,15 +409,15 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
     ) -> T:
         """Send *command*; errors name the device and what was asked."""
         lines = await self._client.ask(command, is_safe=is_safe, deadline_lab_s=lasts_s)
-        return self._understand(command, lambda: parse(lines))
+        return self._parse(command, lambda: parse(lines))
 
-    async def _read(self, command: str, parse: Callable[[list[str]], T]) -> T:
+    async def _ask_confirmed(self, command: str, parse: Callable[[list[str]], T]) -> T:
         """Ask until answers agree: what is acted upon must not be a flipped bit."""
         return await self._client.ask_confirmed(
-            command, lambda lines: self._understand(command, lambda: parse(lines))
+            command, lambda lines: self._parse(command, lambda: parse(lines))
         )
 
-    def _understand(self, command: str, parse: Callable[[], T]) -> T:
+    def _parse(self, command: str, parse: Callable[[], T]) -> T:
         try:
             return parse()
         except InstrumentError as exc:
@@ -427,11 +427,11 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
         except MalformedReply as exc:
             raise MalformedReply(f"{self.name}: asked {command}: {exc}") from exc
 
-    async def _program(self) -> ProgramState:
-        return await self._read("programState", parse_program_state)
+    async def _read_program_state(self) -> ProgramState:
+        return await self._ask_confirmed("programState", parse_program_state)
 
-    async def _safety(self) -> str:
-        return await self._read("safetystatus", field_named("Safetystatus"))
+    async def _read_safety_status(self) -> str:
+        return await self._ask_confirmed("safetystatus", field_named("Safetystatus"))
 
     async def _check_ready(self) -> None:
         """Refuse to play unless the arm may move at once.
@@ -440,35 +440,35 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
             InterlockError: With everything that is in the way.
         """
         faults = []
-        if not await self._read("is in remote control", parse_remote_control):
+        if not await self._ask_confirmed("is in remote control", parse_remote_control):
             faults.append("it is not in remote control; switch it over at the pendant")
-        mode = await self._read("robotmode", field_named("Robotmode"))
+        mode = await self._ask_confirmed("robotmode", field_named("Robotmode"))
         if mode != "RUNNING":
             faults.append(f"its mode is {mode}; switch it on and release the brakes")
-        safety = await self._safety()
+        safety = await self._read_safety_status()
         if safety != "NORMAL":
             faults.append(f"its safety status is {safety}; look for the cause there")
-        state = await self._program()
+        state = await self._read_program_state()
         if state.state != "STOPPED":
             faults.append(f"{state.program or 'a program'} is {state.state}")
         if faults:
             raise InterlockError(f"{self.name}: may not move: {'; '.join(faults)}")
 
-    async def _load(self, program: Program) -> None:
+    async def _load_program(self, program: Program) -> None:
         """Load *program* and see that it is loaded; loading again is harmless."""
         await self._ask(
             f"load {program.program}",
             answer_beginning("Loading program: "),
             lasts_s=_LOADING_S,
         )
-        loaded = await self._read("get loaded program", parse_loaded_program)
+        loaded = await self._ask_confirmed("get loaded program", parse_loaded_program)
         if not is_path_of(loaded, program.program):
             raise InstrumentError(
                 f"{self.name}: {program.program} was loaded, but the controller has "
                 f"{loaded or 'no program'}"
             )
 
-    async def _play(self, program: Program) -> None:
+    async def _play_program(self, program: Program) -> None:
         """Play what is loaded, once; if the answer is lost, ask what became of it."""
         self._is_ours = True  # also if the answer is lost
         try:
@@ -480,13 +480,13 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
             )
         except InstrumentError:
             self._is_ours = False
-            safety = await self._safety()
+            safety = await self._read_safety_status()
             raise InstrumentError(
                 f"{self.name}: the controller would not play {program.program}; its "
                 f"safety status is {safety}"
             ) from None
         except (TransportError, MalformedReply):
-            state = await self._program()
+            state = await self._read_program_state()
             if state.state != "PLAYING":
                 raise
 
@@ -509,7 +509,10 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
             await asyncio.sleep(self.settings.poll_period_s)
             elapsed = loop.time() - started
             try:
-                state, safety = await self._program(), await self._safety()
+                state, safety = (
+                    await self._read_program_state(),
+                    await self._read_safety_status(),
+                )
             except (TransportError, MalformedReply):
                 if loop.time() - last_heard > self.settings.max_silence_s:
                     raise
@@ -535,7 +538,7 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
                     state.state,
                 )
             if state.state == "STOPPED":
-                await self._check_end(about, program, elapsed)
+                await self._check_program_end(about, program, elapsed)
                 return
             if elapsed > patience_s:
                 raise InstrumentError(
@@ -543,9 +546,11 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
                     f"{program.duration_s:g} s"
                 )
 
-    async def _check_end(self, about: str, program: Program, elapsed: float) -> None:
+    async def _check_program_end(
+        self, about: str, program: Program, elapsed: float
+    ) -> None:
         """Refuse an end that is not the end of the program."""
-        mode = await self._read("robotmode", field_named("Robotmode"))
+        mode = await self._ask_confirmed("robotmode", field_named("Robotmode"))
         if mode != "RUNNING":
             raise InstrumentError(f"{about} ended, but the robot mode is {mode}", mode)
         self._is_ours = False
@@ -561,22 +566,22 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
     async def go_to_abort_state(self) -> str:
         if not self._is_ours:
             return ""  # nothing of this plan moves
-        return await self._stop()
+        return await self._stop_program()
 
     @override
     async def go_to_orphan_state(self) -> str:
         if self.entry.on_orphan is None:
             return ""  # it plays its program to the end, which is safe
-        state = await self._program()
-        return "" if state.state == "STOPPED" else await self._stop()
+        state = await self._read_program_state()
+        return "" if state.state == "STOPPED" else await self._stop_program()
 
     @override
     async def go_to_hold_state(self) -> str:
         if self.entry.on_hold is None or not self._is_ours:
             return ""
-        return await self._stop()
+        return await self._stop_program()
 
-    async def _stop(self) -> str:
+    async def _stop_program(self) -> str:
         """Stop the program; return what was done and seen.
 
         Raises:
@@ -591,7 +596,7 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
             # First of all, and again: stopping what has stopped is harmless.
             refusal = await self._ask_to_stop()
             try:
-                state = await self._program()
+                state = await self._read_program_state()
             except (TransportError, MalformedReply, InstrumentError) as exc:
                 heard_since = None
                 trouble = TransportError(
@@ -601,7 +606,7 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
                 trouble.__cause__ = exc
                 continue
             if state.state == "STOPPED":
-                return await self._tell_stopped()
+                return await self._confirm_stopped()
             trouble = InstrumentError(
                 f"{self.name}: asked to stop but {state.program} is {state.state}; "
                 f"press the emergency stop. {refusal or ''}".rstrip()
@@ -615,11 +620,11 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
                 break
         raise trouble
 
-    async def _tell_stopped(self) -> str:
-        """Return that the program was seen to have stopped, and the safety status."""
+    async def _confirm_stopped(self) -> str:
+        """Count what played as over; return that it stopped, and the safety status."""
         self._is_ours = False
         try:
-            safety = await self._safety()
+            safety = await self._read_safety_status()
         except (TransportError, MalformedReply, InstrumentError) as exc:
             safety = f"not known ({exc})"
         about = "" if safety == "NORMAL" else f"; its safety status is {safety}"

@@ -21,7 +21,7 @@ from ppu.devices.firing._samples import Sample
 from ppu.devices.firing._settings import (
     FiringSettings,
     FurnaceLimits,
-    limit_contradictions,
+    find_limit_contradictions,
 )
 from ppu.devices.firing._watch import FiringWatch
 
@@ -44,6 +44,6 @@ __all__ = [
     "apply_settings",
     "compare_settings",
     "find_changed",
-    "limit_contradictions",
+    "find_limit_contradictions",
     "set_if_different",
 ]

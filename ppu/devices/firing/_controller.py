@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
-from ophyd_async.core import SignalR, SignalRW
-
 from ppu.core.errors import ConfigurationError, InstrumentError, LimitError
+from ppu.devices.signals import SignalR, SignalRW, write
 
 __all__ = [
     "ProgramSettings",
@@ -54,7 +53,7 @@ async def set_if_different(name: str, signal: SignalRW[Any], value: Any) -> None
     """
     if await signal.get_value() == value:
         return
-    await signal.set(value)
+    await write(signal, value)
     actual = await signal.get_value()
     if actual != value:
         raise InstrumentError(

@@ -48,14 +48,14 @@ class Course:
     is_complete: bool = False
     """Whether it has ended and cooled."""
 
-    def see(self, lab_time: float, sample: Sample) -> str | None:
+    def judge(self, lab_time: float, sample: Sample) -> str | None:
         """Take one sample; return why the firing must not go on, if it must not."""
         self._last = lab_time
         self._n_samples += 1
         self._hottest = max(self._hottest, sample.temperature)
         if sample.is_running and self.watch.is_at_top(sample):
             self._at_top.append(sample.temperature)
-        fault = self.watch.see(lab_time, sample)
+        fault = self.watch.judge(lab_time, sample)
         has_cooled = sample.temperature <= self.cool_to_degc
         self.is_complete = fault is None and self.watch.has_ended and has_cooled
         return fault

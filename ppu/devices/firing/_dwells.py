@@ -56,7 +56,7 @@ class DwellWatch:
         """How much of the last silence what must have happened in it takes."""
         self.measured_s: list[float] = []
 
-    def see(self, lab_time: float, setpoint: float, is_running: bool) -> str | None:
+    def judge(self, lab_time: float, setpoint: float, is_running: bool) -> str | None:
         """Take one sample; return what is wrong, if anything is."""
         if self._heard_at is not None:
             missed_s = lab_time - self._heard_at - self._period
@@ -70,16 +70,16 @@ class DwellWatch:
         while seen < self._index < len(self._segments):
             # A sample that ends one segment may belong to the next.
             seen = self._index
-            fault = self._follow(lab_time, setpoint, is_running)
+            fault = self._follow_segment(lab_time, setpoint, is_running)
             if fault is not None:
                 return fault
         while not is_running and self._index < len(self._segments):
             segment = self._segments[self._index]
-            if not self._has_passed(segment):
+            if not self._pass_unseen(segment):
                 return f"the program ended before {segment.target_degc:g} degC"
         return None
 
-    def _has_passed(self, segment: Segment) -> bool:
+    def _pass_unseen(self, segment: Segment) -> bool:
         """Return whether it can have begun and ended unseen, and go on if so."""
         ramp_s = max(self._nearest_k - 0.1, 0.0) / segment.ramp_degc_per_min * 60
         needs_s = 0.98 * (ramp_s + segment.dwell_s)  # no two clocks are the same
@@ -89,12 +89,12 @@ class DwellWatch:
                 return False
             self._spent_s += needs_s
         unheard_s = self._unheard_s
-        self._go_on(segment.dwell_s if unheard_s > 0 else 0.0)
+        self._advance(segment.dwell_s if unheard_s > 0 else 0.0)
         # Perhaps it shows only now what happened in a silence before.
         self._unheard_s = max(self._unheard_s, unheard_s)
         return True
 
-    def _go_on(self, lasted: float) -> None:
+    def _advance(self, lasted: float) -> None:
         self.measured_s.append(lasted)
         left_degc = self._segments[self._index].target_degc
         self._index += 1
@@ -112,7 +112,9 @@ class DwellWatch:
         blur_s = sum(SETPOINT_TOLERANCE_K / rate * 60 for rate in ramps)
         return 2 * self._period + blur_s + 0.02 * segment.dwell_s
 
-    def _follow(self, lab_time: float, setpoint: float, is_running: bool) -> str | None:
+    def _follow_segment(
+        self, lab_time: float, setpoint: float, is_running: bool
+    ) -> str | None:
         segment = self._segments[self._index]
         is_there = (
             is_running and abs(setpoint - segment.target_degc) < SETPOINT_TOLERANCE_K
@@ -124,7 +126,7 @@ class DwellWatch:
                 if not self._is_coming:
                     self._unheard_at_begin_s = self._unheard_s
             elif is_running:
-                return self._approach(segment, setpoint)
+                return self._follow_approach(segment, setpoint)
             return None
         asked, slack = segment.dwell_s, self._slack_s(segment)
         most = lab_time - self._since + self._unheard_at_begin_s
@@ -138,7 +140,7 @@ class DwellWatch:
         self._spent_s += max(asked - least - slack, 0.0)
         if self._unheard_at_begin_s <= 2 * self._period:
             self._is_lost = False  # it was seen from its begin to its end
-        self._go_on(lasted)
+        self._advance(lasted)
         if is_too_long or most < asked - slack:
             manner = "still dwells after" if is_there else "dwelt for"
             return (
@@ -147,7 +149,7 @@ class DwellWatch:
             )
         return None
 
-    def _approach(self, segment: Segment, setpoint: float) -> str | None:
+    def _follow_approach(self, segment: Segment, setpoint: float) -> str | None:
         """Follow the setpoint on its way to a target it was not seen at yet."""
         gap_k = abs(setpoint - segment.target_degc)
         has_turned = gap_k > self._nearest_k + SETPOINT_TOLERANCE_K
@@ -159,7 +161,7 @@ class DwellWatch:
             abs(setpoint - after.target_degc) < SETPOINT_TOLERANCE_K
             for after in following
         )
-        if (has_turned or dwells_at_next) and self._has_passed(segment):
+        if (has_turned or dwells_at_next) and self._pass_unseen(segment):
             return None
         if has_turned:
             target = segment.target_degc

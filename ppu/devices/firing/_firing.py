@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from event_model import DataKey, PartialEventPage
-from ophyd_async.core import SignalR
 
 from ppu.core.capabilities import FiringProfile, FiringRecord, FiringUnderWay
 from ppu.core.errors import (
@@ -22,10 +21,12 @@ from ppu.core.errors import (
 )
 from ppu.core.labtime import running_loop
 from ppu.devices.firing._course import Course, Prepared
+from ppu.devices.firing._dwells import SETPOINT_TOLERANCE_K
 from ppu.devices.firing._heater import HeaterSwitch, LoopMode
-from ppu.devices.firing._samples import Sample, Samples, earlier_samples
-from ppu.devices.firing._settings import FiringSettings, is_over
+from ppu.devices.firing._samples import Sample, Samples, samples_from_columns
+from ppu.devices.firing._settings import FiringSettings, is_over_limit
 from ppu.devices.firing._watch import FiringWatch
+from ppu.devices.signals import SignalR, record
 
 __all__ = ["Firing"]
 
@@ -78,9 +79,11 @@ class Firing:
         self._stopped_because = ""
         self.must_be_off = False
         """Whether a fault was found that does not allow any more heating."""
-        self.samples = Samples.none()
+        self.samples = Samples.empty()
         self.task: asyncio.Task[FiringRecord] | None = None
-        self.last: FiringRecord | None = None
+        self.last_record: FiringRecord | None = None
+        self._heard = asyncio.Event()
+        self._latest: Sample | None = None
 
     # -- before ----------------------------------------------------------------------
 
@@ -97,10 +100,13 @@ class Firing:
         if self.task is not None and not self.task.done():
             raise InterlockError(f"{self._name}: the last firing is not complete yet")
 
-    def is_going_on(self, profile: FiringProfile) -> bool:
-        """Return whether this driver samples a firing along *profile* already.
+    def prepare_joining(self, profile: FiringProfile) -> bool:
+        """Let the next kickoff join a firing along *profile* that is being sampled.
 
-        Then the next kickoff joins that: whoever waited for it before has left.
+        Whoever waited for it before has left.
+
+        Returns:
+            Whether this driver samples such a firing.
 
         Raises:
             InterlockError: If it samples another one.
@@ -117,7 +123,9 @@ class Firing:
         self._is_adopted = False
         self._prepared = Prepared(profile)
 
-    async def look_for(self, under_way: FiringUnderWay, changed: list[str]) -> Sample:
+    async def find_under_way(
+        self, under_way: FiringUnderWay, changed: list[str]
+    ) -> Sample:
         """See that *under_way* goes on or has ended; nothing is written.
 
         From then on it counts as what this driver started.
@@ -133,9 +141,9 @@ class Firing:
             NothingToJoinError: If it is not there, or must not be gone on with.
         """
         loop = running_loop()
-        earlier = earlier_samples(under_way.samples, self._keys())
-        sample = await self._read()
-        seen = [self._unfit(sample)]
+        earlier = samples_from_columns(under_way.samples, self._keys())
+        sample = await self._take_sample()
+        seen = [self._why_not_to_heat(sample)]
         if sample.is_held:
             seen.append("its program is on hold")
         elif sample.is_reset and not any(before.is_running for _, before in earlier):
@@ -157,9 +165,9 @@ class Firing:
         self._prepared = Prepared(under_way.profile, earlier)
         return sample
 
-    def _unfit(self, sample: Sample) -> str:
+    def _why_not_to_heat(self, sample: Sample) -> str:
         """Return why nothing may heat at all, nothing if it may."""
-        if not sample.complaint and is_over(sample.temperature, self._high_degc):
+        if not sample.complaint and is_over_limit(sample.temperature, self._high_degc):
             return (
                 f"{sample.temperature:.1f} degC is over the limit of "
                 f"{self._high_degc:g}"
@@ -177,12 +185,22 @@ class Firing:
             raise InstrumentError(f"{self._name}: no program is loaded")
         return prepared
 
+    async def _take_sample(self) -> Sample:
+        """Take a sample; whoever watches the signals hears it, too."""
+        sample = await self._read()
+        heard = (sample.temperature, sample.setpoint, sample.output)
+        for signal, value in zip(self._columns.values(), heard, strict=True):
+            record(signal, value, sample.complaint)
+        self._latest = sample
+        self._heard.set()
+        return sample
+
     # -- during ----------------------------------------------------------------------
 
-    async def run(
+    async def start(
         self,
         profile: FiringProfile,
-        start: Callable[[], Awaitable[Any]],
+        start_program: Callable[[], Awaitable[Any]],
         is_running: Callable[[], Awaitable[bool]],
     ) -> None:
         """Start the program, and the sampling; the first sample is taken at once.
@@ -195,22 +213,22 @@ class Firing:
         self._is_ours = True  # also if the answer to the start is lost
         self.must_be_off = False
         self._stopped_because = ""
-        await start()
+        await start_program()
         loop = running_loop()
         deadline = loop.time() + _START_DEADLINE_S
         while not await is_running():
             if loop.time() > deadline:
                 raise InstrumentError(f"{self._name}: the program did not start")
             await asyncio.sleep(1.0)
-        self.samples = Samples.none()
+        self.samples = Samples.empty()
         first: Sample | None = None
         with contextlib.suppress(TransportError, MalformedReply):
-            first = await self._read()
+            first = await self._take_sample()
         if first is not None:
-            self.samples.take(first, loop.stamp())
+            self.samples.append(first, loop.stamp())
         # The start is that of the first sample, so that whoever joins knows it, too.
         course = self._course(profile, loop.time(), is_from_start=True)
-        self.task = loop.create_task(self._sample(course, first))
+        self.task = loop.create_task(self._sample_until_cold(course, first))
 
     def join(self, prepared: Prepared) -> None:
         """Begin to sample what goes on already, or go on with that."""
@@ -220,9 +238,9 @@ class Firing:
         self._stopped_because = ""
         earlier = prepared.earlier or []
         started = earlier[0][0] - loop.epoch if earlier else loop.time()
-        self.samples = Samples.none()
+        self.samples = Samples.empty()
         course = self._course(prepared.profile, started, is_from_start=bool(earlier))
-        self.task = loop.create_task(self._resume(course, earlier))
+        self.task = loop.create_task(self._sample_from_before(course, earlier))
 
     def _course(
         self, profile: FiringProfile, started: float, *, is_from_start: bool
@@ -233,7 +251,7 @@ class Firing:
         )
         return Course(watch, profile.cool_to_degc, started)
 
-    async def wait(self) -> None:
+    async def wait_until_cold(self) -> None:
         """Wait until the program has ended and the chamber has cooled.
 
         Raises:
@@ -244,9 +262,42 @@ class Firing:
             raise InstrumentError(f"{self._name}: nothing was started")
         # The sampling must outlive a cancelled wait: an aborted plan still wants to
         # know how hot it is.
-        self.last = await asyncio.shield(self.task)
+        self.last_record = await asyncio.shield(self.task)
 
-    async def _resume(
+    async def wait_near(self, target_degc: float, within_k: float) -> None:
+        """Wait until setpoint and chamber are at *target_degc*; the firing goes on.
+
+        Raises:
+            InstrumentError: If the firing goes wrong before; the heater is off then.
+            TransportError: If the controller stayed unreachable for too long.
+        """
+        if self.task is None:
+            raise InstrumentError(f"{self._name}: nothing was started")
+        while not self.task.done():
+            self._heard.clear()
+            sample = self._latest
+            if sample is not None and (
+                abs(sample.setpoint - target_degc) < SETPOINT_TOLERANCE_K
+                and abs(sample.temperature - target_degc) <= within_k
+            ):
+                return
+            heard = asyncio.ensure_future(self._heard.wait())
+            try:
+                await asyncio.wait(
+                    {heard, self.task}, return_when=asyncio.FIRST_COMPLETED
+                )
+            finally:
+                heard.cancel()
+        await self.wait_until_cold()
+
+    async def stop_sampling(self) -> None:
+        """End the sampling of what goes on, which is about to be replaced."""
+        task, self.task = self.task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def _sample_from_before(
         self, course: Course, earlier: list[tuple[float, Sample]]
     ) -> FiringRecord:
         """Sample on from where the samples of before end."""
@@ -257,10 +308,10 @@ class Firing:
                 self._is_ours = False
                 return course.record(epoch)
         # Nobody knows what the output was since.
-        course.watch.forget_heat()
-        return await self._sample(course)
+        course.watch.forget_readings()
+        return await self._sample_until_cold(course)
 
-    async def _sample(
+    async def _sample_until_cold(
         self, course: Course, first: Sample | None = None
     ) -> FiringRecord:
         """Sample until the chamber has cooled.
@@ -276,13 +327,13 @@ class Firing:
         while True:
             if sample is None:
                 try:
-                    sample = await self._read()
+                    sample = await self._take_sample()
                 except (TransportError, MalformedReply):
                     if loop.time() - last_heard > self._settings.max_silence_s:
                         raise
                 else:
                     last_heard = loop.time()
-                    self.samples.take(sample, loop.stamp())
+                    self.samples.append(sample, loop.stamp())
             if sample is not None:
                 await self._judge(course, last_heard, sample)
                 sample = None
@@ -301,7 +352,7 @@ class Firing:
         """
         if self._stopped_because:
             raise InstrumentError(f"{self._name}: {self._stopped_because}")
-        fault = course.see(lab_time, sample)
+        fault = course.judge(lab_time, sample)
         if fault is not None:
             raise InstrumentError(
                 f"{self._name}: {fault}; {await self._switch_off_after_fault()}"
@@ -319,7 +370,7 @@ class Firing:
 
     # -- documents -------------------------------------------------------------------
 
-    async def describe(self) -> dict[str, DataKey]:
+    async def describe_columns(self) -> dict[str, DataKey]:
         """Describe the columns of the event pages."""
         described: dict[str, DataKey] = {}
         for signal in self._columns.values():
@@ -335,9 +386,9 @@ class Firing:
         keys = {column: signal.name for column, signal in self._columns.items()}
         return keys | {"is_program_running": f"{self._name}_is_program_running"}
 
-    async def pages(self) -> AsyncIterator[PartialEventPage]:
+    async def collect_pages(self) -> AsyncIterator[PartialEventPage]:
         """Yield what was sampled since the last collection."""
-        samples, self.samples = self.samples, Samples.none()
+        samples, self.samples = self.samples, Samples.empty()
         if not samples.stamps:
             return
         keys = self._keys()
@@ -367,15 +418,15 @@ class Firing:
             self.task.cancel()
             self.task = None
         if not self._is_ours and self._is_adopted:
-            sample, is_by_hand = await self._look()
-            if self._unfit(sample) and not _is_off(sample, is_by_hand):
+            sample, is_by_hand = await self._read_with_mode()
+            if self._why_not_to_heat(sample) and not _is_off(sample, is_by_hand):
                 self.must_be_off = self._is_ours = True
             elif _may_heat(sample, is_by_hand):
                 self._is_ours = True
         if not self._is_ours:
             self._is_adopted = False
             return ""
-        said = await self._bring_to(state)
+        said = await self._go_to(state)
         self._is_ours = self._is_adopted = False
         return said
 
@@ -390,9 +441,9 @@ class Firing:
         if state is None or not self._is_ours:
             return ""
         if state == "continue":
-            return await self._bring_to(state)
+            return await self._go_to(state)
         self._stopped_because = f"its job was put on hold, so it went to {state}"
-        said = await self._bring_to(state)
+        said = await self._go_to(state)
         self._is_ours = False
         return said
 
@@ -407,24 +458,24 @@ class Firing:
         """
         if self.task is not None and not self.task.done():
             return ""  # somebody sees to it
-        sample, is_by_hand = await self._look()
-        unfit = self._unfit(sample)
+        sample, is_by_hand = await self._read_with_mode()
+        unfit = self._why_not_to_heat(sample)
         if unfit:
             if not _is_off(sample, is_by_hand):
                 await self._heater.switch_off()
             return f"{self._name}: {unfit}; heater off, verified (by hand, 0 %)"
         if not _may_heat(sample, is_by_hand):
             return ""
-        said = await self._bring_to(state)
+        said = await self._go_to(state)
         return f"{said}, at {sample.temperature:.0f} degC"
 
-    async def _look(self) -> tuple[Sample, bool]:
+    async def _read_with_mode(self) -> tuple[Sample, bool]:
         """Take one sample; return it, and whether the output is set by hand."""
-        sample = await self._read()
+        sample = await self._take_sample()
         mode = await self._heater.loop_mode.get_value()
         return sample, mode is LoopMode.MANUAL
 
-    async def _bring_to(self, state: str) -> str:
+    async def _go_to(self, state: str) -> str:
         """Go to *state*: ``ramp_down``, ``heater_off`` or ``continue``."""
         heater = self._heater
         if self.must_be_off or state == "heater_off":

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
+from bluesky.protocols import Location
 from event_model import DataKey, PartialEventPage
-from ophyd_async.core import AsyncStatus, SignalR, SignalRW, StrictEnum
+from ophyd_async.core import AsyncStatus, StrictEnum
 from typing_extensions import override
 
 from ppu.core.capabilities import (
@@ -33,9 +35,13 @@ from ppu.devices.firing._heater import SAFE_TO_TOUCH_DEGC, HeaterSwitch, LoopMod
 from ppu.devices.firing._samples import Sample
 from ppu.devices.firing._settings import FiringSettings, FurnaceLimits
 from ppu.devices.instrument import Instrument
+from ppu.devices.signals import SignalR, SignalRW
 from ppu.transports.link import Link
 
 __all__ = ["ProgramStates", "ProgrammedFurnace"]
+
+_ROOM_DEGC: Final = 25.0
+_SLOWEST_DEGC_PER_MIN: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,10 @@ class ProgrammedFurnace(Instrument, Furnace):
         "continue": "leave the program running",
     }
     heats = True
+    operations = (
+        "prepare, kickoff and complete with a profile (in a protocol: `fire`), "
+        "or `bps.mv(furnace, temperature_degc)`, which judge every sample"
+    )
     program_states: ClassVar[ProgramStates]
 
     settings: FiringSettings
@@ -112,6 +122,8 @@ class ProgrammedFurnace(Instrument, Furnace):
         super().__init__(name, entry, client, link)
         self.settings = settings
         self.limits = limits
+        self._set_to: float | None = None
+        """What a plan set it to, as long as it stays there [degC]."""
         self._firing = Firing(
             name,
             settings,
@@ -135,6 +147,11 @@ class ProgrammedFurnace(Instrument, Furnace):
                 "working_output": self.working_output,
             },
         )
+
+    @property
+    @override
+    def poll_period_s(self) -> float:
+        return self.settings.sample_period_s
 
     # -- what a driver fills in ----------------------------------------------------
 
@@ -193,10 +210,10 @@ class ProgrammedFurnace(Instrument, Furnace):
     async def _read_sample(self) -> Sample:
         """Take one sample, best in one exchange; see :meth:`_make_sample`."""
 
-    async def _take_over(self) -> None:
+    async def _take_over_controller(self) -> None:
         """Take note that this driver's own exchanges keep the controller busy now."""
 
-    async def _make_ready(self) -> None:
+    async def _prepare_start(self) -> None:
         """Do what is left to do just before a program is started."""
 
     # -- capability ----------------------------------------------------------------
@@ -227,7 +244,7 @@ class ProgrammedFurnace(Instrument, Furnace):
     @property
     def last_firing(self) -> FiringRecord | None:
         """The last completed firing."""
-        return self._firing.last
+        return self._firing.last_record
 
     def expected_duration_s(self, profile: FiringProfile) -> float:
         """Return how long *profile* will take, cooling included [s]."""
@@ -258,27 +275,31 @@ class ProgrammedFurnace(Instrument, Furnace):
         """
         self._firing.forget_prepared()
         if isinstance(value, FiringUnderWay):
-            if not self._firing.is_going_on(value.profile):
-                await self._look_for(value)
+            if not self._firing.prepare_joining(value.profile):
+                await self._find_under_way(value)
             return
         self._firing.check_complete()
         self.check_profile(value)
-        await self._take_over()
+        await self._load(value)
+
+    async def _load(self, profile: FiringProfile) -> None:
+        """Compare the controller's settings, and load the program of *profile*."""
+        await self._take_over_controller()
         await self._compare_safety()
         await self.check_idle()
         await self._clear_program()
         await apply_settings(self.name, self._program_settings())
-        await self._write_program(value.segments)
-        self._firing.set_prepared(value)
+        await self._write_program(profile.segments)
+        self._firing.set_prepared(profile)
 
-    async def _look_for(self, under_way: FiringUnderWay) -> Sample:
+    async def _find_under_way(self, under_way: FiringUnderWay) -> Sample:
         """See whether *under_way* goes on; nothing is written.
 
         Raises:
             NothingToJoinError: If it does not.
         """
         changed = await self._find_changed(under_way)
-        return await self._firing.look_for(under_way, changed)
+        return await self._firing.find_under_way(under_way, changed)
 
     async def _find_changed(self, under_way: FiringUnderWay) -> list[str]:
         """Return what is not as *under_way* had set it."""
@@ -319,21 +340,74 @@ class ProgrammedFurnace(Instrument, Furnace):
         prepared = self._firing.take_prepared()
         if prepared.is_under_way:
             self._firing.join(prepared)
-            await self._take_over()
+            await self._take_over_controller()
             return
-        profile = prepared.profile
         # Minutes may have passed, and there is a panel.
         await self._compare_safety()
         await self.check_idle()
+        await self._start(prepared.profile)
+
+    async def _start(self, profile: FiringProfile) -> None:
+        """Start the program of *profile*, which is loaded, and the sampling."""
         await self._compare_program(profile.segments)
-        await self._make_ready()
-        await self._firing.run(profile, self._start_program, self._is_program_running)
+        await self._prepare_start()
+        await self._firing.start(profile, self._start_program, self._is_program_running)
+
+    # -- going to a temperature ----------------------------------------------------
+
+    @AsyncStatus.wrap
+    async def set(self, value: float) -> None:
+        """Go to *value* [degC] and stay there; done when the chamber is there.
+
+        It is a firing with one segment and the longest dwell of the controller, judged
+        like any other. Upwards it goes as fast as the lab allows, downwards slower
+        than the furnace cools by itself. When the plan has ended, or if it fails or is
+        cancelled, the furnace goes to its abort state.
+
+        Raises:
+            LimitError: If the lab does not allow *value*; nothing was sent.
+            ConfigurationError: If the controller is not set as the lab file says;
+                nothing was changed.
+            InterlockError: If a program is under way, or the last firing has not
+                cooled yet; nothing was changed.
+            InstrumentError: If the firing goes wrong; the heater was switched off.
+        """
+        temperature = await self.process_value.get_value()
+        profile = FiringProfile(
+            (self._step_to(value, temperature),), cool_to_degc=SAFE_TO_TOUCH_DEGC
+        )
+        self.check_profile(profile)
+        if self._set_to is None:
+            self._firing.check_complete()
+        else:
+            await self._firing.stop_sampling()
+            await self._reset_program()
+        self._set_to = None
+        await self._load(profile)
+        self._set_to = value
+        await self._start(self._firing.take_prepared().profile)
+        await self._firing.wait_near(value, self.settings.set_within_k)
+
+    async def locate(self) -> Location[float]:
+        """Return where it was set to, or is if it was not, and where it is [degC]."""
+        temperature = await self.process_value.get_value()
+        setpoint = temperature if self._set_to is None else self._set_to
+        return Location(setpoint=setpoint, readback=temperature)
+
+    def _step_to(self, target: float, temperature: float) -> Segment:
+        """Return the segment that leads from *temperature* to *target* [degC]."""
+        slowest, fastest = self.limits.ramp_degc_per_min
+        rate = fastest
+        if target < temperature:
+            # It cools exponentially; a program that is faster gets ahead of it.
+            excess = max(target - _ROOM_DEGC, 0.0)
+            natural = excess / self.settings.cooling_time_constant_s * 60
+            rate = min(max(natural, slowest, _SLOWEST_DEGC_PER_MIN), fastest)
+        unit = self._dwell_unit
+        return Segment(target, math.floor(rate * 10) / 10, unit.most * unit.seconds)
 
     async def _is_program_running(self) -> bool:
-        running: bool = (
-            await self._program_state.get_value() is self.program_states.running
-        )
-        return running
+        return await self._program_state.get_value() is self.program_states.running
 
     @AsyncStatus.wrap
     async def complete(self) -> None:
@@ -344,7 +418,7 @@ class ProgrammedFurnace(Instrument, Furnace):
             TransportError: If the controller stayed unreachable for too long; what
                 it does then is what the driver's facts say of orphans.
         """
-        await self._firing.wait()
+        await self._firing.wait_until_cold()
 
     def _make_sample(
         self,
@@ -380,11 +454,11 @@ class ProgrammedFurnace(Instrument, Furnace):
 
     async def describe_collect(self) -> dict[str, DataKey]:
         """Describe the columns of the event pages."""
-        return await self._firing.describe()
+        return await self._firing.describe_columns()
 
     async def collect_pages(self) -> AsyncIterator[PartialEventPage]:
         """Yield what was sampled since the last collection."""
-        async for page in self._firing.pages():
+        async for page in self._firing.collect_pages():
             yield page
 
     # -- stopping ------------------------------------------------------------------
@@ -395,6 +469,7 @@ class ProgrammedFurnace(Instrument, Furnace):
 
     @override
     async def go_to_abort_state(self) -> str:
+        self._set_to = None
         return await self._firing.go_to_abort_state(self.entry.on_abort or "ramp_down")
 
     @override

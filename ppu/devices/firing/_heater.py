@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
-from ophyd_async.core import SignalR, SignalRW, StrictEnum
+from ophyd_async.core import StrictEnum
 
 from ppu.core.errors import InstrumentError, PPUError
 from ppu.core.insisting import Attempts
 from ppu.core.labtime import running_loop
+from ppu.devices.signals import SignalR, SignalRW, write
 
 __all__ = ["SAFE_TO_TOUCH_DEGC", "HeaterSwitch", "LoopMode"]
 
@@ -77,13 +79,10 @@ class HeaterSwitch:
     setpoint_rate: SignalRW[float]
     idle_degc: float
 
-    async def _set(self, signal: SignalRW[Any], value: Any) -> str:
-        async def write() -> None:
-            await signal.set(value)
+    async def _ensure(self, signal: SignalRW[Any], value: Any) -> str:
+        return await _act_until(partial(write, signal, value), signal, value)
 
-        return await _act_until(write, signal, value)
-
-    async def _reset(self) -> str:
+    async def _ensure_reset(self) -> str:
         return await _act_until(self.reset_program, self.program_state, self.reset)
 
     async def _wait_for_no_power(self) -> str:
@@ -111,14 +110,14 @@ class HeaterSwitch:
             InstrumentError: If the controller did not do so within seconds; everything
                 was tried.
         """
-        troubles = [await self._reset()]
+        troubles = [await self._ensure_reset()]
         # First the power, then by hand: never by hand at the last power.
-        troubles.append(await self._set(self.manual_output, 0.0))
-        troubles.append(await self._set(self.loop_mode, LoopMode.MANUAL))
-        troubles.append(await self._set(self.manual_output, 0.0))
+        troubles.append(await self._ensure(self.manual_output, 0.0))
+        troubles.append(await self._ensure(self.loop_mode, LoopMode.MANUAL))
+        troubles.append(await self._ensure(self.manual_output, 0.0))
         if troubles[-1] and not troubles[2]:
             # By hand at an unknown power is worse than automatic at the idle setpoint.
-            troubles.append(await self._set(self.loop_mode, LoopMode.AUTO))
+            troubles.append(await self._ensure(self.loop_mode, LoopMode.AUTO))
         loop = running_loop()
         deadline = loop.time() + _SWITCH_DEADLINE_S
         while True:
@@ -146,14 +145,14 @@ class HeaterSwitch:
         """
         rate = rate_degc_per_min
         troubles = [
-            await self._set(self.setpoint_rate, round(rate, 1)),
-            await self._reset(),
+            await self._ensure(self.setpoint_rate, round(rate, 1)),
+            await self._ensure_reset(),
         ]
         if await self.loop_mode.get_value() is not LoopMode.AUTO:
-            troubles.append(await self._set(self.manual_output, 0.0))
+            troubles.append(await self._ensure(self.manual_output, 0.0))
             # Automatic goes on from the power it finds.
             troubles.append(await self._wait_for_no_power())
-            troubles.append(await self._set(self.loop_mode, LoopMode.AUTO))
+            troubles.append(await self._ensure(self.loop_mode, LoopMode.AUTO))
         status = await self.program_state.get_value()
         mode = await self.loop_mode.get_value()
         target = await self.target_setpoint.get_value()

@@ -107,7 +107,7 @@ class HeatingWatch:
         self._outputs = (0.0, 0.0)
         self._setpoints = (0.0, 0.0)
 
-    def see(
+    def judge(
         self,
         time: float,
         reading: float,
@@ -126,25 +126,25 @@ class HeatingWatch:
             is_cooling: Whether the program has ended, so that nothing heats.
         """
         point = _Point(time, reading, setpoint, max(output_percent, 0.0) / 100)
-        found = self._see_frozen(point, is_cooling=is_cooling)
+        found = self._find_frozen(point, is_cooling=is_cooling)
         times = self._times
         if times and time - times[-1] < self._spacing_s - 0.5:
             return found
         if times and time - times[-1] > 3 * self._spacing_s:
-            self.forget()
+            self.forget_readings()
         if not times and self._began_at is None:
             self._began_at = reading if reading < _COLD_START_DEGC else math.nan
         self._keep(point)
         self._count_power(point)
         if found is None:
-            found = self._see_reversed(point)
+            found = self._find_reversed(point)
         if found is None and len(times) > 3 * self._n_window:
             self._learn()
-            found = self._see_fall(is_cooling=is_cooling)
+            found = self._find_fall(is_cooling=is_cooling)
             if found is None:
-                found = self._see_coast(point)
+                found = self._find_coast(point)
             if found is None and not is_cooling:
-                found = self._see_response(point)
+                found = self._find_response(point)
         return found
 
     def explain_deviation(self) -> str:
@@ -171,7 +171,7 @@ class HeatingWatch:
             for column in (self._points, self._times, self._readings, self._powers):
                 del column[:_N_KEPT]
 
-    def forget(self) -> None:
+    def forget_readings(self) -> None:
         """Begin anew after a silence: what happened meanwhile is not known."""
         for column in (self._points, self._times, self._readings, self._powers):
             column.clear()
@@ -238,7 +238,7 @@ class HeatingWatch:
 
     # -- what is wrong ---------------------------------------------------------------
 
-    def _see_frozen(self, point: _Point, *, is_cooling: bool) -> str | None:
+    def _find_frozen(self, point: _Point, *, is_cooling: bool) -> str | None:
         same = self._same
         if same is None or point.reading != same.reading:
             self._same, self._n_same = point, 1
@@ -262,7 +262,7 @@ class HeatingWatch:
             return None
         return f"exactly {point.reading:.1f} degC for {lasted_s:.0f} s: {_FROZEN}"
 
-    def _see_reversed(self, point: _Point) -> str | None:
+    def _find_reversed(self, point: _Point) -> str | None:
         if point.reading < _BELOW_FREEZING_DEGC:
             return f"{point.reading:.1f} degC cannot be: {_REVERSED}"
         began_at = self._began_at
@@ -273,7 +273,7 @@ class HeatingWatch:
             f"it is being heated: {_REVERSED}"
         )
 
-    def _see_fall(self, *, is_cooling: bool) -> str | None:
+    def _find_fall(self, *, is_cooling: bool) -> str | None:
         """Find a fall that is faster than any loss of heat."""
         fall = -self._slope(0, self._n_window)
         is_too_fast = fall > self._loss + _EXCESS_FALL
@@ -286,7 +286,7 @@ class HeatingWatch:
             f"{while_}, loses {max(self._loss, 0.0):.0f} degC/min at most: {_SLIPPED}"
         )
 
-    def _see_coast(self, point: _Point) -> str | None:
+    def _find_coast(self, point: _Point) -> str | None:
         """Find a rise without power that the heat in the element does not explain."""
         if self._off_since is None:
             return None
@@ -300,7 +300,7 @@ class HeatingWatch:
             "the power at the wall, the controller cannot"
         )
 
-    def _see_response(self, point: _Point) -> str | None:
+    def _find_response(self, point: _Point) -> str | None:
         """Find power that does not heat."""
         off_by = point.reading - point.setpoint
         if self._spent_s > _NO_EFFECT_S:

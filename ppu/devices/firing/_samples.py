@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ppu.core.errors import InternalError
 
-__all__ = ["Sample", "Samples", "earlier_samples"]
+__all__ = ["Sample", "Samples", "samples_from_columns"]
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class Samples:
     is_program_running: list[bool]
 
     @classmethod
-    def none(cls) -> Samples:
+    def empty(cls) -> Samples:
         """Return no samples."""
         return cls([], [], [], [], [])
 
-    def take(self, sample: Sample, stamp: float) -> None:
+    def append(self, sample: Sample, stamp: float) -> None:
         """Append one sample, taken at the UTC stamp *stamp* [s since 1970]."""
         self.stamps.append(stamp)
         self.process_value.append(sample.temperature)
@@ -59,7 +59,7 @@ class Samples:
         self.is_program_running.append(sample.is_running)
 
 
-def earlier_samples(
+def samples_from_columns(
     columns: Mapping[str, Sequence[float]], keys: Mapping[str, str]
 ) -> list[tuple[float, Sample]]:
     """Return samples of before with their UTC stamps, from the columns of documents.

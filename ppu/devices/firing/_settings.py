@@ -6,7 +6,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ppu.core.labfile import LimitPair
 
-__all__ = ["FiringSettings", "FurnaceLimits", "is_over", "limit_contradictions"]
+__all__ = [
+    "FiringSettings",
+    "FurnaceLimits",
+    "find_limit_contradictions",
+    "is_over_limit",
+]
 
 
 class FiringSettings(BaseModel):
@@ -34,6 +39,12 @@ class FiringSettings(BaseModel):
         description="How fast the chamber gets hotter at full power, cold and empty; "
         "half of it is too low, twice as much only finds faults later",
     )
+    set_within_k: float = Field(
+        default=2.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How near the chamber must be to a temperature that is set",
+    )
     ramp_down_degc_per_min: float = Field(
         default=5.0, ge=0.1, le=300, description="Rate for on_abort: ramp_down"
     )
@@ -59,12 +70,12 @@ class FurnaceLimits(BaseModel):
     ramp_degc_per_min: LimitPair
 
 
-def is_over(temperature: float, high_degc: float) -> bool:
+def is_over_limit(temperature: float, high_degc: float) -> bool:
     """Return whether *temperature* is over a limit by more than overshoot [degC]."""
     return temperature > 1.02 * high_degc
 
 
-def limit_contradictions(
+def find_limit_contradictions(
     limits: FurnaceLimits,
     setpoint_high_degc: float,
     alarm_degc: float,

@@ -6,7 +6,7 @@ from ppu.core.capabilities import FiringProfile
 from ppu.devices.firing._dwells import SETPOINT_TOLERANCE_K, DwellWatch
 from ppu.devices.firing._heating import HeatingWatch
 from ppu.devices.firing._samples import Sample
-from ppu.devices.firing._settings import FiringSettings, is_over
+from ppu.devices.firing._settings import FiringSettings, is_over_limit
 
 __all__ = ["FiringWatch"]
 
@@ -41,9 +41,9 @@ class FiringWatch:
         )
         self._ended_at: float | None = None
 
-    def forget_heat(self) -> None:
+    def forget_readings(self) -> None:
         """Judge heat and power anew: there was a time without samples."""
-        self._heating.forget()
+        self._heating.forget_readings()
 
     @property
     def has_ended(self) -> bool:
@@ -59,11 +59,11 @@ class FiringWatch:
         """The dwells measured so far."""
         return self._dwells.measured_s
 
-    def see(self, lab_time: float, sample: Sample) -> str | None:
+    def judge(self, lab_time: float, sample: Sample) -> str | None:
         """Take one sample; return why the firing must not go on, if it must not."""
         if sample.complaint:
             return sample.complaint
-        if is_over(sample.temperature, self._high):
+        if is_over_limit(sample.temperature, self._high):
             return f"{sample.temperature:.1f} degC is over the limit of {self._high:g}"
         if sample.is_held:
             return "the program is on hold; somebody held it at the controller"
@@ -72,10 +72,10 @@ class FiringWatch:
             self._has_begun = True
             self._highest_setpoint = max(self._highest_setpoint, sample.temperature)
         if self._ended_at is not None:
-            fault = self._see_cooling(lab_time, sample, self._ended_at)
-            return fault or self._see_heat(lab_time, sample)
+            fault = self._judge_cooling(lab_time, sample, self._ended_at)
+            return fault or self._judge_heat(lab_time, sample)
         if sample.is_running:
-            fault = self._see_program(sample) or self._see_heat(lab_time, sample)
+            fault = self._judge_program(sample) or self._judge_heat(lab_time, sample)
             if fault is not None:
                 return fault
             deviation = sample.temperature - sample.setpoint
@@ -86,10 +86,10 @@ class FiringWatch:
                 )
         else:
             self._ended_at = lab_time
-        return self._dwells.see(lab_time, sample.setpoint, sample.is_running)
+        return self._dwells.judge(lab_time, sample.setpoint, sample.is_running)
 
-    def _see_heat(self, lab_time: float, sample: Sample) -> str | None:
-        return self._heating.see(
+    def _judge_heat(self, lab_time: float, sample: Sample) -> str | None:
+        return self._heating.judge(
             lab_time,
             sample.temperature,
             sample.setpoint,
@@ -97,7 +97,7 @@ class FiringWatch:
             is_cooling=self._ended_at is not None,
         )
 
-    def _see_program(self, sample: Sample) -> str | None:
+    def _judge_program(self, sample: Sample) -> str | None:
         if sample.setpoint > self._highest_setpoint + 1.0:
             return (
                 f"the working setpoint is {sample.setpoint:.1f} degC, asked were at "
@@ -105,7 +105,7 @@ class FiringWatch:
             )
         return None
 
-    def _see_cooling(
+    def _judge_cooling(
         self, lab_time: float, sample: Sample, ended_at: float
     ) -> str | None:
         if not sample.is_reset:

@@ -60,7 +60,7 @@ def watch(
         time = phase_s + n * PERIOD_S
         setpoint = setpoint_at(run, time)
         shown = START_DEGC if setpoint is None else round(setpoint, 1)
-        fault = watching.see(time, shown, setpoint is not None)
+        fault = watching.judge(time, shown, setpoint is not None)
         if fault is not None or setpoint is None:
             return fault, watching.measured_s
     raise AssertionError("every program ends")
@@ -121,7 +121,7 @@ def watch_with_outage(
             continue
         setpoint = setpoint_at(program, time)
         shown = START_DEGC if setpoint is None else round(setpoint, 1)
-        fault = watching.see(time, shown, setpoint is not None)
+        fault = watching.judge(time, shown, setpoint is not None)
         if fault is not None or setpoint is None:
             return fault
     raise AssertionError("every program ends")
@@ -175,7 +175,7 @@ def test_dwell_watch_finds_the_fault_when_the_program_is_reset_on_its_way(
         time = n * PERIOD_S
         setpoint = setpoint_at(tuple(program), time) if time < reset_s else None
         shown = START_DEGC if setpoint is None else round(setpoint, 1)
-        faults.append(watching.see(time, shown, setpoint is not None))
+        faults.append(watching.judge(time, shown, setpoint is not None))
 
     assert faults[-1] is not None
     assert faults[:-1] == [None] * (len(faults) - 1)
@@ -184,9 +184,9 @@ def test_dwell_watch_finds_the_fault_when_the_program_is_reset_on_its_way(
 def test_dwell_watch_finds_the_fault_when_a_peak_was_never_reached() -> None:
     """A peak with no dwell counts as passed only if it was within reach."""
     watching = DwellWatch((Segment(800.0, 10.0, 0.0),), PERIOD_S)
-    watching.see(0.0, 229.3, is_running=True)
-    watching.see(10.0, 231.0, is_running=True)
-    fault = watching.see(20.0, 25.0, is_running=False)
+    watching.judge(0.0, 229.3, is_running=True)
+    watching.judge(10.0, 231.0, is_running=True)
+    fault = watching.judge(20.0, 25.0, is_running=False)
 
     assert fault == "the program ended before 800 degC"
 
@@ -194,9 +194,9 @@ def test_dwell_watch_finds_the_fault_when_a_peak_was_never_reached() -> None:
 def test_dwell_watch_finds_the_fault_when_a_ramp_turns_round() -> None:
     """A target that was lowered on the way to it was not passed."""
     watching = DwellWatch((Segment(800.0, 10.0, 0.0),), PERIOD_S)
-    watching.see(0.0, 229.3, is_running=True)
-    watching.see(10.0, 231.0, is_running=True)
-    fault = watching.see(20.0, 229.3, is_running=True)
+    watching.judge(0.0, 229.3, is_running=True)
+    watching.judge(10.0, 231.0, is_running=True)
+    fault = watching.judge(20.0, 229.3, is_running=True)
 
     assert fault == "the setpoint turned round before 800 degC"
 
@@ -206,8 +206,8 @@ def test_dwell_watch_finds_the_fault_when_the_next_peak_was_out_of_reach() -> No
     program = (Segment(100.0, 10.0, 60.0), Segment(800.0, 10.0, 0.0))
     watching = DwellWatch(program, PERIOD_S)
     for n in range(7):
-        watching.see(n * PERIOD_S, 100.0, is_running=True)
-    fault = watching.see(7 * PERIOD_S, 25.0, is_running=False)
+        watching.judge(n * PERIOD_S, 100.0, is_running=True)
+    fault = watching.judge(7 * PERIOD_S, 25.0, is_running=False)
 
     assert fault == "the program ended before 800 degC"
 
@@ -256,7 +256,7 @@ def test_dwell_watch_finds_no_fault_when_a_process_was_away_for_any_time(
             continue
         setpoint = setpoint_at(tuple(program), time)
         shown = START_DEGC if setpoint is None else round(setpoint, 1)
-        fault = watching.see(time, shown, setpoint is not None)
+        fault = watching.judge(time, shown, setpoint is not None)
         assert fault is None
         if setpoint is None:
             break
@@ -279,7 +279,7 @@ def test_dwell_watch_finds_no_fault_when_the_begin_was_not_seen(
     for n in itertools.count():
         setpoint = setpoint_at(tuple(program), begun_s + n * PERIOD_S)
         shown = START_DEGC if setpoint is None else round(setpoint, 1)
-        fault = watching.see(n * PERIOD_S, shown, setpoint is not None)
+        fault = watching.judge(n * PERIOD_S, shown, setpoint is not None)
         assert fault is None
         if setpoint is None:
             break
@@ -302,7 +302,7 @@ def test_dwell_watch_finds_the_fault_when_a_silence_had_no_room_for_the_rest(
     for n in range(round(from_s / PERIOD_S) + 1):
         setpoint = setpoint_at(tuple(program), n * PERIOD_S)
         assert setpoint is not None
-        assert watching.see(n * PERIOD_S, round(setpoint, 1), is_running=True) is None
-    fault = watching.see(from_s + away_s + PERIOD_S, START_DEGC, is_running=False)
+        assert watching.judge(n * PERIOD_S, round(setpoint, 1), is_running=True) is None
+    fault = watching.judge(from_s + away_s + PERIOD_S, START_DEGC, is_running=False)
 
     assert fault is not None

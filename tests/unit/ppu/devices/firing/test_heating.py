@@ -117,7 +117,7 @@ def watch_twin(
     watch = HeatingWatch(period_s, 30.0)
     for n in range(1, round(hours * 3600 / period_s)):
         world.advance(n * period_s)
-        found = watch.see(
+        found = watch.judge(
             n * period_s,
             round(chamber.pv_degc, 1),
             round(programmer.setpoint_degc, 1),
@@ -178,7 +178,7 @@ def heat(kiln: Kiln, watch: HeatingWatch, n_steps: int, setpoint: float = 300.0)
     for n in range(n_steps):
         kiln.step(setpoint)
         reading = round(kiln.temperature + 0.1 * (n % 3), 1)
-        found = watch.see(
+        found = watch.judge(
             n * 10.0, reading, setpoint, 100 * kiln.output, is_cooling=False
         )
         assert found is None
@@ -198,7 +198,7 @@ def see_until(
     """Let the reading change by *step* each 10 s; return what is found, and when."""
     for n in range(360):
         reading = round(start + step * (n + 1), 1)
-        found = watch.see(
+        found = watch.judge(
             (first + n) * 10.0, reading, setpoint, output, is_cooling=is_cooling
         )
         if found is not None:
@@ -239,8 +239,8 @@ def test_watch_names_a_reversal_at_once_when_the_reading_is_below_freezing() -> 
     """One reading is enough: no furnace of a lab is that cold."""
     watch = HeatingWatch(10.0, 30.0)
 
-    assert watch.see(0.0, 25.0, 30.0, 10.0, is_cooling=False) is None
-    assert "reversed" in str(watch.see(10.0, -6.0, 30.0, 10.0, is_cooling=False))
+    assert watch.judge(0.0, 25.0, 30.0, 10.0, is_cooling=False) is None
+    assert "reversed" in str(watch.judge(10.0, -6.0, 30.0, 10.0, is_cooling=False))
 
 
 @pytest.mark.parametrize("is_cooling", [False, True])
@@ -275,7 +275,7 @@ def test_watch_names_a_frozen_sensor_only_when_something_should_move(
     watch = HeatingWatch(10.0, 30.0)
     found = None
     for n in range(40):
-        found = found or watch.see(
+        found = found or watch.judge(
             n * 10.0,
             400.0,
             400.0 + 0.05 * setpoint_step * n,
@@ -295,13 +295,13 @@ def test_watch_forgets_what_was_before_a_silence() -> None:
 
     for n in range(30):
         reading = round(kiln.temperature - 60.0 - 0.1 * n, 1)
-        assert watch.see(later + 10.0 * n, reading, 0.0, 0.0, is_cooling=True) is None
+        assert watch.judge(later + 10.0 * n, reading, 0.0, 0.0, is_cooling=True) is None
 
 
 def test_explanation_is_empty_when_too_little_was_seen() -> None:
     """Nobody knows why after three readings."""
     watch = HeatingWatch(10.0, 30.0)
-    watch.see(0.0, 25.0, 90.0, 10.0, is_cooling=False)
+    watch.judge(0.0, 25.0, 90.0, 10.0, is_cooling=False)
 
     assert watch.explain_deviation() == ""
 
@@ -312,6 +312,6 @@ def test_explanation_names_the_relay_when_it_is_too_hot_without_power() -> None:
     first = heat(kiln, watch, 180)
     for n in range(4):
         reading = round(kiln.temperature + 3.0 * n, 1)
-        watch.see((first + n) * 10.0, reading, 250.0, 0.0, is_cooling=False)
+        watch.judge((first + n) * 10.0, reading, 250.0, 0.0, is_cooling=False)
 
     assert "it rises at 0% power: the relay is welded" in watch.explain_deviation()

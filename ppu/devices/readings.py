@@ -1,0 +1,164 @@
+"""Readings: their quality, exchanges that they share, and polls of what is watched."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import math
+from collections.abc import Callable, Hashable, Iterator
+from contextvars import ContextVar
+from typing import Any, Final, Protocol
+
+from bluesky.protocols import Reading
+
+from ppu.core.labtime import running_loop
+from ppu.devices.address import Address
+
+__all__ = [
+    "INVALID_SEVERITY",
+    "Poller",
+    "Quality",
+    "Watched",
+    "ask_once",
+    "quality_of",
+    "sharing_exchanges",
+]
+
+INVALID_SEVERITY: Final = 3
+"""Alarm severity of a reading that must not be used, as EPICS counts."""
+
+_FRESH: Final = 0.999
+"""Share of a period after which a value that was heard otherwise is polled again."""
+
+
+class Quality(enum.StrEnum):
+    """Whether a reading may be acted upon."""
+
+    GOOD = "good"
+    STALE = "stale"
+    INVALID = "invalid"
+
+
+def quality_of(reading: Reading[Any], now: float, stale_after_s: float) -> Quality:
+    """Return the quality of *reading* at the UTC stamp *now* [s since 1970]."""
+    if reading.get("alarm_severity", 0) >= INVALID_SEVERITY:
+        return Quality.INVALID
+    if now - reading["timestamp"] > stale_after_s:
+        return Quality.STALE
+    return Quality.GOOD
+
+
+# -- exchanges that several readings share -----------------------------------------
+
+_answers: ContextVar[dict[Hashable, asyncio.Task[Any]] | None] = ContextVar(
+    "answers", default=None
+)
+
+
+@contextlib.contextmanager
+def sharing_exchanges() -> Iterator[None]:
+    """Ask the wire once for all that is read within the block and that shares it.
+
+    What was asked before the block is not used: a value that is read after something
+    was written is never older than that.
+    """
+    token = _answers.set({})
+    try:
+        yield
+    finally:
+        _answers.reset(token)
+
+
+async def ask_once(address: Address[Any], client: Any) -> Any:
+    """Return the raw value at *address*, from an exchange that others share."""
+    answers = _answers.get()
+    if answers is None:
+        return await address.read(client)
+    key = (id(client), address.exchange)
+    if key not in answers:
+        answers[key] = asyncio.ensure_future(address.ask(client))
+    return address.pick(client, await answers[key])
+
+
+# -- polls ---------------------------------------------------------------------------
+
+
+class Watched(Protocol):
+    """A signal's back end that somebody watches."""
+
+    @property
+    def latest(self) -> Reading[Any] | None:
+        """What was heard last, by whomever."""
+
+    async def poll(self) -> None:
+        """Read the value from the wire, so that whoever watches hears it.
+
+        It does not raise when the instrument cannot be read: that is heard, too.
+        """
+
+
+class Poller:
+    """Reads what is watched of one device, one poll a period however many watch.
+
+    What was heard within the period by other ways, as in a firing, is not asked again.
+
+    Args:
+        period_s: Returns the period [s].
+    """
+
+    def __init__(self, period_s: Callable[[], float]) -> None:
+        self._period_s = period_s
+        self._watched: list[Watched] = []
+        self._new: list[Watched] = []
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def watch(self, signal: Watched) -> None:
+        """Poll *signal* now and from now on; on the loop."""
+        self._watched.append(signal)
+        self._new.append(signal)
+        self._changed.set()
+        if self._task is None or self._task.done():
+            self._task = running_loop().create_task(self._poll(), name="poll")
+
+    def unwatch(self, signal: Watched) -> None:
+        """Poll *signal* no more; an exchange that is under way comes to its end."""
+        if signal in self._watched:
+            self._watched.remove(signal)
+        if not self._watched:
+            self._changed.set()
+
+    async def close(self) -> None:
+        """Poll nothing more."""
+        self._watched.clear()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task})
+
+    async def _poll(self) -> None:
+        loop = running_loop()
+        period = self._period_s()
+        due = loop.time()
+        while self._watched:
+            self._changed.clear()
+            new, self._new = self._new, []
+            is_due = loop.time() >= due
+            if is_due:
+                due += (math.floor((loop.time() - due) / period + 1e-9) + 1) * period
+            with sharing_exchanges():
+                for signal in list(self._watched if is_due else new):
+                    if signal in new or not self._is_fresh(signal, period):
+                        await signal.poll()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._changed.wait()
+
+    @staticmethod
+    def _is_fresh(signal: Watched, period: float) -> bool:
+        latest = signal.latest
+        if latest is None:
+            return False
+        age: float = running_loop().stamp() - latest["timestamp"]
+        return age < _FRESH * period
