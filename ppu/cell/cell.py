@@ -28,7 +28,6 @@ from ppu.core.errors import StaleTokenError, StoreDiskError, StoreError
 from ppu.core.notices import tell
 from ppu.core.remedies import Advice, Remedy, advise, plain_advice
 from ppu.devices.build import driver_class
-from ppu.operations.description import describe, keep_description
 from ppu.plans.protocol import RegisteredProtocol, find_protocol
 from ppu.store.cells import LEASE_S
 from ppu.store.events import EventKind, announce
@@ -147,7 +146,6 @@ class Cell:
             owner = Ownership(
                 self.store, lab.file, lab.host.loop, lease_s=self._lease_s
             )
-            keep_description(self.store, describe(lab.file, lab.path, lab.devices))
             executor = self._make_executor(owner)
             self._made = self._make_parts(owner, executor)
             roster.may_heat = roster.may_heat or owner.was_clean
