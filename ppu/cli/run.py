@@ -27,6 +27,7 @@ from ppu.cli.options import (
     VerboseOption,
     read_pace,
 )
+from ppu.cli.remedies import worded
 from ppu.core.errors import ConfigurationError, PPUError
 from ppu.core.notices import NoticeStream, tell
 from ppu.core.stopping import Interrupted, on_stop_signal
@@ -204,7 +205,7 @@ def _tell_failure(exc: PPUError, code: int, *, as_json: bool) -> None:
     if as_json:
         content = {
             "schema_version": 1,
-            "error": {"kind": type(exc).__name__, "text": str(exc)},
+            "error": {"kind": type(exc).__name__, "text": worded(str(exc), exc.advice)},
             "exit_code": int(code),
         }
         sys.stdout.write(json.dumps(content) + "\n")
