@@ -19,6 +19,7 @@ from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
 from ppu.devices.address import InvalidReading
 from ppu.devices.gate import Gate
+from ppu.devices.operations import Operations, track_operations
 from ppu.devices.readings import (
     INVALID_SEVERITY,
     Poller,
@@ -284,7 +285,13 @@ class Instrument(StandardReadable, LabDevice):
     """What does safely what a plan must not write directly; by default what the
     device's capabilities offer."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let no driver forget what its verbs began when it goes to its abort state."""
+        super().__init_subclass__(**options)
+        track_operations(cls)
+
     def __init__(self, name: str, entry: DeviceEntry, client: Any, link: Link) -> None:
+        self.operations_under_way = Operations(name)
         self.entry = entry
         self.link = link
         self.identity: Identity | None = None
