@@ -177,12 +177,16 @@ class _WireSignalBackend(SignalBackend[Any]):
         self.name = ""
         self.latest: Reading[Any] | None = None
         """What was heard last, by whomever."""
+        self.is_sampled = False
+        """Whether that was a driver's own sample, with more to come."""
         self._callback: Callback[Reading[Any]] | None = None
         self._last_put: Any = None
 
     # -- the road of readings --------------------------------------------------------
 
-    def publish(self, value: Any, message: str = "") -> Reading[Any]:
+    def publish(
+        self, value: Any, message: str = "", *, is_sampled: bool = False
+    ) -> Reading[Any]:
         """Let *value*, heard now, be the latest; with a *message* it is invalid."""
         reading = Reading(
             value=value,
@@ -192,6 +196,7 @@ class _WireSignalBackend(SignalBackend[Any]):
         if message:
             reading["message"] = message
         self.latest = reading
+        self.is_sampled = is_sampled
         if self._callback is not None:
             self._callback(reading)
         return reading
@@ -248,7 +253,8 @@ class _WireSignalBackend(SignalBackend[Any]):
             if callback is not None and self.latest is not None:
                 callback(self.latest)
         elif callback is not None:
-            self._wire.poller.watch(self)
+            if self._wire.poller.watch(self) and self.latest is not None:
+                callback(self.latest)
         else:
             self._wire.poller.unwatch(self)
 
@@ -355,7 +361,7 @@ def record(signal: ophyd.SignalR[Any], value: Any, complaint: str = "") -> None:
     """
     backend = _backend_of(signal)
     if isinstance(backend, _WireSignalBackend):
-        backend.publish(value, complaint)
+        backend.publish(value, complaint, is_sampled=True)
     elif isinstance(backend, MockSignalBackend):
         backend.set_value(value)
 
