@@ -21,6 +21,7 @@ from ppu.core.remedies import Remedy, advise
 from ppu.core.specifications import Specification
 from ppu.devices.address import InvalidReading
 from ppu.devices.gate import Gate
+from ppu.devices.operations import Operations, track_operations
 from ppu.devices.readings import (
     INVALID_SEVERITY,
     Poller,
@@ -294,7 +295,13 @@ class Instrument(StandardReadable, LabDevice):
     """What does safely what a plan must not write directly; by default what the
     device's capabilities offer."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let no driver forget what its verbs began when it goes to its abort state."""
+        super().__init_subclass__(**options)
+        track_operations(cls)
+
     def __init__(self, name: str, entry: DeviceEntry, client: Any, link: Link) -> None:
+        self.operations_under_way = Operations(name)
         self.entry = entry
         self.link = link
         self.identity: Identity | None = None

@@ -28,8 +28,9 @@ __all__ = [
 INVALID_SEVERITY: Final = 3
 """Alarm severity of a reading that must not be used, as EPICS counts."""
 
-_FRESH: Final = 0.999
-"""Share of a period after which a value that was heard otherwise is polled again."""
+_FRESH: Final = 1.05
+"""Periods after which a value that was heard otherwise is polled: whoever samples in
+the same rhythm may be a little late."""
 
 
 class Quality(enum.StrEnum):
@@ -91,6 +92,10 @@ class Watched(Protocol):
     def latest(self) -> Reading[Any] | None:
         """What was heard last, by whomever."""
 
+    @property
+    def is_sampled(self) -> bool:
+        """Whether that was a driver's own sample, with more to come."""
+
     async def poll(self) -> None:
         """Read the value from the wire, so that whoever watches hears it.
 
@@ -111,21 +116,32 @@ class Poller:
         self._period_s = period_s
         self._watched: list[Watched] = []
         self._new: list[Watched] = []
+        self._polled: dict[Watched, Reading[Any] | None] = {}
+        """What each heard when it was polled last: that is no reason to wait."""
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
-    def watch(self, signal: Watched) -> None:
-        """Poll *signal* now and from now on; on the loop."""
+    def watch(self, signal: Watched) -> bool:
+        """Poll *signal* from now on; on the loop.
+
+        Returns:
+            Whether its latest value is a sample that others took just now, which will
+            do for a first one. Otherwise it is polled now, too.
+        """
+        is_heard = signal.is_sampled and self._is_fresh(signal, self._period_s())
         self._watched.append(signal)
-        self._new.append(signal)
+        if not is_heard:
+            self._new.append(signal)
         self._changed.set()
         if self._task is None or self._task.done():
             self._task = running_loop().create_task(self._poll(), name="poll")
+        return is_heard
 
     def unwatch(self, signal: Watched) -> None:
         """Poll *signal* no more; an exchange that is under way comes to its end."""
         if signal in self._watched:
             self._watched.remove(signal)
+            self._polled.pop(signal, None)
         if not self._watched:
             self._changed.set()
 
@@ -151,14 +167,15 @@ class Poller:
                 for signal in list(self._watched if is_due else new):
                     if signal in new or not self._is_fresh(signal, period):
                         await signal.poll()
+                        self._polled[signal] = signal.latest
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(due):
                     await self._changed.wait()
 
-    @staticmethod
-    def _is_fresh(signal: Watched, period: float) -> bool:
+    def _is_fresh(self, signal: Watched, period: float) -> bool:
+        """Return whether a value of *signal* was heard otherwise just now."""
         latest = signal.latest
-        if latest is None:
+        if latest is None or latest is self._polled.get(signal):
             return False
         age: float = running_loop().stamp() - latest["timestamp"]
         return age < _FRESH * period

@@ -15,6 +15,7 @@ from __future__ import annotations
 import enum
 import inspect
 import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +42,7 @@ from ophyd_async.core import (
 )
 from typing_extensions import override
 
-from ppu.core.errors import InternalError, PPUError
+from ppu.core.errors import InternalError, LimitError, PPUError
 from ppu.core.labtime import running_loop
 from ppu.core.notices import Bystander
 from ppu.devices.address import Address, InvalidReading, Measured
@@ -133,6 +134,31 @@ class Wire:
     poller: Poller
 
 
+def _as_datatype(value: Any, datatype: Any, name: str) -> Any:
+    """Return *value* as what its signal holds: limits compare nothing else.
+
+    Numbers of numpy are numbers, text is none.
+
+    Raises:
+        LimitError: If it is nothing of the kind.
+    """
+    if not inspect.isclass(datatype) or type(value) is datatype:
+        return value
+    if issubclass(datatype, enum.Enum):
+        try:
+            return datatype(value)
+        except ValueError:
+            known = ", ".join(str(choice.value) for choice in datatype)
+            raise LimitError(f"{name}: {value!r} is none of {known}") from None
+    if issubclass(datatype, int | float) and isinstance(value, numbers.Real):
+        number = float(value)
+        if datatype is not int or number.is_integer():
+            return datatype(number)
+    if isinstance(value, datatype):
+        return value
+    raise LimitError(f"{name}: {value!r} is no {datatype.__name__}")
+
+
 def _backend_of(signal: Signal[Any] | Command[..., Any]) -> Any:
     """Return what is behind *signal* at present: the wire, or a mock of it."""
     return signal._connector.backend
@@ -151,12 +177,16 @@ class _WireSignalBackend(SignalBackend[Any]):
         self.name = ""
         self.latest: Reading[Any] | None = None
         """What was heard last, by whomever."""
+        self.is_sampled = False
+        """Whether that was a driver's own sample, with more to come."""
         self._callback: Callback[Reading[Any]] | None = None
         self._last_put: Any = None
 
     # -- the road of readings --------------------------------------------------------
 
-    def publish(self, value: Any, message: str = "") -> Reading[Any]:
+    def publish(
+        self, value: Any, message: str = "", *, is_sampled: bool = False
+    ) -> Reading[Any]:
         """Let *value*, heard now, be the latest; with a *message* it is invalid."""
         reading = Reading(
             value=value,
@@ -166,6 +196,7 @@ class _WireSignalBackend(SignalBackend[Any]):
         if message:
             reading["message"] = message
         self.latest = reading
+        self.is_sampled = is_sampled
         if self._callback is not None:
             self._callback(reading)
         return reading
@@ -222,7 +253,8 @@ class _WireSignalBackend(SignalBackend[Any]):
             if callback is not None and self.latest is not None:
                 callback(self.latest)
         elif callback is not None:
-            self._wire.poller.watch(self)
+            if self._wire.poller.watch(self) and self.latest is not None:
+                callback(self.latest)
         else:
             self._wire.poller.unwatch(self)
 
@@ -239,6 +271,7 @@ class _WireSignalBackend(SignalBackend[Any]):
             InterlockError: If a plan may not write it directly.
             LimitError: If it is outside of a limit.
         """
+        value = _as_datatype(value, self._type, self.name)
         raw = self.address.to_raw(value, self.name)
         self._wire.gate.check(Write(self.name, value, self.address, is_raw))
         await self.address.write(self._wire.client, raw)
@@ -305,10 +338,17 @@ class _WireCommandBackend(CommandBackend[Any, Any]):
 
         Raises:
             InterlockError: If a plan may not command it directly.
+            LimitError: If what it is given is outside of a limit.
         """
-        value = args[0] if args else None
-        self._wire.gate.check(Write(self.name, value, self.address, is_raw))
-        await self.address.execute(self._wire.client, *args, **kwargs)
+        wanted = self.signature.parameters.values() if self.signature else ()
+        given = [
+            _as_datatype(value, parameter.annotation, self.name)
+            for value, parameter in zip(args, wanted, strict=True)
+        ]
+        raw = [self.address.to_raw(value, self.name) for value in given]
+        for value in given or [None]:
+            self._wire.gate.check(Write(self.name, value, self.address, is_raw))
+        await self.address.execute(self._wire.client, *raw, **kwargs)
 
 
 def record(signal: ophyd.SignalR[Any], value: Any, complaint: str = "") -> None:
@@ -321,7 +361,7 @@ def record(signal: ophyd.SignalR[Any], value: Any, complaint: str = "") -> None:
     """
     backend = _backend_of(signal)
     if isinstance(backend, _WireSignalBackend):
-        backend.publish(value, complaint)
+        backend.publish(value, complaint, is_sampled=True)
     elif isinstance(backend, MockSignalBackend):
         backend.set_value(value)
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from bluesky.run_engine import RunEngine
 from bluesky.utils import Msg
 
 from ppu.core.errors import ConfigurationError
 from ppu.core.labtime import LabTimeLoop
-from ppu.core.notices import Bystander
+from ppu.core.notices import Bystander, tell
+from ppu.core.running_plan import RunningPlan
 from ppu.engine.library_adapter import lend_lab_time, let_drawings_wait
 
 __all__ = ["LabRunEngine"]
 
 _NOWHERE = logging.NullHandler()
+_ENDING_S: Final = 60.0
+"""How long what a plan left is waited for once it was cancelled [s]."""
 
 
 class LabRunEngine(RunEngine):
@@ -31,6 +35,8 @@ class LabRunEngine(RunEngine):
         logging.getLogger("bluesky").addHandler(_NOWHERE)
         self._declared: set[tuple[Any, int]] = set()
         """Flyers whose stream a plan has declared, by run."""
+        self._begun: dict[asyncio.Task[Any], str] = {}
+        """What the plan has begun and that may go on, and what it is."""
         super().__init__(loop=loop, context_managers=[], call_returns_result=True)
 
     def subscribe(self, func: Any, name: Any = "all") -> Any:
@@ -106,6 +112,40 @@ class LabRunEngine(RunEngine):
     async def _close_run(self, msg: Msg) -> Any:
         self._declared = {key for key in self._declared if key[0] != msg.run}
         return await super()._close_run(msg)
+
+    # -- what a plan begins ----------------------------------------------------------
+
+    async def _run(self) -> Any:
+        """Run the plan; what it leaves begins nothing any more when it is over."""
+        plan = RunningPlan()
+        plan.begin()
+        try:
+            return await super()._run()
+        finally:
+            plan.is_over = True
+
+    def _add_status_to_group(
+        self, obj: Any, status_object: Any, group: str, action: str
+    ) -> None:
+        super()._add_status_to_group(obj, status_object, group, action)
+        task = getattr(status_object, "task", None)  # classic ophyd has none
+        if isinstance(task, asyncio.Task) and not task.done():
+            self._begun[task] = f"{getattr(obj, 'name', obj)}: {action}"
+            task.add_done_callback(lambda done: self._begun.pop(done, None))
+
+    async def _stop_movable_objects(self, *, success: bool = True) -> None:
+        """End what the plan began and did not wait for, before anything is made safe.
+
+        It would go on past the plan, and past its devices' safe states.
+        """
+        left = dict(self._begun)
+        for task, what in left.items():
+            if self._exit_status == "success":
+                tell(f"{what} was not waited for, so it ends with the plan")
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=_ENDING_S)
+        await super()._stop_movable_objects(success=success)
 
     def _stamp(self) -> float:
         loop = self.loop

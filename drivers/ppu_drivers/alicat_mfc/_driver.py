@@ -41,7 +41,6 @@ from ppu.transports.serial import SerialConnection
 from ppu_drivers.alicat_mfc._client import AlicatClient
 from ppu_drivers.alicat_mfc._codec import (
     DEFAULT_LAYOUT,
-    FLOW_UNITS,
     GAS_NUMBERS,
     MASS_FLOW,
     REFUSED_STATES,
@@ -61,7 +60,11 @@ from ppu_drivers.alicat_mfc._codec import (
     parse_layout,
     range_in_model,
 )
-from ppu_drivers.alicat_mfc._settings import AlicatMfcLimits, AlicatMfcSettings
+from ppu_drivers.alicat_mfc._settings import (
+    AlicatMfcLimits,
+    AlicatMfcSettings,
+    find_flow_unit,
+)
 from ppu_drivers.alicat_mfc._watch import FlowRecord, FlowWatch, allowed_deviation
 
 __all__ = ["AlicatMfc"]
@@ -169,6 +172,8 @@ class AlicatMfc(Instrument, GasFlow):
         """What this driver lets flow; None if nothing, or not by this driver."""
         self._is_adopted = False
         """Whether the next abort closes what flows, whoever let it."""
+        self._beginning = asyncio.Lock()
+        """Held while something is set up that nothing else must come between."""
         self._watch: asyncio.Task[FlowRecord] | None = None
         self._is_watch_over = asyncio.Event()
         self._last_watch: FlowRecord | None = None
@@ -211,7 +216,7 @@ class AlicatMfc(Instrument, GasFlow):
                 f"{self._client.unit} is no Alicat flow controller: {exc}"
             ) from exc
         self._firmware = version
-        self._ml_per_min = self._find_flow_unit(layout)
+        self._ml_per_min = find_flow_unit(self.name, layout, self.settings.flow_unit)
         self._layout = layout or DEFAULT_LAYOUT
         self._has_layout = layout is not None
         await self._compare_full_scale(self._layout, model)
@@ -231,35 +236,6 @@ class AlicatMfc(Instrument, GasFlow):
         if is_refusal(rows[0]):
             return None
         return parse_layout(rows)
-
-    def _find_flow_unit(self, layout: Layout | None) -> float:
-        """Return the instrument's unit of flow [mL/min].
-
-        Raises:
-            ConfigurationError: If it is not known for certain, or not a standard one.
-        """
-        stated = self.settings.flow_unit
-        if layout is None:
-            if stated is None:
-                raise ConfigurationError(
-                    f"{self.name}: the controller does not say in which unit it "
-                    "measures flow; look at its display and state settings.flow_unit"
-                )
-            return FLOW_UNITS[stated]
-        unit = layout.unit_of("flow")
-        if unit not in FLOW_UNITS or layout.unit_of("setpoint") != unit:
-            raise ConfigurationError(
-                f"{self.name}: the controller measures {unit!r} and controls "
-                f"{layout.unit_of('setpoint')!r}; set both to standard flow (SCCM or "
-                "SLPM) at its panel"
-            )
-        size = FLOW_UNITS[unit]
-        if stated is not None and size != FLOW_UNITS[stated]:
-            raise ConfigurationError(
-                f"{self.name}: the lab file says flow_unit {stated}, the controller "
-                f"says {unit}"
-            )
-        return size
 
     async def _compare_full_scale(self, layout: Layout, model: str) -> None:
         """Compare the range with the lab file, wherever the instrument states it.
@@ -425,6 +401,11 @@ class AlicatMfc(Instrument, GasFlow):
         if not isinstance(value, GasRequest):
             value = GasRequest(self._present_gas(), float(value))
         self.check_flow(value)
+        async with self._beginning:
+            await self._let_flow(value)
+
+    async def _let_flow(self, value: GasRequest) -> None:
+        """Let *value*, which is allowed, flow, and wait until it does."""
         if self._watch is not None:
             self._is_watch_over.set()
             await asyncio.wait({self._watch})

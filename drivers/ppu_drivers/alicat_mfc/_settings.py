@@ -1,4 +1,4 @@
-"""What a lab file says of an Alicat controller."""
+"""What a lab file says of an Alicat controller, and the unit that follows from it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ppu.core.errors import ConfigurationError
 from ppu.core.labfile import LimitPair
-from ppu_drivers.alicat_mfc._codec import Gas, UnitId
+from ppu_drivers.alicat_mfc._codec import FLOW_UNITS, Gas, Layout, UnitId
 
-__all__ = ["AlicatMfcLimits", "AlicatMfcSettings"]
+__all__ = ["AlicatMfcLimits", "AlicatMfcSettings", "find_flow_unit"]
 
 
 class AlicatMfcSettings(BaseModel):
@@ -65,3 +66,36 @@ class AlicatMfcLimits(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     flow_ml_per_min: LimitPair
+
+
+def find_flow_unit(name: str, layout: Layout | None, stated: str | None) -> float:
+    """Return the instrument's unit of flow [mL/min].
+
+    Args:
+        name: Name of the device.
+        layout: What it says of its data frame, None if it says nothing.
+        stated: The unit that the lab file states, if it does.
+
+    Raises:
+        ConfigurationError: If it is not known for certain, or not a standard one.
+    """
+    if layout is None:
+        if stated is None:
+            raise ConfigurationError(
+                f"{name}: the controller does not say in which unit it measures flow; "
+                "look at its display and state settings.flow_unit"
+            )
+        return FLOW_UNITS[stated]
+    unit = layout.unit_of("flow")
+    if unit not in FLOW_UNITS or layout.unit_of("setpoint") != unit:
+        raise ConfigurationError(
+            f"{name}: the controller measures {unit!r} and controls "
+            f"{layout.unit_of('setpoint')!r}; set both to standard flow (SCCM or "
+            "SLPM) at its panel"
+        )
+    size = FLOW_UNITS[unit]
+    if stated is not None and size != FLOW_UNITS[stated]:
+        raise ConfigurationError(
+            f"{name}: the lab file says flow_unit {stated}, the controller says {unit}"
+        )
+    return size

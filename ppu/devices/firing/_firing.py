@@ -221,6 +221,7 @@ class Firing:
                 raise InstrumentError(f"{self._name}: the program did not start")
             await asyncio.sleep(1.0)
         self.samples = Samples.empty()
+        self._latest = None  # what was heard of another firing tells nothing of this
         first: Sample | None = None
         with contextlib.suppress(TransportError, MalformedReply):
             first = await self._take_sample()
@@ -268,12 +269,14 @@ class Firing:
         """Wait until setpoint and chamber are at *target_degc*; the firing goes on.
 
         Raises:
+            InterlockError: If another firing takes its place before.
             InstrumentError: If the firing goes wrong before; the heater is off then.
             TransportError: If the controller stayed unreachable for too long.
         """
-        if self.task is None:
+        task = self.task
+        if task is None:
             raise InstrumentError(f"{self._name}: nothing was started")
-        while not self.task.done():
+        while not task.done():
             self._heard.clear()
             sample = self._latest
             if sample is not None and (
@@ -283,11 +286,14 @@ class Firing:
                 return
             heard = asyncio.ensure_future(self._heard.wait())
             try:
-                await asyncio.wait(
-                    {heard, self.task}, return_when=asyncio.FIRST_COMPLETED
-                )
+                await asyncio.wait({heard, task}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 heard.cancel()
+        if task is not self.task:
+            raise InterlockError(
+                f"{self._name}: it was set to something else before it came to "
+                f"{target_degc:g} degC"
+            )
         await self.wait_until_cold()
 
     async def stop_sampling(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -124,6 +125,8 @@ class ProgrammedFurnace(Instrument, Furnace):
         self.limits = limits
         self._set_to: float | None = None
         """What a plan set it to, as long as it stays there [degC]."""
+        self._beginning = asyncio.Lock()
+        """Held while something is set up that nothing else must come between."""
         self._firing = Firing(
             name,
             settings,
@@ -273,14 +276,15 @@ class ProgrammedFurnace(Instrument, Furnace):
                 cooled yet; nothing was changed.
             InstrumentError: If the controller did not take the program.
         """
-        self._firing.forget_prepared()
-        if isinstance(value, FiringUnderWay):
-            if not self._firing.prepare_joining(value.profile):
-                await self._find_under_way(value)
-            return
-        self._firing.check_complete()
-        self.check_profile(value)
-        await self._load(value)
+        async with self._beginning:
+            self._firing.forget_prepared()
+            if isinstance(value, FiringUnderWay):
+                if not self._firing.prepare_joining(value.profile):
+                    await self._find_under_way(value)
+                return
+            self._firing.check_complete()
+            self.check_profile(value)
+            await self._load(value)
 
     async def _load(self, profile: FiringProfile) -> None:
         """Compare the controller's settings, and load the program of *profile*."""
@@ -337,15 +341,16 @@ class ProgrammedFurnace(Instrument, Furnace):
             InstrumentError: If nothing is loaded, or not what was prepared, or it
                 does not start.
         """
-        prepared = self._firing.take_prepared()
-        if prepared.is_under_way:
-            self._firing.join(prepared)
-            await self._take_over_controller()
-            return
-        # Minutes may have passed, and there is a panel.
-        await self._compare_safety()
-        await self.check_idle()
-        await self._start(prepared.profile)
+        async with self._beginning:
+            prepared = self._firing.take_prepared()
+            if prepared.is_under_way:
+                self._firing.join(prepared)
+                await self._take_over_controller()
+                return
+            # Minutes may have passed, and there is a panel.
+            await self._compare_safety()
+            await self.check_idle()
+            await self._start(prepared.profile)
 
     async def _start(self, profile: FiringProfile) -> None:
         """Start the program of *profile*, which is loaded, and the sampling."""
@@ -369,9 +374,15 @@ class ProgrammedFurnace(Instrument, Furnace):
             ConfigurationError: If the controller is not set as the lab file says;
                 nothing was changed.
             InterlockError: If a program is under way, or the last firing has not
-                cooled yet; nothing was changed.
+                cooled yet; nothing was changed. Or it was set anew before it was there.
             InstrumentError: If the firing goes wrong; the heater was switched off.
         """
+        async with self._beginning:
+            await self._begin_to_go_to(value)
+        await self._firing.wait_near(value, self.settings.set_within_k)
+
+    async def _begin_to_go_to(self, value: float) -> None:
+        """Start the program that leads to *value* [degC] and stays there."""
         temperature = await self.process_value.get_value()
         profile = FiringProfile(
             (self._step_to(value, temperature),), cool_to_degc=SAFE_TO_TOUCH_DEGC
@@ -386,7 +397,6 @@ class ProgrammedFurnace(Instrument, Furnace):
         await self._load(profile)
         self._set_to = value
         await self._start(self._firing.take_prepared().profile)
-        await self._firing.wait_near(value, self.settings.set_within_k)
 
     async def locate(self) -> Location[float]:
         """Return where it was set to, or is if it was not, and where it is [degC]."""
