@@ -435,7 +435,7 @@ def analyse(
     """Return the scan and its quantification; runs in a worker thread."""
     from ppu_protocols.analysis.cif import load_phase  # noqa: PLC0415 - heavy
     from ppu_protocols.analysis.quantify import quantify  # noqa: PLC0415 - heavy
-    from ppu_protocols.analysis.xrdml import Scan  # noqa: PLC0415 - heavy
+    from ppu_protocols.analysis.scan import Scan  # noqa: PLC0415 - heavy
 
     scan = Scan.from_counts(pattern.two_theta, pattern.counts, sample_id=sample_id)
     return scan, quantify(scan, [load_phase(name) for name in candidates])

@@ -15,7 +15,7 @@ import pytest
 
 from ppu_protocols.analysis.cif import load_phase
 from ppu_protocols.analysis.quantify import Quantification, quantify
-from ppu_protocols.analysis.xrdml import Scan
+from ppu_protocols.analysis.scan import Scan
 from ppu_simulators.physics.diffraction import (
     Diffractometer,
     Specimen,
