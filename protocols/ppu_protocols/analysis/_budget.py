@@ -8,7 +8,7 @@ by an error model that the rest made, ask for no more
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -37,19 +37,23 @@ _STRUCTURE_SPREAD: Final = 0.035
 SPECIMEN_SPREAD: Final = 0.025
 # Of what a fitted texture changes, that one axis or low harmonics describe wrongly.
 _TEXTURE_LEFT: Final = 0.1
+# Of a scale, by a texture too weak to be seen: errors of the fit, and at most so much.
+_TEXTURE_HIDDEN: Final = 2.0
+_MOST_HIDDEN: Final = 0.08
 _LEAST_ERROR: Final = 1e-3  # no share is known better
 
 SOURCES: Final[Mapping[str, str]] = {
     FIT: "covariance of this fit, inflated by its misfit",
     SPECIMEN: "relative 0.025 of each scale: repacked specimens in one laboratory "
     "(ASTM C1365: 1 to 6 %)",
-    DISPLACEMENT: "B uncertain by 0.4 Å² (0.25 where the structure states it), "
+    DISPLACEMENT: "B uncertain by 0.45 Å² (0.3 where the structure states it), "
     "propagated through this fit",
     STRUCTURE: "relative 0.035 of each scale: certified I/Ic of SRM 674 against "
     "calculated ones",
     ABSORPTION: "Brindley's correction over the range of grain sizes",
-    TEXTURE: "what the fitted texture leaves open, and a tenth of what it changes",
-    UNLISTED: "half of what peaks of no candidate would weigh",
+    TEXTURE: "what the fitted texture leaves open, a tenth of what it changes, and "
+    "what is too weak to be seen",
+    UNLISTED: "what peaks of no candidate would weigh is known within a factor",
 }
 """Where each part of the error comes from."""
 
@@ -90,6 +94,12 @@ class Budget:
     shading: NDArray[np.float64]
     contrast: NDArray[np.float64]
     masses: NDArray[np.float64]
+
+    def beside(self, missing_share: float) -> Budget:
+        """Return the same with *missing_share* of the mass being something else."""
+        kept = 1.0 - missing_share
+        parts = {name: kept * part for name, part in self.parts.items()}
+        return replace(self, shares=kept * self.shares, parts=parts)
 
     @property
     def errors(self) -> NDArray[np.float64]:
@@ -136,7 +146,10 @@ def budget(fitted: Fitted, grains: Mapping[str, GrainSize]) -> Budget:
     by_log = np.diag(shares) - np.outer(shares, shares)
     floor = np.maximum(scales, 1e-6 * sigma)
     per_scale = np.outer(floor, floor)
-    texture = np.array([_textured(fitted, index) for index in range(n_phases)])
+    seen = np.array([_textured(fitted, index) for index in range(n_phases)])
+    is_cubic = np.array([m.n_cell == 1 for m in model.phases])
+    hidden = np.minimum(_TEXTURE_HIDDEN * sigma / floor, _MOST_HIDDEN)
+    hidden = np.where(is_cubic | (seen > 0.0), 0.0, hidden)
     relative = {
         FIT: covariance.fit / per_scale,
         SPECIMEN: np.eye(n_phases) * SPECIMEN_SPREAD**2,
@@ -144,7 +157,7 @@ def budget(fitted: Fitted, grains: Mapping[str, GrainSize]) -> Budget:
         STRUCTURE: np.eye(n_phases) * _STRUCTURE_SPREAD**2,
         ABSORPTION: np.diag(shaded.spread**2),
         TEXTURE: covariance.texture / per_scale
-        + np.diag((_TEXTURE_LEFT * texture) ** 2),
+        + np.diag((_TEXTURE_LEFT * seen) ** 2 + hidden**2),
     }
     parts = {
         name: np.sqrt(np.maximum(np.diag(by_log @ each @ by_log.T), 0.0))

@@ -68,11 +68,13 @@ def scale_covariance(
     prior = np.arange(n_linear, len(curvature))
     information[prior, prior] += 1.0
     own = slice(linear.background.size, n_linear)
-    all_free = _inverse(information, np.ones(len(curvature), dtype=bool))[own, own]
-    b_fixed = _inverse(information, ~is_b)[own, own]
+    b_fixed = _inverse(information, ~is_b)
     fixed = _inverse(information, ~(is_b | is_texture))[own, own]
+    # Where the scales go if a displacement parameter is one spread larger: it stays
+    # where it was in the fit, so the scan does not make it any surer.
+    by_b = -(b_fixed @ information[:, is_b])[own]
     return ScaleCovariance(
-        fit=fixed, displacement=all_free - b_fixed, texture=b_fixed - fixed
+        fit=fixed, displacement=by_b @ by_b.T, texture=b_fixed[own, own] - fixed
     )
 
 

@@ -29,7 +29,8 @@ _GHOST_RATIOS = (1.39225 / 1.5405980, 1.4764 / 1.5405980)
 SIGNIFICANT_PEAK = 6.0
 """Heights of a strange peak above its noise that count."""
 _NEAR_LINES = 0.2  # of a calculated line that a peak beside it must exceed
-_SEEN = 0.5  # of a missing phase's intensity is seen as strange peaks, typically
+_OWN_REACH = 0.2  # of a strange peak from a candidate's line that may explain it [deg]
+_OWN_AREA = 0.3  # of the peak that the line's calculated area must reach
 _UNKNOWN_FACTOR = 2.0  # within which the amount of an unknown phase is estimated
 _OWNED = 0.5  # of the strange peaks' area that a suspected phase must explain
 _SUSPECT_EVIDENCE = 3.0  # falls of chi² per ln(points), misfit counted in
@@ -104,9 +105,17 @@ def find_missing(fitted: Fitted, budget: Budget, candidates: Sequence[str]) -> M
         return Missing(tuple(peaks), share, 1.5, name)
     rutile = PhaseModel(load_phase("TiO2-rutile"), fitted.scan)
     per_mass = rutile.area_per_mass if rutile.has_lines else _own_area(fitted)
-    mass = sum(area for _, area in peaks) / _SEEN / per_mass
+    mass = sum(area for _, area in peaks) / _seen(len(peaks)) / per_mass
     share = mass / max(mass + known, 1e-300)
     return Missing(tuple(peaks), share, _UNKNOWN_FACTOR, None)
+
+
+def _seen(n_peaks: int) -> float:
+    """Return what part of a missing phase's intensity its strange peaks are, about.
+
+    One or two are its strongest lines; of a dozen, the weak and the hidden are absent.
+    """
+    return min(0.2 + 0.07 * n_peaks, 0.65)
 
 
 def _own_area(fitted: Fitted) -> float:
@@ -250,23 +259,35 @@ def _matched(
 def _without_known(
     fitted: Fitted, residual: Residual, found: dict[int, tuple[float, float]]
 ) -> list[tuple[float, float]]:
-    """Drop doubles, ghosts of strong lines and cut-off ends; strongest first."""
+    """Drop doubles, ghosts, cut-off ends and lines only too weak; strongest first.
+
+    A peak where a candidate has a line of comparable area is that line, of grains that
+    lie otherwise than the model says.
+    """
     ghosts = _ghosts(fitted)
+    lines = _calculated(fitted)
     first, last = float(residual.two_theta[0]), float(residual.two_theta[-1])
     peaks: list[tuple[float, float]] = []
     for index, (_, area) in sorted(found.items(), key=lambda item: -item[1][0]):
         angle = float(residual.two_theta[0] + index * residual.step)
         is_ghost = bool(ghosts.size) and float(np.abs(ghosts - angle).min()) < 0.25
         is_cut = not 0.3 < angle - first < last - first - 0.3
-        if not (is_ghost or is_cut) and all(
+        own = sum(
+            float(areas[np.abs(positions - angle) < _OWN_REACH].sum())
+            for positions, areas in lines
+        )
+        is_own = own > _OWN_AREA * area
+        if not (is_ghost or is_cut or is_own) and all(
             abs(angle - other) > 0.3 for other, _ in peaks
         ):
             peaks.append((angle, area))
     return peaks
 
 
-def _ghosts(fitted: Fitted) -> NDArray[np.float64]:
-    """Return where other lines of the tube show strong reflections again [deg]."""
+def _calculated(
+    fitted: Fitted,
+) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Return angles [deg] and areas [counts deg] of the K-alpha 1 lines by phase."""
     model, p = fitted.model, fitted.refinement.parameters
     scales = fitted.refinement.linear.scales
     seen = []
@@ -274,6 +295,12 @@ def _ghosts(fitted: Fitted) -> NDArray[np.float64]:
         n_lines = phase.lines.d.size
         areas = phase.areas(model.texture(p, index))[:n_lines] * scales[index]
         seen.append((model.displaced(p, index)[:n_lines], areas))
+    return seen
+
+
+def _ghosts(fitted: Fitted) -> NDArray[np.float64]:
+    """Return where other lines of the tube show strong reflections again [deg]."""
+    seen = _calculated(fitted)
     largest = max((float(areas.max(initial=0.0)) for _, areas in seen), default=0.0)
     angles = []
     for positions, areas in seen:

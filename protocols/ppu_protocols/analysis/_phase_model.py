@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 # Parameters are counted in spreads of what is plausible beforehand.
 CELL_SPREAD = 3e-3  # relative; rad for angles
-B_SPREAD = 0.4  # of a displacement parameter B that nobody stated [Å²]
-STATED_B_SPREAD = 0.25  # of one that the structure states [Å²]
+B_SPREAD = 0.45  # of a displacement parameter B that nobody stated [Å²]
+STATED_B_SPREAD = 0.3  # of one that the structure states [Å²]
 
 
 class PhaseModel:

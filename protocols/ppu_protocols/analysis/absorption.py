@@ -127,7 +127,7 @@ def brindley_factor(u: NDArray[np.float64]) -> NDArray[np.float64]:
         >>> brindley_factor(np.array([-0.2, 0.0, 1.0])).round(3)
         array([1.163, 1.   , 0.482])
     """
-    u = np.clip(np.asarray(u, dtype=np.float64), -60.0, 60.0)
+    u = np.clip(np.asarray(u, dtype=np.float64), -60.0, 500.0)
     series = 1.0 - 0.75 * u + 0.3 * u**2 - u**3 / 12.0 + u**4 / 56.0
     safe = np.where(np.abs(u) < 0.05, 1.0, u)
     closed = 3.0 * (2.0 - np.exp(-safe) * (safe**2 + 2.0 * safe + 2.0)) / safe**3
@@ -149,8 +149,9 @@ class Shading:
     contrast: NDArray[np.float64]
 
 
-# Sizes within three standard deviations, and how much each counts.
-_DEVIATIONS: Final = np.linspace(-3.0, 3.0, 13)
+# Sizes within two and a half standard deviations, and how much each counts.
+_DEVIATIONS: Final = np.linspace(-2.5, 2.5, 11)
+_LIMITS: Final = (-1.5, 3.0)  # of u, beyond which nothing is corrected any further
 _WEIGHTS: Final = np.exp(-0.5 * _DEVIATIONS**2) / np.exp(-0.5 * _DEVIATIONS**2).sum()
 
 
@@ -177,10 +178,12 @@ def shading(
     for _ in range(8):
         volumes = shares / density
         mean = float(volumes @ absorption / max(float(volumes.sum()), 1e-300))
-        logs = np.log(brindley_factor((absorption - mean)[:, None] * sizes))
+        u = np.clip((absorption - mean)[:, None] * sizes, *_LIMITS)
+        logs = np.log(brindley_factor(u))
         middle = logs @ _WEIGHTS
         factors = np.exp(middle)
         spread = np.sqrt((logs - middle[:, None]) ** 2 @ _WEIGHTS)
-        shares = apparent / factors
-        shares = shares / max(float(shares.sum()), 1e-300)
+        corrected = apparent / factors
+        # Half a step: coarse grains would make the whole one swing.
+        shares = 0.5 * (shares + corrected / max(float(corrected.sum()), 1e-300))
     return Shading(factors, spread, (absorption - mean) * diameter)

@@ -29,6 +29,7 @@ from ppu_protocols.analysis._budget import (
 from ppu_protocols.analysis._confidence import (
     BLANK,
     FAINT,
+    NOTABLE_SHARE,
     Evidence,
     Level,
     PhaseEvidence,
@@ -117,7 +118,8 @@ class Quantification:
     """The outcome of `quantify`.
 
     Attributes:
-        phases: Largest share first; shares sum to 1.
+        phases: Largest share first; with the share of `missing` (if that is not a
+            trace) they sum to 1.
         confidence: ``"high"``, ``"medium"`` or ``"low"``: by the error budget, and low
             if a test says that the fractions are doubtful.
         confidence_sentence: Why, in one sentence.
@@ -227,9 +229,13 @@ def _conclude(
 ) -> Quantification:
     counted = budget(fitted, grains)
     missing = find_missing(fitted, counted, [phase.name for phase in phases])
+    if missing.share >= NOTABLE_SHARE:
+        counted = counted.beside(missing.share)
     parts = dict(counted.parts)
     if missing.share > 0.0:
-        parts[UNLISTED] = 0.5 * missing.share * counted.shares
+        # An amount known within a factor f is uncertain by about itself times ln f.
+        unsure = missing.share * math.log(max(missing.factor, 1.2))
+        parts[UNLISTED] = unsure * counted.shares
     if counted.significance.max() < FAINT:
         # Nothing was seen, so nothing is known.
         parts[FIT] = np.maximum(parts[FIT], 0.5)
