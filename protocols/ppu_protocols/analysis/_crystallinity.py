@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 # Humps of glasses and gels lie here, as wide as this [deg of copper radiation].
 _HUMP_CENTRES = np.arange(15.0, 50.1, 3.5)
 _HUMP_SIGMAS = (3.0, 4.5, 6.5)
-_AIR_DECAYS = (4.0, 8.0, 12.0, 20.0, 40.0)  # of scattering by air [deg]
+_AIR_DECAYS = (5.0, 10.0)  # of scattering by air [deg]
 _RANGE = (12.0, 70.0)  # where both are compared [deg]
+# Of what an amorphous part scatters, so much is seen as a hump: the rest goes into the
+# smooth background or beyond the range.
+_SEEN_AS_HUMP = 0.6
 # How differently a hump and lines of the same mass scatter: a factor, one standard
 # deviation; it depends on composition and on what the instrument scatters itself.
 _FACTOR = 1.8
@@ -63,7 +66,7 @@ def crystallinity(
         inside = np.isfinite(variance)
     x, y = two_theta[inside], np.maximum(background[inside], 0.0)
     area = float(np.maximum(net[inside], 0.0).sum())
-    smooth = [np.ones_like(x), (170.0 - x) / 100.0]
+    smooth = [np.ones_like(x), (170.0 - x) / 100.0, x[0] / x]
     smooth += [np.exp(-(x - x[0]) / decay) for decay in _AIR_DECAYS]
     humps = [
         np.exp(-0.5 * ((x - centre) / sigma) ** 2)
@@ -80,7 +83,7 @@ def crystallinity(
     broad = float((amounts[len(smooth) :] @ np.array(humps)).sum())
     if area + broad <= 0.0:
         return Crystallinity(0.0, 0.0, 1.0)
-    ratio = broad / max(area, 1e-300)
+    ratio = broad / _SEEN_AS_HUMP / max(area, 1e-300)
     # What a smooth background cannot be told from: a few percent of it.
     unsure = 0.03 * float(y.sum()) / max(area, 1e-300)
 

@@ -29,10 +29,15 @@ _GHOST_RATIOS = (1.39225 / 1.5405980, 1.4764 / 1.5405980)
 SIGNIFICANT_PEAK = 6.0
 """Heights of a strange peak above its noise that count."""
 _NEAR_LINES = 0.2  # of a calculated line that a peak beside it must exceed
+_GHOST_REACH = 0.25  # of a peak from where another line of the tube shows one [deg]
+_EDGE = 0.3  # of the scan, where peaks are cut off [deg]
+_ROOM = 1.6  # by which texture, displacements and packing weaken a line
+_FREEDOM = 2.0  # by which free cell and widths make a scale less sure
 _OWN_REACH = 0.2  # of a strange peak from a candidate's line that may explain it [deg]
 _OWN_AREA = 0.3  # of the peak that the line's calculated area must reach
 _UNKNOWN_FACTOR = 2.0  # within which the amount of an unknown phase is estimated
-_OWNED = 0.5  # of the strange peaks' area that a suspected phase must explain
+_OWNED = 0.6  # of the strange peaks' area that a suspected phase must explain
+_PEAK_REACH = 0.3  # of a peak's area about its place [deg]
 _SUSPECT_EVIDENCE = 3.0  # falls of chi² per ln(points), misfit counted in
 
 
@@ -115,7 +120,9 @@ def _seen(n_peaks: int) -> float:
 
     One or two are its strongest lines; of a dozen, the weak and the hidden are absent.
     """
-    return min(0.2 + 0.07 * n_peaks, 0.65)
+    if n_peaks <= 2:
+        return 0.15 + 0.05 * n_peaks
+    return min(0.26 + 0.055 * n_peaks, 0.65)
 
 
 def _own_area(fitted: Fitted) -> float:
@@ -170,16 +177,13 @@ def _drawn_alone(stranger: PhaseModel, fitted: Fitted) -> list[NDArray[np.float6
 def _explained(
     fitted: Fitted, row: NDArray[np.float64], peaks: Sequence[tuple[float, float]]
 ) -> float:
-    """Return the share of the area of *peaks* that lies where *row* has lines."""
-    angles = fitted.binned.two_theta
-    reach = max(1, round(0.2 / fitted.binned.step))
-    high = _rolling_maximum(row, reach)
-    noise = np.sqrt(fitted.binned.variance)
+    """Return the share of the area of *peaks* that *row* has at the same places."""
+    angles, step = fitted.binned.two_theta, fitted.binned.step
     owned = total = 0.0
     for angle, area in peaks:
-        at = int(np.argmin(np.abs(angles - angle)))
+        near = np.abs(angles - angle) < _PEAK_REACH
         total += area
-        owned += area * bool(high[at] > noise[at])
+        owned += min(area, float(row[near].sum()) * step)
     return owned / max(total, 1e-300)
 
 
@@ -194,9 +198,21 @@ def least_noticed(fitted: Fitted, budget: Budget, phase: Phase) -> float:
         return 1.0
     residual = residual_of(fitted)
     row = _drawn_alone(stranger, fitted)[0]
-    height, _ = _matched(residual, row, 0.12)
+    row = row - _rolling_median(row, max(2, round(0.8 / residual.step)))
+    height, norm = _matched(residual, row, 0.12)
+    asked = SIGNIFICANT_PEAK + 1.645
+    # Beside a line of a candidate a peak would be taken for that line.
+    least_area = asked / np.sqrt(np.maximum(norm, 1e-300))
+    for positions, areas in _calculated(fitted):
+        at = np.searchsorted(residual.two_theta, positions).clip(0, row.size - 1)
+        for angle in positions[areas > _OWN_AREA * least_area[at]]:
+            height[np.abs(residual.two_theta - angle) < _OWN_REACH] = 0.0
+    for angle in _ghosts(fitted):
+        height[np.abs(residual.two_theta - angle) < _GHOST_REACH] = 0.0
+    edge = max(1, round(_EDGE / residual.step))
+    height[:edge] = height[-edge:] = 0.0
     strongest = float(height.max(initial=0.0))
-    scale = (SIGNIFICANT_PEAK + 1.645) / max(strongest, 1e-300)
+    scale = _ROOM * asked / max(strongest, 1e-300)
     mass = scale / stranger.area_per_mass
     return mass / max(mass + float(budget.masses.sum()), 1e-300)
 
@@ -205,7 +221,7 @@ def least_seen(fitted: Fitted, budget: Budget, absent: PhaseModel) -> float:
     """Return the detection limit of a candidate that the scan does not need.
 
     3.29 standard errors of its scale beside the others (L. A. Currie, Anal. Chem. 40
-    (1968) 586), the misfit counted in.
+    (1968) 586), the misfit counted in, and that its cell and widths are free.
     """
     target = fitted.target
     p = fitted.refinement.parameters
@@ -222,7 +238,7 @@ def least_seen(fitted: Fitted, budget: Budget, absent: PhaseModel) -> float:
     inverse = np.linalg.inv(unit @ unit.T + 1e-9 * np.eye(len(unit)))
     grown = inflation(target, fitted.refinement.linear.calculated, len(p))
     sigma = math.sqrt(max(float(inverse[-1, -1]), 0.0) * grown) / float(length[-1])
-    mass = 3.29 * sigma / absent.area_per_mass
+    mass = 3.29 * _FREEDOM * sigma / absent.area_per_mass
     return mass / max(mass + float(budget.masses.sum()), 1e-300)
 
 
@@ -270,8 +286,10 @@ def _without_known(
     peaks: list[tuple[float, float]] = []
     for index, (_, area) in sorted(found.items(), key=lambda item: -item[1][0]):
         angle = float(residual.two_theta[0] + index * residual.step)
-        is_ghost = bool(ghosts.size) and float(np.abs(ghosts - angle).min()) < 0.25
-        is_cut = not 0.3 < angle - first < last - first - 0.3
+        is_ghost = bool(ghosts.size) and (
+            float(np.abs(ghosts - angle).min()) < _GHOST_REACH
+        )
+        is_cut = not _EDGE < angle - first < last - first - _EDGE
         own = sum(
             float(areas[np.abs(positions - angle) < _OWN_REACH].sum())
             for positions, areas in lines
