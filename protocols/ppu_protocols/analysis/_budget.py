@@ -95,6 +95,20 @@ class Budget:
     contrast: NDArray[np.float64]
     masses: NDArray[np.float64]
 
+    def witnessed(
+        self, shares: Mapping[str, float], standard_errors: Mapping[str, float]
+    ) -> Budget:
+        """Return the same with shares and errors that a second witness agrees to.
+
+        Every part of the error shrinks as the whole does.
+        """
+        total = np.sqrt(np.sum([part**2 for part in self.parts.values()], axis=0))
+        smaller = np.array(list(standard_errors.values())) / np.maximum(total, 1e-300)
+        parts = {
+            name: part * np.minimum(smaller, 1.0) for name, part in self.parts.items()
+        }
+        return replace(self, shares=np.array(list(shares.values())), parts=parts)
+
     def beside(self, missing_share: float) -> Budget:
         """Return the same with *missing_share* of the mass being something else."""
         kept = 1.0 - missing_share

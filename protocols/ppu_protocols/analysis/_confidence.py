@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ppu_protocols.analysis._missing import Missing
+    from ppu_protocols.analysis.balance import Witness
 
 Level = Literal["high", "medium", "low"]
 
@@ -155,8 +156,8 @@ def misfit(evidence: Evidence) -> float:
     return excess / max(net + excess, 1e-12)
 
 
-def judge(evidence: Evidence) -> Judgement:
-    """Return the confidence that *evidence* deserves."""
+def judge(evidence: Evidence, witness: Witness | None = None) -> Judgement:
+    """Return the confidence that *evidence*, and perhaps a balance, deserve."""
     alignment = tuple(_alignment(evidence))
     if is_blank(evidence):
         peaks = _strange_peaks(evidence.missing)
@@ -171,6 +172,9 @@ def judge(evidence: Evidence) -> Judgement:
         return Judgement("low", sentence, tuple(doubts), (), alignment)
     doubts = _doubts(evidence)
     remarks = _remarks(evidence)
+    if witness is not None and not witness.agrees:
+        serious = not witness.missing or witness.missing_share >= SERIOUS_SHARE
+        (doubts if serious else remarks).insert(0, witness.sentence)
     largest = max(p.standard_error for p in evidence.phases)
     part = max(evidence.parts, key=lambda name: evidence.parts[name])
     size = f"the largest standard error is {100 * largest:.1f} wt%, mostly {part}"

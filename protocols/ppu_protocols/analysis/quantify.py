@@ -51,6 +51,8 @@ from ppu_protocols.analysis._model import (
 from ppu_protocols.analysis._phase_model import PhaseModel
 from ppu_protocols.analysis._search import Fitted, fit, visible
 from ppu_protocols.analysis.absorption import GrainSize
+from ppu_protocols.analysis.balance import Dosed, Witness, weigh_elements
+from ppu_protocols.analysis.cif import load_phase
 from ppu_protocols.analysis.errors import AnalysisError
 from ppu_protocols.analysis.pattern import ProfileGrid
 from ppu_protocols.analysis.scan import Scan
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
 
     from ppu_protocols.analysis.cif import Phase
 
+_TYPICAL_STRANGER = "CaCO3"
 DETECTION = 3.29
 """Standard errors of the fit that a detection limit is (L. A. Currie, 1968)."""
 MOST_CANDIDATES = 12
@@ -118,8 +121,7 @@ class Quantification:
     """The outcome of `quantify`.
 
     Attributes:
-        phases: Largest share first; with the share of `missing` (if that is not a
-            trace) they sum to 1.
+        phases: Largest share first; with `unlisted_share` they sum to 1.
         confidence: ``"high"``, ``"medium"`` or ``"low"``: by the error budget, and low
             if a test says that the fractions are doubtful.
         confidence_sentence: Why, in one sentence.
@@ -128,6 +130,11 @@ class Quantification:
         alignment: What is wrong with the instrument's angles, harmless for fractions.
         error_budget: Every part of the standard errors, with its source.
         missing: What is in the scan and among no candidates.
+        unlisted_share: Share of the mass that is in no candidate, by peaks or by
+            elements; 0 if that is no more than a trace.
+        unlisted_limit: Weight fraction of an unlisted phase that scatters like calcite
+            below which it would not be noticed.
+        witness: What the elements dosed say; None if nobody told.
         crystallinity: How much of the scattering is in lines.
         fit: Quality of the fit.
         calculated: Model at the scan's points [counts], shape ``(n,)``.
@@ -151,6 +158,9 @@ class Quantification:
     alignment: tuple[str, ...]
     error_budget: tuple[ErrorPart, ...]
     missing: Missing
+    unlisted_share: float
+    unlisted_limit: float
+    witness: Witness | None
     crystallinity: Crystallinity
     fit: FitQuality
     calculated: NDArray[np.float64]
@@ -178,6 +188,7 @@ def quantify(
     phases: Sequence[Phase],
     *,
     grains: Mapping[str, GrainSize] | None = None,
+    dosed: Dosed | None = None,
 ) -> Quantification:
     """Return the weight fractions of the candidate *phases* in *scan*.
 
@@ -186,6 +197,7 @@ def quantify(
         phases: Candidates; those that are absent come out as 0.
         grains: What is known of the grains of each phase by name; others are taken to
             be as in any fine powder, and their uncertainty is in the errors.
+        dosed: What was weighed in, as a second witness.
 
     Raises:
         AnalysisError: If there is no candidate, two share a name, there are more
@@ -209,7 +221,7 @@ def quantify(
             f"{scan.two_theta[0]:g} and {scan.two_theta[-1]:g} deg; a wider scan or "
             "other candidates are needed"
         )
-    return _conclude(phases, fit(phases, scan), grains or {})
+    return _conclude(phases, fit(phases, scan), grains or {}, dosed)
 
 
 def has_lines(phase: Phase, start_deg: float, stop_deg: float) -> bool:
@@ -225,17 +237,32 @@ def has_lines(phase: Phase, start_deg: float, stop_deg: float) -> bool:
 
 
 def _conclude(
-    phases: Sequence[Phase], fitted: Fitted, grains: Mapping[str, GrainSize]
+    phases: Sequence[Phase],
+    fitted: Fitted,
+    grains: Mapping[str, GrainSize],
+    dosed: Dosed | None,
 ) -> Quantification:
     counted = budget(fitted, grains)
     missing = find_missing(fitted, counted, [phase.name for phase in phases])
-    if missing.share >= NOTABLE_SHARE:
-        counted = counted.beside(missing.share)
+    witness = None
+    if dosed is not None and counted.significance.max() >= FAINT:
+        found = [m.phase for m in fitted.model.phases]
+        witness = weigh_elements(found, counted.shares, counted.relative, dosed)
+    if witness is not None and witness.agrees:
+        counted = counted.witnessed(witness.shares, witness.standard_errors)
+    unlisted, factor = missing.share, missing.factor
+    if witness is not None and witness.missing_share > unlisted:
+        # Elements do not depend on how strongly something scatters.
+        unlisted = witness.missing_share
+        factor = math.exp(min(witness.missing_error / unlisted + 0.1, 1.0))
+    if unlisted >= NOTABLE_SHARE:
+        counted = counted.beside(unlisted)
     parts = dict(counted.parts)
-    if missing.share > 0.0:
-        # An amount known within a factor f is uncertain by about itself times ln f.
-        unsure = missing.share * math.log(max(missing.factor, 1.2))
-        parts[UNLISTED] = unsure * counted.shares
+    # What is there in less than its limit is not seen; half of that may well be.
+    hidden = least_noticed(fitted, counted, load_phase(_TYPICAL_STRANGER))
+    # An amount known within a factor f is uncertain by about itself times ln f.
+    unsure = max(unlisted * math.log(max(factor, 1.2)), 0.5 * min(hidden, 0.2))
+    parts[UNLISTED] = unsure * counted.shares
     if counted.significance.max() < FAINT:
         # Nothing was seen, so nothing is known.
         parts[FIT] = np.maximum(parts[FIT], 0.5)
@@ -246,7 +273,7 @@ def _conclude(
 
     shift = misalignment(phases, fitted, is_poor)
     evidence = _evidence(fitted, counted, parts, missing, shift)
-    judgement = judge(evidence)
+    judgement = judge(evidence, witness)
     scan, model, refinement = fitted.scan, fitted.model, fitted.refinement
     names = [m.phase.name for m in model.phases]
     background, curves = _curves(scan, model, fitted)
@@ -273,6 +300,9 @@ def _conclude(
             for name, part in parts.items()
         ),
         missing=missing,
+        unlisted_limit=hidden,
+        unlisted_share=unlisted if unlisted >= NOTABLE_SHARE else 0.0,
+        witness=witness,
         crystallinity=crystallinity(
             fitted.binned.two_theta,
             refinement.linear.calculated - evidence.net,
