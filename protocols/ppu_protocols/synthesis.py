@@ -50,7 +50,12 @@ from ppu_protocols.steps import (
     weigh_container,
     weigh_sample,
 )
-from ppu_protocols.stoichiometry import Recipe, balance_recipe
+from ppu_protocols.stoichiometry import (
+    Recipe,
+    balance_recipe,
+    molar_mass,
+    parse_formula,
+)
 from ppu_protocols.targets import TARGETS
 
 __all__ = ["SolidStateRecipe", "SynthesisResult", "solid_state_synthesis"]
@@ -450,15 +455,35 @@ def diffract(
 
 
 def analyse(
-    pattern: Pattern, candidates: tuple[str, ...], sample_id: str
+    pattern: Pattern,
+    candidates: tuple[str, ...],
+    sample_id: str,
+    dosed_g: Mapping[str, float],
+    mass_before_g: float,
+    mass_after_g: float,
 ) -> tuple[Any, Any]:
-    """Return the scan and its quantification; runs in a worker thread."""
+    """Return the scan and its quantification; runs in a worker thread.
+
+    What was dosed and what was left are the pattern's second witness.
+    """
+    from ppu_protocols.analysis.balance import Dosed  # noqa: PLC0415 - heavy
     from ppu_protocols.analysis.cif import load_phase  # noqa: PLC0415 - heavy
     from ppu_protocols.analysis.quantify import quantify  # noqa: PLC0415 - heavy
-    from ppu_protocols.analysis.xrdml import Scan  # noqa: PLC0415 - heavy
+    from ppu_protocols.analysis.scan import Scan  # noqa: PLC0415 - heavy
 
     scan = Scan.from_counts(pattern.two_theta, pattern.counts, sample_id=sample_id)
-    return scan, quantify(scan, [load_phase(name) for name in candidates])
+    # Some powder stays on the walls of the mill; what was fired counts.
+    kept = mass_before_g / sum(dosed_g.values())
+    amounts: dict[str, float] = {}
+    for powder, mass_g in dosed_g.items():
+        for element, count in parse_formula(powder).items():
+            amount = count * mass_g * kept / molar_mass(powder)
+            amounts[element] = amounts.get(element, 0.0) + amount
+    return scan, quantify(
+        scan,
+        [load_phase(name) for name in candidates],
+        dosed=Dosed(amounts, mass_after_g),
+    )
 
 
 def report(record: RunRecord) -> list[Section]:
@@ -495,7 +520,13 @@ def solid_state_synthesis(
     yield from mount_sample(lab, crucible, holder)
     pattern = yield from measure_pattern(lab, holder, recipe.scan(lab.sample_id))
     analysed = yield from compute(
-        analyse, pattern, recipe.candidate_phases, lab.sample_id
+        analyse,
+        pattern,
+        recipe.candidate_phases,
+        lab.sample_id,
+        weighed.dosed_g,
+        weighed.full_g - weighed.empty_g,
+        after - weighed.empty_g,
     )
 
     diffractometer, firing, dosed = (
@@ -539,7 +570,7 @@ def solid_state_synthesis(
             for phase in quantified.phases
         ),
         confidence=quantified.confidence,
-        confidence_reasons=quantified.confidence_reasons,
+        confidence_reasons=quantified.confidence_reasons + quantified.remarks,
         fit=Fit(
             r_wp=quantified.fit.r_wp, goodness_of_fit=quantified.fit.goodness_of_fit
         ),

@@ -48,30 +48,35 @@ class Target:
         self.counts = counts
         self.root_weight = 1.0 / np.sqrt(variance)
         self.basis = basis
-        self._weighted_basis = basis * self.root_weight[:, None]
-        self._weighted_counts = counts * self.root_weight
-        self._basis_gram = self._weighted_basis.T @ self._weighted_basis
-        self._basis_counts = self._weighted_basis.T @ self._weighted_counts
+        weighted = basis * self.root_weight[:, None]
+        self.weighted_basis = np.ascontiguousarray(weighted.T)
+        """The background's shapes times the root of the weights, ``(n_terms, n)``."""
+        self.weighted_counts = counts * self.root_weight
+        """Counts times the root of the weights, shape ``(n,)``."""
+        self._basis_gram = self.weighted_basis @ self.weighted_basis.T
+        self._basis_counts = self.weighted_basis @ self.weighted_counts
+        self._square = float(self.weighted_counts @ self.weighted_counts)
 
-    def weighted(self, columns: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return *columns* times the root of the weights."""
-        return columns * self.root_weight[:, None]
+    def weighted(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return *rows* times the root of the weights."""
+        return rows * self.root_weight
 
-    def weighted_basis(self) -> NDArray[np.float64]:
-        """Return the background's shapes times the root of the weights."""
-        return self._weighted_basis
+    def chi_squared(self, patterns: NDArray[np.float64]) -> float:
+        """Return the least weighted sum of squares that *patterns* reach."""
+        gram, moment = self._normal(self.weighted(patterns))
+        solution = solve_non_negative(gram, moment, self.basis.shape[1])
+        return self._square + float(solution @ (gram @ solution - 2.0 * moment))
 
     def solve(self, patterns: NDArray[np.float64]) -> LinearFit:
-        """Return the best scales (none negative) and background for *patterns*."""
+        """Return the best scales (none negative) and background for *patterns*.
+
+        Args:
+            patterns: One row per phase, shape ``(n_phases, n)``.
+        """
         n_terms = self.basis.shape[1]
-        weighted = self.weighted(patterns)
-        cross = self._weighted_basis.T @ weighted
-        gram = np.block([[self._basis_gram, cross], [cross.T, weighted.T @ weighted]])
-        moment = np.concatenate(
-            [self._basis_counts, weighted.T @ self._weighted_counts]
-        )
-        solution = _solve_non_negative(gram, moment, n_terms)
-        calculated = self.basis @ solution[:n_terms] + patterns @ solution[n_terms:]
+        gram, moment = self._normal(self.weighted(patterns))
+        solution = solve_non_negative(gram, moment, n_terms)
+        calculated = self.basis @ solution[:n_terms] + solution[n_terms:] @ patterns
         residual = (self.counts - calculated) * self.root_weight
         return LinearFit(
             scales=solution[n_terms:],
@@ -80,11 +85,37 @@ class Target:
             chi_squared=float(residual @ residual),
         )
 
+    def without_fixed(
+        self, rows: NDArray[np.float64], patterns: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return weighted *rows* without what background and *patterns* explain.
 
-def _solve_non_negative(
+        Args:
+            rows: Weighted already, shape ``(m, n)``.
+            patterns: Not weighted; may be empty.
+        """
+        fixed = np.vstack([self.weighted_basis, self.weighted(patterns)])
+        length = np.sqrt(np.maximum((fixed**2).sum(axis=1), 1e-300))
+        fixed /= length[:, None]
+        gram = fixed @ fixed.T + 1e-10 * np.eye(len(fixed))
+        return rows - np.linalg.solve(gram, fixed @ rows.T).T @ fixed
+
+    def _normal(
+        self, weighted: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        cross = self.weighted_basis @ weighted.T
+        gram = np.block([[self._basis_gram, cross], [cross.T, weighted @ weighted.T]])
+        moment = np.concatenate([self._basis_counts, weighted @ self.weighted_counts])
+        return gram, moment
+
+
+def solve_non_negative(
     gram: NDArray[np.float64], moment: NDArray[np.float64], n_free: int
 ) -> NDArray[np.float64]:
-    """Solve gram x = moment with x >= 0 after the first *n_free* (active set)."""
+    """Return x of least x gram x - 2 moment x, x >= 0 after the first *n_free*.
+
+    An active set, as after Lawson and Hanson.
+    """
     size = len(moment)
     diagonal = np.sqrt(np.maximum(np.diag(gram), 1e-300))
     scaled = gram / np.outer(diagonal, diagonal) + 1e-11 * np.eye(size)
@@ -117,8 +148,9 @@ class Refinement:
         parameters: Shape ``(n_parameters,)``.
         linear: Scales and background there.
         objective: chi² plus the penalty of the parameters.
-        curvature: Half the second derivative of the objective by background, scales
-            and parameters, in this order.
+        curvature: Half the second derivative of chi² by background, scales and
+            parameters, in this order, without the penalty; empty until asked for by
+            `with_curvature`.
         n_iterations: Steps taken.
     """
 
@@ -142,25 +174,30 @@ def refine(
 
     Scales and background follow every step exactly (variable projection after
     Kaufman); parameters are in units of their plausible spread, and their squares are
-    added to chi².
+    added to chi². Displacement parameters stay, unless *free* has them: strong lines
+    and a background that is not quite right would drag them along.
 
     Args:
         model: The scan's model.
         target: What to fit.
         start: Where to start, shape ``(n_parameters,)``.
-        free: Which parameters move; all by default.
+        free: Which parameters move; all but displacement parameters by default.
         max_iterations: Steps at most.
         tolerance: Relative gain of a step below which the search ends.
     """
-    free = np.ones(start.size, dtype=bool) if free is None else free
+    if free is None:
+        free = np.array([not name.endswith(":b") for name in model.names()])
     p = start.copy()
     linear = target.solve(model.patterns(p))
     objective = linear.chi_squared + float(p @ p)
     damping, n_iterations = 1e-2, 0
-    curvature, gradient = _normal_equations(model, target, p, linear)
+    equations: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
     while n_iterations < max_iterations:
         n_iterations += 1
-        step = _damped_step(curvature, gradient, linear, free, damping)
+        if equations is None:
+            wanted = linear.scales > 0.0
+            equations = _normal_equations(model, target, p, linear, wanted, free)
+        step = _damped_step(*equations, p, linear, free, damping)
         candidate = p + step
         candidate_linear = target.solve(model.patterns(candidate))
         candidate_objective = candidate_linear.chi_squared + float(
@@ -169,15 +206,36 @@ def refine(
         if candidate_objective < objective:
             gain = (objective - candidate_objective) / objective
             p, linear, objective = candidate, candidate_linear, candidate_objective
+            equations = None
             damping = max(damping / 8.0, 1e-6)
             if gain < tolerance:
                 break
-            curvature, gradient = _normal_equations(model, target, p, linear)
         else:
             damping *= 8.0
             if damping > 1e4:
                 break
-    return Refinement(p, linear, objective, curvature, n_iterations)
+    return Refinement(p, linear, objective, np.zeros((0, 0)), n_iterations)
+
+
+def with_curvature(
+    model: ScanModel, target: Target, refinement: Refinement
+) -> Refinement:
+    """Return *refinement* with its curvature."""
+    curvature, _ = _normal_equations(
+        model,
+        target,
+        refinement.parameters,
+        refinement.linear,
+        np.ones(len(model.phases), dtype=bool),
+        np.ones(model.n_parameters, dtype=bool),
+    )
+    return Refinement(
+        refinement.parameters,
+        refinement.linear,
+        refinement.objective,
+        curvature,
+        refinement.n_iterations,
+    )
 
 
 def _normal_equations(
@@ -185,32 +243,37 @@ def _normal_equations(
     target: Target,
     p: NDArray[np.float64],
     linear: LinearFit,
+    wanted: NDArray[np.bool_],
+    free: NDArray[np.bool_],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return curvature and downhill gradient by background, scales and parameters."""
-    columns = model.columns(p)
-    jacobian = np.zeros((p.size, target.counts.size))
+    """Return curvature and downhill gradient by background, scales and parameters.
+
+    Both are zero for parameters that are not *free* or of phases not *wanted*.
+    """
+    columns = model.columns(p, wanted, free)
+    n_terms, n_phases = linear.background.size, linear.scales.size
+    n_linear = n_terms + n_phases
+    place = np.cumsum(free) - 1 + n_linear
+    every = np.zeros((n_linear + int(free.sum()), target.counts.size))
+    np.multiply(columns.patterns, target.root_weight, out=every[n_terms:n_linear])
+    weights = np.outer(linear.scales, target.root_weight)
     for phase_index, parameter_index, derivative in columns.derivatives:
-        jacobian[parameter_index] += linear.scales[phase_index] * derivative
-    every = np.vstack(
-        [
-            target.weighted_basis().T,
-            columns.patterns.T * target.root_weight,
-            jacobian * target.root_weight,
-        ]
-    )
-    curvature = every @ every.T
+        if free[parameter_index]:
+            every[place[parameter_index]] += weights[phase_index] * derivative
+    every[:n_terms] = target.weighted_basis
     residual = (target.counts - linear.calculated) * target.root_weight
-    gradient = every @ residual
-    n_linear = len(gradient) - p.size
-    nonlinear = np.arange(n_linear, len(gradient))
-    curvature[nonlinear, nonlinear] += 1.0
-    gradient[nonlinear] -= p
+    kept = np.concatenate([np.ones(n_linear, dtype=bool), free])
+    curvature = np.zeros((kept.size, kept.size))
+    curvature[np.ix_(kept, kept)] = every @ every.T
+    gradient = np.zeros(kept.size)
+    gradient[kept] = every @ residual
     return curvature, gradient
 
 
 def _damped_step(
     curvature: NDArray[np.float64],
     gradient: NDArray[np.float64],
+    p: NDArray[np.float64],
     linear: LinearFit,
     free: NDArray[np.bool_],
     damping: float,
@@ -218,13 +281,16 @@ def _damped_step(
     n_terms, n_phases = linear.background.size, linear.scales.size
     chosen = np.concatenate([np.ones(n_terms, dtype=bool), linear.scales > 0.0, free])
     picked = np.flatnonzero(chosen)
-    matrix = curvature[np.ix_(picked, picked)].copy()
-    diagonal = np.sqrt(np.maximum(np.diag(matrix), 1e-300))
-    matrix /= np.outer(diagonal, diagonal)
     is_parameter = picked >= n_terms + n_phases
-    extra = np.where(is_parameter, damping, 1e-11)
-    matrix[np.arange(picked.size), np.arange(picked.size)] += extra
-    solution = np.linalg.solve(matrix, gradient[picked] / diagonal) / diagonal
+    matrix = curvature[np.ix_(picked, picked)].copy()
+    downhill = gradient[picked].copy()
+    diagonal = np.arange(picked.size)
+    matrix[diagonal, diagonal] += is_parameter
+    downhill[is_parameter] -= p[picked[is_parameter] - n_terms - n_phases]
+    scale = np.sqrt(np.maximum(np.diag(matrix), 1e-300))
+    matrix /= np.outer(scale, scale)
+    matrix[diagonal, diagonal] += np.where(is_parameter, damping, 1e-11)
+    solution = np.linalg.solve(matrix, downhill / scale) / scale
     step = np.zeros(free.size)
     step[picked[is_parameter] - n_terms - n_phases] = solution[is_parameter]
     # A step of more than two plausible spreads is an extrapolation too far.

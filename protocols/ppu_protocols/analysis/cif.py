@@ -78,11 +78,15 @@ class Phase:
         name: What the user calls it: the stem of its file.
         cell: a, b, c [Å] and alpha, beta, gamma [deg].
         atoms: Every atom of the cell, symmetry applied, each place once.
+        has_displacements: Whether the source states every displacement parameter.
+        notes: What of the source was not used or cannot be trusted, one sentence each.
     """
 
     name: str
     cell: tuple[float, float, float, float, float, float]
     atoms: tuple[Atom, ...]
+    has_displacements: bool = True
+    notes: tuple[str, ...] = ()
 
     @property
     def formula(self) -> str:
@@ -93,6 +97,16 @@ class Phase:
     def mass(self) -> float:
         """Mass of the content of one cell [g/mol]."""
         return sum(a.occupancy * gemmi.Element(a.element).weight for a in self.atoms)
+
+    @property
+    def mass_fractions(self) -> dict[str, float]:
+        """Mass fraction of each element by symbol."""
+        masses: dict[str, float] = {}
+        for atom in self.atoms:
+            mass = atom.occupancy * gemmi.Element(atom.element).weight
+            masses[atom.element] = masses.get(atom.element, 0.0) + mass
+        total = sum(masses.values())
+        return {symbol: mass / total for symbol, mass in masses.items()}
 
     @property
     def volume(self) -> float:

@@ -12,7 +12,7 @@ from typer.core import TyperCommand
 if TYPE_CHECKING:
     from ppu_protocols.analysis.cif import Phase
     from ppu_protocols.analysis.quantify import Quantification
-    from ppu_protocols.analysis.xrdml import Scan
+    from ppu_protocols.analysis.scan import Scan
 
 SCHEMA_VERSION = 1
 """Version of the JSON that ``--json`` prints."""

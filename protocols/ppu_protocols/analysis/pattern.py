@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from ppu_protocols.analysis.cif import Atom, Phase
 
 _EV_ANGSTROM = 12398.4198  # photon energy times wavelength [eV Å]
-_ELECTRON_RADIUS = 2.8179403e-5  # [Å]
 _PADDING_DEG = 4.0  # room behind the scan in which tails of the far end fade
 _N_NODES = 8  # angles at which the profile is known exactly; cubic in between
 
@@ -121,14 +120,20 @@ def reciprocal_metric(cell: tuple[float, ...]) -> NDArray[np.float64]:
     return np.linalg.inv(direct)
 
 
-def lorentz_polarization(two_theta: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the Bragg-Brentano factor for a filtered beam, no monochromator.
+def lorentz_polarization(
+    two_theta: NDArray[np.float64], polarization: float = 1.0
+) -> NDArray[np.float64]:
+    """Return the Bragg-Brentano factor, (1 + K cos² 2theta) / (sin² theta cos theta).
 
-    (1 + cos² 2theta) / (sin² theta cos theta), with *two_theta* in deg.
+    Args:
+        two_theta: Angles [deg].
+        polarization: K, the square of the cosine of a crystal monochromator's 2theta;
+            1 for a filtered beam.
     """
     theta = np.radians(two_theta) / 2.0
     return np.asarray(
-        (1.0 + np.cos(2.0 * theta) ** 2) / (np.sin(theta) ** 2 * np.cos(theta))
+        (1.0 + polarization * np.cos(2.0 * theta) ** 2)
+        / (np.sin(theta) ** 2 * np.cos(theta))
     )
 
 
@@ -159,20 +164,6 @@ def reference_intensity_ratio(
         peak = (lines.line_intensity * lorentz_polarization(two_theta)).max()
         strongest.append(peak / (each.mass * each.volume))
     return float(strongest[0] / strongest[1])
-
-
-def linear_absorption(phase: Phase, wavelength: float) -> float:
-    """Return the photoelectric absorption coefficient of the crystal [1/cm].
-
-    mu = 2 r_e lambda / V times the sum of f'' over the cell (optical theorem).
-    """
-    energy = _EV_ANGSTROM / wavelength
-    f_second = sum(
-        atom.occupancy
-        * gemmi.cromer_liberman(gemmi.Element(atom.element).atomic_number, energy)[1]
-        for atom in phase.atoms
-    )
-    return 2.0 * _ELECTRON_RADIUS * wavelength * f_second / phase.volume * 1e8
 
 
 def _half_sphere(cell: tuple[float, ...], d_min: float) -> NDArray[np.int64]:
@@ -364,33 +355,49 @@ class ProfileGrid:
         """Return the transform of the profile of unit area, one row per node."""
         variance = widths.gauss_constant + widths.gauss_tangent * self._tan**2
         half_width = widths.size * self._sec + widths.strain * self._tan
-        exponent = -0.5 * variance[:, None] * self._k**2 - half_width[:, None] * self._k
-        tail = 1.0 - 1j * widths.axial * self._cot[:, None] * self._k
-        return np.asarray(np.exp(exponent) * self._gain / tail)
+        k = self._k
+        real = np.exp(-(0.5 * variance[:, None] * k + half_width[:, None]) * k)
+        real *= self._gain
+        # 1 / (1 - i t) for a tail that falls off exponentially
+        t = (widths.axial * self._cot)[:, None] * k
+        real /= 1.0 + t * t
+        kernel = np.empty(real.shape, dtype=np.complex128)
+        kernel.real, kernel.imag = real, real * t
+        return kernel
 
     def pattern(self, transform: NDArray[np.complex128]) -> NDArray[np.float64]:
         """Return the sum of node rows as a pattern, per deg, shape ``(n_points,)``."""
-        return np.fft.irfft(transform.sum(axis=0), self._n)[: self.n_points]
+        return self._inverse(transform.sum(axis=0))
 
-    def shifted(self, transform: NDArray[np.complex128]) -> NDArray[np.complex128]:
+    def shift(self, transform: NDArray[np.complex128]) -> NDArray[np.float64]:
         """Return the derivative for a shift of the lines to higher angle, per deg."""
-        return transform * (-1j * math.radians(1.0) * self._k)
+        return self._inverse(
+            transform.sum(axis=0) * (-1j * math.radians(1.0) * self._k)
+        )
 
     def width_derivatives(
         self, transform: NDArray[np.complex128], widths: Widths
     ) -> dict[str, NDArray[np.float64]]:
         """Return the derivatives of the pattern by each of *widths*, by name."""
-        minus_k = np.asarray(transform * -self._k, dtype=np.complex128)
-        minus_half_k2 = minus_k * (0.5 * self._k)
-        axial = 1j * self._cot[:, None] * self._k
-        tail = axial / (1.0 - widths.axial * axial)
-        return {
-            "gauss_constant": self.pattern(minus_half_k2),
-            "gauss_tangent": self.pattern(minus_half_k2 * self._tan[:, None] ** 2),
-            "size": self.pattern(minus_k * self._sec[:, None]),
-            "strain": self.pattern(minus_k * self._tan[:, None]),
-            "axial": self.pattern(transform * tail),
-        }
+        rows = np.stack(
+            [np.ones_like(self._tan), self._tan**2, self._sec, self._tan]
+        ) @ transform.view(np.float64).reshape(_N_NODES, -1)
+        sums = np.ascontiguousarray(rows).view(np.complex128)
+        sums[:2] *= -0.5 * self._k**2
+        sums[2:] *= -self._k
+        slope = 1j * self._cot[:, None] * self._k
+        tail = (transform * (slope / (1.0 - widths.axial * slope))).sum(axis=0)
+        patterns = self._inverse(np.vstack([sums, tail]))
+        names = ("gauss_constant", "gauss_tangent", "size", "strain", "axial")
+        return dict(zip(names, patterns, strict=True))
+
+    @property
+    def two_theta(self) -> NDArray[np.float64]:
+        """Angles of the points [deg], shape ``(n_points,)``."""
+        return np.asarray(self.start + self.step * np.arange(self.n_points))
+
+    def _inverse(self, sums: NDArray[np.complex128]) -> NDArray[np.float64]:
+        return np.fft.irfft(sums, self._n, axis=-1)[..., : self.n_points]
 
 
 def _fast_length(at_least: int) -> int:

@@ -13,7 +13,7 @@ from ppu_protocols.analysis.errors import AnalysisError
 
 if TYPE_CHECKING:
     from ppu_protocols.analysis.quantify import Quantification
-    from ppu_protocols.analysis.xrdml import Scan
+    from ppu_protocols.analysis.scan import Scan
 
 PLOT_FORMATS = (".svg", ".png", ".pdf")
 """Endings of plot files that can be written."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -11,73 +10,12 @@ from xml.etree import ElementTree
 import numpy as np
 
 from ppu_protocols.analysis.errors import AnalysisError
+from ppu_protocols.analysis.scan import CU_K_ALPHA_1, CU_K_ALPHA_2, Scan, check_scan
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-CU_K_ALPHA_1 = 1.5405980
-"""Wavelength assumed where a scan states none [Å]: copper K-alpha 1."""
-CU_K_ALPHA_2 = 1.5444260
-"""Wavelength assumed where a scan states none [Å]: copper K-alpha 2."""
+    from numpy.typing import NDArray
 
 _NEEDED = "an XRDML file (.xrdml) with a 2theta scan and its counts is needed"
-
-
-@dataclass(frozen=True, eq=False)
-class Scan:
-    """A measured powder pattern.
-
-    Attributes:
-        two_theta: Diffraction angles, ascending [deg], shape ``(n,)``.
-        counts: Intensities, attenuation undone [counts], shape ``(n,)``.
-        variance: Variance of the counts from counting statistics, shape ``(n,)``.
-        counting_time: Seconds per point.
-        k_alpha_1: Wavelength of the stronger line [Å].
-        k_alpha_2: Wavelength of the weaker line [Å].
-        k_alpha_ratio: Intensity of the weaker line over the stronger, 0 to 1.
-        radius: Radius of the goniometer [mm].
-        sample_id: What the file calls the sample; may be empty.
-        source: Where the scan came from, for messages and plots.
-    """
-
-    two_theta: NDArray[np.float64]
-    counts: NDArray[np.float64]
-    variance: NDArray[np.float64]
-    counting_time: float = 1.0
-    k_alpha_1: float = CU_K_ALPHA_1
-    k_alpha_2: float = CU_K_ALPHA_2
-    k_alpha_ratio: float = 0.5
-    radius: float = 145.0
-    sample_id: str = ""
-    source: str = ""
-
-    @classmethod
-    def from_counts(
-        cls,
-        two_theta: ArrayLike,
-        counts: ArrayLike,
-        *,
-        counting_time: float = 1.0,
-        sample_id: str = "",
-    ) -> Scan:
-        """Return a copper scan of raw *counts* [counts] at *two_theta* [deg].
-
-        Raises:
-            AnalysisError: If the arrays do not match, hold less than 50 points, or
-                hold values that are not finite or angles that do not rise.
-        """
-        angles = np.asarray(two_theta, dtype=np.float64)
-        values = np.asarray(counts, dtype=np.float64)
-        scan = cls(
-            two_theta=angles,
-            counts=values,
-            variance=np.maximum(values, 1.0),
-            counting_time=counting_time,
-            sample_id=sample_id,
-            source=sample_id,
-        )
-        _check(scan, sample_id or "scan")
-        return scan
 
 
 def read_xrdml(path: Path | str) -> Scan:
@@ -149,29 +87,8 @@ def parse_xrdml(content: bytes, *, source: str) -> Scan:
         sample_id="" if sample is None else _text(_find(sample, "id")),
         source=source,
     )
-    _check(scan, source)
+    check_scan(scan, source)
     return scan
-
-
-def _check(scan: Scan, source: str) -> None:
-    n_points = len(scan.two_theta)
-    if n_points != len(scan.counts):
-        raise AnalysisError(
-            f"{source}: {n_points} positions but {len(scan.counts)} intensities"
-        )
-    if n_points < 50:
-        raise AnalysisError(f"{source}: {n_points} points; at least 50 are needed")
-    if not (np.isfinite(scan.two_theta).all() and np.isfinite(scan.counts).all()):
-        raise AnalysisError(f"{source}: holds values that are not finite numbers")
-    if (np.diff(scan.two_theta) <= 0.0).any():
-        raise AnalysisError(f"{source}: the same 2theta position is given twice")
-    if scan.two_theta[0] < 1.0 or scan.two_theta[-1] > 170.0:
-        raise AnalysisError(
-            f"{source}: 2theta runs from {scan.two_theta[0]:g} to "
-            f"{scan.two_theta[-1]:g} deg; 1 to 170 is allowed"
-        )
-    if scan.counts.min() < 0.0:
-        raise AnalysisError(f"{source}: holds negative counts")
 
 
 def _local(element: ElementTree.Element) -> str:

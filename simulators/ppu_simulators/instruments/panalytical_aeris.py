@@ -367,18 +367,22 @@ def specimen_of(
     Phases without a crystal structure at hand scatter as glass.
     """
     fractions = matter.weight_fractions()
+    grains_um = {name: 2.0 * radius for name, radius in matter.radii_um.items()}
     crystalline = {name: x for name, x in fractions.items() if name in STRUCTURES}
     glassy = 1.0 - sum(crystalline.values())
     if not crystalline:
         return Specimen(amorphous_fraction=1.0)
     if glassy < 1e-9:
-        return imperfect_specimen(crystalline, rng, severity=severity)
+        return imperfect_specimen(
+            crystalline, rng, severity=severity, grains_um=grains_um
+        )
     return imperfect_specimen(
         crystalline,
         rng,
         severity=severity,
         amorphous_fraction=glassy,
         impurity_fraction=0.0,
+        grains_um=grains_um,
     )
 
 

@@ -10,7 +10,7 @@ from ppu.core.errors import ConfigurationError
 from ppu.plans.protocol import find_protocol
 from ppu_protocols.analysis.cif import load_phase, phase_library
 from ppu_protocols.analysis.quantify import quantify
-from ppu_protocols.analysis.xrdml import Scan
+from ppu_protocols.analysis.scan import Scan
 from ppu_protocols.stoichiometry import balance_recipe
 from ppu_protocols.synthesis import SolidStateRecipe
 from ppu_protocols.targets import TARGETS, target_named

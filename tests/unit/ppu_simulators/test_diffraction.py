@@ -1,6 +1,7 @@
 """The simulated diffractometer against published values and conservation laws."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -661,7 +662,7 @@ def test_imperfect_specimen_takes_fixed_glass_and_impurity() -> None:
     ],
 )
 def test_imperfect_specimen_refuses_impossible_requests(
-    arguments: dict[str, float], message: str
+    arguments: dict[str, Any], message: str
 ) -> None:
     """Out-of-range requests are errors that say which."""
     with pytest.raises(ValueError, match=message):

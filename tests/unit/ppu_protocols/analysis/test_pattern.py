@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import voigt_profile
 
+from ppu_protocols.analysis.absorption import linear_absorption
 from ppu_protocols.analysis.cif import Phase, load_phase, parse_cif, read_cif
 from ppu_protocols.analysis.pattern import (
     ProfileGrid,
     Widths,
     line_list,
-    linear_absorption,
     lorentz_polarization,
     reference_intensity_ratio,
     texture_factor,

@@ -11,7 +11,8 @@ from ppu_protocols.analysis.cif import read_cif
 from ppu_protocols.analysis.errors import AnalysisError
 from ppu_protocols.analysis.plot import check_plot_path, draw, write_plot
 from ppu_protocols.analysis.quantify import Quantification, quantify
-from ppu_protocols.analysis.xrdml import Scan, read_xrdml
+from ppu_protocols.analysis.scan import Scan
+from ppu_protocols.analysis.xrdml import read_xrdml
 
 DATA = Path(__file__).parents[3] / "data" / "xrd"
 

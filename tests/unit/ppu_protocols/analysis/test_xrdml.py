@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ppu_protocols.analysis.errors import AnalysisError
-from ppu_protocols.analysis.xrdml import Scan, parse_xrdml, read_xrdml
+from ppu_protocols.analysis.scan import Scan
+from ppu_protocols.analysis.xrdml import parse_xrdml, read_xrdml
 
 DATA = Path(__file__).parents[3] / "data" / "xrd"
 EVEN = (
