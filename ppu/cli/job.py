@@ -156,12 +156,12 @@ def _tell(event: EventView, labels: dict[str, str], *, as_json: bool) -> None:
         }
         typer.echo(json.dumps(said))
         return
-    text = _words(event, labels)
+    text = in_words(event, labels)
     if text:
         typer.echo(f"{when(event.time)}  {text}")
 
 
-def _words(event: EventView, labels: dict[str, str]) -> str:
+def in_words(event: EventView, labels: dict[str, str]) -> str:
     """Return an event for people, nothing if it says nothing to them."""
     from ppu.operations import views
 
@@ -180,6 +180,11 @@ def _words(event: EventView, labels: dict[str, str]) -> str:
         case views.WaitChange() as wait:
             waits = worded(wait.waits_for, wait.advice)
             return f"waits: {waits}" if waits else "goes on"
+        case views.IncidentChange() as wrong:
+            return f"incident: {wrong.device}: {wrong.incident}: {wrong.text}"
+        case views.SafetyChange() as safety:
+            state = "in" if safety.is_reached else "NOT in"
+            return f"{safety.device} is {state} its safe state: {safety.text}"
     if event.kind == "document":
         return ""
     words = ", ".join(

@@ -18,12 +18,14 @@ from ppu.operations.views import (
     CustodyChange,
     EntryView,
     EventView,
+    IncidentChange,
     JobDetailView,
     JobView,
     PowderView,
     QuestionView,
     ReasonView,
     RecoveryView,
+    SafetyChange,
     SampleChange,
     SampleHistoryView,
     SampleView,
@@ -373,6 +375,9 @@ _CHANGES: Final[Mapping[str, type[Change]]] = {
     EventKind.CUSTODY: CustodyChange,
     EventKind.SAMPLE: SampleChange,
     EventKind.STOCK: StockChange,
+    EventKind.INCIDENT: IncidentChange,
+    EventKind.SAFE_STATE: SafetyChange,
+    EventKind.UNSAFE: SafetyChange,
 }
 
 

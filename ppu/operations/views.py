@@ -22,12 +22,14 @@ __all__ = [
     "CustodyChange",
     "EntryView",
     "EventView",
+    "IncidentChange",
     "JobDetailView",
     "JobView",
     "PowderView",
     "QuestionView",
     "ReasonView",
     "RecoveryView",
+    "SafetyChange",
     "SampleChange",
     "SampleHistoryView",
     "SampleView",
@@ -313,8 +315,34 @@ class StockChange(_Change):
     lacking_g: dict[int, float] = {}
 
 
+class IncidentChange(_Change):
+    """Something went physically wrong in a twin."""
+
+    device: str
+    lab_time_s: float
+    incident: str
+    text: str
+
+
+class SafetyChange(_Change):
+    """A device was brought to its abort state, or is not there."""
+
+    device: str
+    lab_time_s: float
+    is_reached: bool = False
+    """Whether it got there; of one that is not safe, never."""
+    text: str
+
+
 Change = (
-    StateChange | StepChange | WaitChange | CustodyChange | SampleChange | StockChange
+    StateChange
+    | StepChange
+    | WaitChange
+    | CustodyChange
+    | SampleChange
+    | StockChange
+    | IncidentChange
+    | SafetyChange
 )
 
 

@@ -16,13 +16,16 @@ from cell_life import MakeLife, ask, garble, is_heating, job, submit
 from exercise import LAB
 from ppu.cell.execution import Execution
 from ppu.cell.lab import OpenLab
+from ppu.cli.job import in_words
 from ppu.core.capabilities import GasFlow, GasRequest
 from ppu.core.errors import PPUError
 from ppu.core.labfile import LabFile, load_lab
 from ppu.core.registry import find_lab
+from ppu.operations.looking import event_of
+from ppu.operations.views import SafetyChange
 from ppu.plans import Lab, ProtocolResult, protocol
 from ppu.plans.protocol import find_protocol
-from ppu.store.events import Event, events_after
+from ppu.store.events import Event, EventKind, events_after
 from ppu.store.jobs import JobState
 from ppu.store.requests import Abort
 from ppu.store.store import Store
@@ -158,6 +161,28 @@ def test_furnace_made_safe_after_an_abort_is_an_event_of_its_job(
     assert found.content["is_reached"]
     assert found.content["text"]
     assert began_s <= found.content["lab_time_s"] <= life.loop.time()
+    seen = event_of(found).change
+    assert isinstance(seen, SafetyChange)
+    assert seen.is_reached
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "told"),
+    [
+        ("incident", {"incident": "spill"}, "incident: furnace_1: spill: hot"),
+        ("safe state", {"is_reached": True}, "furnace_1 is in its safe state: hot"),
+        ("safe state", {"is_reached": False}, "is NOT in its safe state: hot"),
+        ("unsafe", {}, "is NOT in its safe state: hot"),
+    ],
+)
+def test_event_of_the_lab_is_told_in_words(
+    kind: str, content: dict[str, Any], told: str
+) -> None:
+    """Who follows a job reads what happened, not a list of fields."""
+    common = {"device": "furnace_1", "lab_time_s": 60.0, "text": "hot"}
+    event = Event(1, 0.0, EventKind(kind), {**common, **content}, 7)
+
+    assert told in in_words(event_of(event), {})
 
 
 def test_furnace_that_cannot_be_made_safe_is_an_event_until_it_is(
