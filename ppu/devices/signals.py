@@ -55,6 +55,7 @@ __all__ = [
     "Wire",
     "WireConnector",
     "execute",
+    "is_open_to_plans",
     "record",
     "units_of",
     "write",
@@ -391,6 +392,13 @@ async def execute(command: Command[..., Any], *args: Any) -> None:
         await backend.command(*args)
     else:
         await command.execute(*args)
+
+
+def is_open_to_plans(child: Signal[Any] | Command[..., Any]) -> bool:
+    """Return whether a plan may write *child*, or trigger it, directly."""
+    backend = _backend_of(child)
+    is_on_wire = isinstance(backend, _WireSignalBackend | _WireCommandBackend)
+    return is_on_wire and backend.address.plan_may_write
 
 
 def units_of(signal: ophyd.SignalR[Any]) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,9 +25,9 @@ import ppu_drivers
 from ppu.cell.lab import OpenLab
 from ppu.core.capabilities import Carry, FiringProfile, GasRequest, Grind, Segment
 from ppu.core.errors import InterlockError, LimitError, PPUError
-from ppu.devices import Instrument
-from ppu.devices.address import Address
+from ppu.devices import Instrument, build_devices
 from ppu.devices.firing import LoopMode
+from ppu.devices.signals import is_open_to_plans
 
 OpenTwin = Callable[..., OpenLab]
 Plan = MsgGenerator[Any]
@@ -177,12 +178,6 @@ def writables(device: Instrument) -> dict[str, Any]:
     }
 
 
-def address_of(child: Any) -> Address[Any]:
-    """Return where *child* is on the instrument."""
-    address: Address[Any] = child._connector.backend.address
-    return address
-
-
 def values_for(child: Any) -> list[Any]:
     """Return values to try on *child*: allowed ones, and those that no one may."""
     if isinstance(child, Command):
@@ -225,7 +220,7 @@ def test_raw_write_of_every_driver_is_refused_before_the_wire(
     for name, device in lab.devices.items():
         assert isinstance(device, Instrument)
         for child_name, child in writables(device).items():
-            if address_of(child).plan_may_write:
+            if is_open_to_plans(child):
                 continue
             for value in values_for(child):
                 with pytest.raises((InterlockError, LimitError)) as caught:
@@ -246,7 +241,7 @@ def test_what_plans_may_write_neither_heats_nor_moves_nor_flows(lab: OpenLab) ->
         for name, device in lab.devices.items()
         if isinstance(device, Instrument)
         for child_name, child in writables(device).items()
-        if address_of(child).plan_may_write
+        if is_open_to_plans(child)
     }
 
     assert opened == {"balance.tare_", "balance.zero"}
@@ -724,6 +719,25 @@ def writes_when_a_reading_comes(lab: OpenLab) -> Plan:
 
 
 @ends_well
+@in_a_run
+def leaves_from_a_callback(lab: OpenLab) -> Plan:
+    """Call ``sys.exit`` whenever a reading or a document comes."""
+    n_left = []
+
+    def leave(*told: Any) -> None:
+        n_left.append(told)
+        sys.exit("enough")
+
+    yield from bps.subscribe("all", leave)
+    lab.furnace_2.process_value.subscribe_reading(leave)
+    yield from bps.prepare(lab.furnace_2, HOT, wait=True)
+    yield from bps.kickoff(lab.furnace_2, wait=True)
+    yield from bps.sleep(300.0)
+    lab.furnace_2.process_value.clear_sub(leave)
+    assert len(n_left) > 20
+
+
+@ends_well
 def gives_up_waiting(lab: OpenLab) -> Plan:
     """Wait for less time than it takes, and end well."""
     yield from bps.abs_set(lab.furnace_1, 900.0, group="hot")
@@ -731,6 +745,33 @@ def gives_up_waiting(lab: OpenLab) -> Plan:
         yield from bps.wait("hot", timeout=30.0)
     except TimeoutError:
         yield from bps.null()
+
+
+def test_mock_sends_nothing_even_where_operations_use_their_client(
+    lab: OpenLab, wires: Wires
+) -> None:
+    """A device that is mocked cannot heat the real one behind it."""
+    assert lab.bench is not None
+    mocked = build_devices(lab.file, lab.path, lab.bench.connections)
+
+    async def act(device: Any, verb: str, *values: Any) -> None:
+        await device.connect(mock=True)
+        with pytest.raises(InterlockError, match="is a mock"):
+            await getattr(device, verb)(*values)
+
+    async def scenario() -> None:
+        await act(mocked["furnace_1"], "_write_program", HOT.segments)
+        await act(mocked["furnace_2"], "_write_program", HOT.segments)
+        await act(mocked["gas_2"], "set", OXYGEN)
+        await act(mocked["robot_arm"], "set", CARRY)
+        await act(mocked["door_1"], "set", "open")
+        for device in mocked.values():
+            await device.disconnect()
+
+    heard = dict(wires.n_heard)
+    lab.host.call(scenario())
+
+    assert wires.n_heard == heard
 
 
 def test_there_are_enough_of_them() -> None:
