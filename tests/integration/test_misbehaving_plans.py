@@ -25,7 +25,7 @@ import ppu_drivers
 from ppu.cell.lab import OpenLab
 from ppu.core.capabilities import Carry, FiringProfile, GasRequest, Grind, Segment
 from ppu.core.errors import InterlockError, LimitError, PPUError
-from ppu.devices import Instrument, build_devices
+from ppu.devices import Instrument
 from ppu.devices.firing import LoopMode
 from ppu.devices.signals import is_open_to_plans
 
@@ -745,33 +745,6 @@ def gives_up_waiting(lab: OpenLab) -> Plan:
         yield from bps.wait("hot", timeout=30.0)
     except TimeoutError:
         yield from bps.null()
-
-
-def test_mock_sends_nothing_even_where_operations_use_their_client(
-    lab: OpenLab, wires: Wires
-) -> None:
-    """A device that is mocked cannot heat the real one behind it."""
-    assert lab.bench is not None
-    mocked = build_devices(lab.file, lab.path, lab.bench.connections)
-
-    async def act(device: Any, verb: str, *values: Any) -> None:
-        await device.connect(mock=True)
-        with pytest.raises(InterlockError, match="is a mock"):
-            await getattr(device, verb)(*values)
-
-    async def scenario() -> None:
-        await act(mocked["furnace_1"], "_write_program", HOT.segments)
-        await act(mocked["furnace_2"], "_write_program", HOT.segments)
-        await act(mocked["gas_2"], "set", OXYGEN)
-        await act(mocked["robot_arm"], "set", CARRY)
-        await act(mocked["door_1"], "set", "open")
-        for device in mocked.values():
-            await device.disconnect()
-
-    heard = dict(wires.n_heard)
-    lab.host.call(scenario())
-
-    assert wires.n_heard == heard
 
 
 def test_there_are_enough_of_them() -> None:
