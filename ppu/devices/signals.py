@@ -441,6 +441,13 @@ class WireConnector(DeviceConnector):
         for backend, extras in self._filler.create_commands_from_annotations():
             backend.address = _take_address(extras)
         self._filler.check_created()
+        for name, child in device.children():
+            # ophyd-async's own answers from what was polled while it is staged.
+            if isinstance(child, ophyd.SignalR) and not isinstance(child, SignalR):
+                raise TypeError(
+                    f"{type(device).__name__}.{name} must be a SignalR or SignalRW of "
+                    "ppu.devices, whose readings are always read"
+                )
 
     @override
     async def connect_mock(self, device: Device, mock: LazyMock[Any]) -> None:
