@@ -87,7 +87,8 @@ class Bystander:
         """Call the function; tell people of an error that is new."""
         try:
             self._function(*arguments)
-        except Exception as exc:  # noqa: BLE001 - a view's fault must not end a firing
+        # SystemExit would end the loop, and everything that runs on it.
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - a view's fault must not end a firing
             text = f"a subscriber of {self._what} failed: {exc!r}"
             if text not in self._told:
                 self._told.add(text)

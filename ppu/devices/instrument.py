@@ -9,12 +9,17 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from bluesky.protocols import Reading
-from ophyd_async.core import SignalR, StandardReadable
+from ophyd_async.core import (
+    DEFAULT_TIMEOUT,
+    LazyMock,
+    SignalR,
+    StandardReadable,
+)
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import override
 
 from ppu.core.capabilities import CAPABILITIES
-from ppu.core.errors import ConnectError, InternalError
+from ppu.core.errors import ConnectError, InterlockError, InternalError
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
 from ppu.core.remedies import Remedy, advise
@@ -401,6 +406,30 @@ class Instrument(StandardReadable, LabDevice):
     async def connect_link(self) -> None:
         await self.link.open()
         await self.connect()
+
+    @override
+    async def connect(
+        self,
+        mock: bool | LazyMock[Any] = False,
+        timeout: float = DEFAULT_TIMEOUT,
+        force_reconnect: bool = False,
+    ) -> None:
+        """Make the signals ready; mocked, nothing is sent to the instrument at all.
+
+        Args:
+            mock: Whether signals are in memory only.
+            timeout: For ophyd-async's own signals [s].
+            force_reconnect: Whether to connect again what is connected.
+        """
+        if mock:
+            # Operations ask their client for what is no signal.
+            self.link.permit = self._refuse_mocked
+        await super().connect(mock, timeout, force_reconnect)
+
+    def _refuse_mocked(self) -> None:
+        raise InterlockError(
+            f"{self.name}: it is a mock, which has no instrument; a twin has one"
+        )
 
     @override
     async def disconnect(self) -> None:

@@ -55,6 +55,7 @@ __all__ = [
     "Wire",
     "WireConnector",
     "execute",
+    "is_open_to_plans",
     "record",
     "units_of",
     "write",
@@ -393,6 +394,13 @@ async def execute(command: Command[..., Any], *args: Any) -> None:
         await command.execute(*args)
 
 
+def is_open_to_plans(child: Signal[Any] | Command[..., Any]) -> bool:
+    """Return whether a plan may write *child*, or trigger it, directly."""
+    backend = _backend_of(child)
+    is_on_wire = isinstance(backend, _WireSignalBackend | _WireCommandBackend)
+    return is_on_wire and backend.address.plan_may_write
+
+
 def units_of(signal: ophyd.SignalR[Any]) -> str:
     """Return the unit of *signal*, nothing if it has none."""
     backend = _backend_of(signal)
@@ -433,6 +441,13 @@ class WireConnector(DeviceConnector):
         for backend, extras in self._filler.create_commands_from_annotations():
             backend.address = _take_address(extras)
         self._filler.check_created()
+        for name, child in device.children():
+            # ophyd-async's own answers from what was polled while it is staged.
+            if isinstance(child, ophyd.SignalR) and not isinstance(child, SignalR):
+                raise TypeError(
+                    f"{type(device).__name__}.{name} must be a SignalR or SignalRW of "
+                    "ppu.devices, whose readings are always read"
+                )
 
     @override
     async def connect_mock(self, device: Device, mock: LazyMock[Any]) -> None:

@@ -141,8 +141,8 @@ class Link(ABC):
         self.identify: Callable[[], Awaitable[None]] | None = None
         """Checks who answers; called each time the path was opened."""
         self.permit: Callable[[], None] | None = None
-        """Raises if this process must not use the path any more; called before each
-        exchange, because somebody else may own the instrument by now."""
+        """Raises if this process must not use the path any more; called before it is
+        opened, and before each exchange: somebody else may own the instrument now."""
         self.log = logging.getLogger("ppu.link")
         self._lock = asyncio.Lock()
         self._ends_s = math.inf
@@ -314,6 +314,8 @@ class Link(ABC):
                 return answer
 
     async def _open_and_identify(self) -> None:
+        if self.permit is not None:
+            self.permit()
         try:
             await self._open()
         except ConnectError:

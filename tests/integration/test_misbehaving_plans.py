@@ -6,6 +6,7 @@ import asyncio
 import functools
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,8 +26,8 @@ from ppu.cell.lab import OpenLab
 from ppu.core.capabilities import Carry, FiringProfile, GasRequest, Grind, Segment
 from ppu.core.errors import InterlockError, LimitError, PPUError
 from ppu.devices import Instrument
-from ppu.devices.address import Address
 from ppu.devices.firing import LoopMode
+from ppu.devices.signals import is_open_to_plans
 
 OpenTwin = Callable[..., OpenLab]
 Plan = MsgGenerator[Any]
@@ -177,12 +178,6 @@ def writables(device: Instrument) -> dict[str, Any]:
     }
 
 
-def address_of(child: Any) -> Address[Any]:
-    """Return where *child* is on the instrument."""
-    address: Address[Any] = child._connector.backend.address
-    return address
-
-
 def values_for(child: Any) -> list[Any]:
     """Return values to try on *child*: allowed ones, and those that no one may."""
     if isinstance(child, Command):
@@ -225,7 +220,7 @@ def test_raw_write_of_every_driver_is_refused_before_the_wire(
     for name, device in lab.devices.items():
         assert isinstance(device, Instrument)
         for child_name, child in writables(device).items():
-            if address_of(child).plan_may_write:
+            if is_open_to_plans(child):
                 continue
             for value in values_for(child):
                 with pytest.raises((InterlockError, LimitError)) as caught:
@@ -246,7 +241,7 @@ def test_what_plans_may_write_neither_heats_nor_moves_nor_flows(lab: OpenLab) ->
         for name, device in lab.devices.items()
         if isinstance(device, Instrument)
         for child_name, child in writables(device).items()
-        if address_of(child).plan_may_write
+        if is_open_to_plans(child)
     }
 
     assert opened == {"balance.tare_", "balance.zero"}
@@ -721,6 +716,25 @@ def writes_when_a_reading_comes(lab: OpenLab) -> Plan:
     yield from bps.sleep(300.0)
     assert len(left) > 20
     lab.furnace_1.process_value.clear_sub(hear)
+
+
+@ends_well
+@in_a_run
+def leaves_from_a_callback(lab: OpenLab) -> Plan:
+    """Call ``sys.exit`` whenever a reading or a document comes."""
+    n_left = []
+
+    def leave(*told: Any) -> None:
+        n_left.append(told)
+        sys.exit("enough")
+
+    yield from bps.subscribe("all", leave)
+    lab.furnace_2.process_value.subscribe_reading(leave)
+    yield from bps.prepare(lab.furnace_2, HOT, wait=True)
+    yield from bps.kickoff(lab.furnace_2, wait=True)
+    yield from bps.sleep(300.0)
+    lab.furnace_2.process_value.clear_sub(leave)
+    assert len(n_left) > 20
 
 
 @ends_well

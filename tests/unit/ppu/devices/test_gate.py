@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 import pytest
 from ophyd_async.core import Command, Device, StrictEnum
+from ophyd_async.core import SignalR as OphydSignalR
 from typing_extensions import override
 
 from ppu.core.errors import InterlockError, LimitError
@@ -70,6 +71,18 @@ class Plate(Device):
     power: Annotated[SignalRW[float], Kept(name="power")]
 
 
+class Foreign(Device):
+    """A device with a signal of ophyd-async's own."""
+
+    temperature: Annotated[OphydSignalR[float], Kept(name="temperature")]
+
+
+def make_wire(sent: Sent) -> Wire:
+    """Return a wire of a lab that allows up to 20 degC."""
+    gate = Gate("plate", "its operations", lambda: {"temperature_degc": (0.0, 20.0)})
+    return Wire(sent, gate, Poller(lambda: 1.0))
+
+
 @pytest.fixture
 def sent() -> Sent:
     """What was sent."""
@@ -79,9 +92,13 @@ def sent() -> Sent:
 @pytest.fixture
 def plate(sent: Sent) -> Plate:
     """A plate of a lab that allows up to 20 degC."""
-    gate = Gate("plate", "its operations", lambda: {"temperature_degc": (0.0, 20.0)})
-    wire = Wire(sent, gate, Poller(lambda: 1.0))
-    return Plate(name="plate", connector=WireConnector(wire))
+    return Plate(name="plate", connector=WireConnector(make_wire(sent)))
+
+
+def test_signal_that_answers_from_its_cache_is_refused(sent: Sent) -> None:
+    """A driver cannot take ophyd-async's signal for ours: what it says may be old."""
+    with pytest.raises(TypeError, match=r"Foreign.temperature must be a SignalR"):
+        Foreign(connector=WireConnector(make_wire(sent)))
 
 
 TOO_HIGH = [20.5, 21, np.float64(21), np.float32(21), np.int64(21), np.float32("nan")]
