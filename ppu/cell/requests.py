@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from concurrent.futures import Executor
 from functools import partial
-from typing import Final
+from typing import Final, assert_never
 
 from sqlalchemy import Connection, select
 
@@ -126,6 +126,8 @@ class Requests:
                 await self._in_lab.correct_stock(command, wanted)
             case Answer() | Cancel() | Abort() as wanted:
                 return await self._apply_to_job(command, wanted)
+            case _:
+                assert_never(command.request)
         return None
 
     async def _apply_to_job(

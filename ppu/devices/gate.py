@@ -18,15 +18,16 @@ class Write:
     """Something that is to be sent to an instrument and changes it.
 
     Args:
-        target: Name of the signal or command, which begins with its device's.
+        target: Name of the signal or command, which begins with its device's; the
+            device's own for an exchange past its signals.
         value: What is to be written; None for a command without one.
-        address: Where it goes.
+        address: Where it goes; None for an exchange past the signals.
         is_raw: Whether a plan commands it past the driver's operations.
     """
 
     target: str
     value: Any
-    address: Address[Any]
+    address: Address[Any] | None
     is_raw: bool
 
 
@@ -49,7 +50,20 @@ class Gate:
         self._operations = operations
         self._limits = limits
         self.rules: list[Callable[[Write], None]] = []
-        """More that each command is asked; each raises what refuses it."""
+        """More that each write is asked; each raises what refuses it. They must let
+        pass what makes an instrument safe."""
+
+    def check_exchange(self) -> None:
+        """Let an exchange pass that may change something, whoever's words it has.
+
+        A program's registers or an arm's lines are written past the signals; the rules
+        are asked of them, too.
+
+        Raises:
+            InterlockError: If a rule forbids it.
+            LimitError: If a rule forbids it.
+        """
+        self.check(Write(self._device, None, None, is_raw=False))
 
     def check(self, write: Write) -> None:
         """Let *write* pass.
@@ -58,7 +72,13 @@ class Gate:
             InterlockError: If a plan may not command this directly.
             LimitError: If the lab file does not allow the value.
         """
-        address = write.address
+        if write.address is not None:
+            self._check_address(write, write.address)
+        for rule in self.rules:
+            rule(write)
+
+    def _check_address(self, write: Write, address: Address[Any]) -> None:
+        """Refuse what the address of a signal or command does not let pass."""
         if write.is_raw and not address.plan_may_write:
             raise InterlockError(
                 f"{self._device}: a plan must not write {write.target} directly "
@@ -74,5 +94,3 @@ class Gate:
                     f"{address.units or ''} is above the lab's {address.limited_by}, "
                     f"{high:g}"
                 )
-        for rule in self.rules:
-            rule(write)

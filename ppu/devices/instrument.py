@@ -313,6 +313,7 @@ class Instrument(StandardReadable, LabDevice):
         self.expected_nonce = None
         link.identify = self._check_identity
         self.gate = Gate(name, self.operations or self._capabilities(), self._bounds)
+        link.permit_change = self.gate.check_exchange
         self._poller = Poller(lambda: self.poll_period_s)
         wire = Wire(client, self.gate, self._poller)
         super().__init__(name=name, connector=WireConnector(wire))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
@@ -10,6 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
+from ppu.core.errors import ConfigurationError
 from ppu.store.cells import require_token
 from ppu.store.events import EventKind, announce, encode
 from ppu.store.schema import documents
@@ -57,10 +59,26 @@ def add_document(
         "job_id": job_id,
         "run_uid": run_uid,
         "name": name,
-        "content": encode(document),
+        "content": _encoded(document),
     }
     connection.execute(documents.insert(), row)
     return sequence
+
+
+def _encoded(document: Mapping[str, Any]) -> str:
+    """Return *document* as JSON; a reading that must not be used becomes null."""
+    try:
+        return encode(document)
+    except ConfigurationError:
+        return encode(_without_nan(document))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _run_of(
@@ -189,7 +207,7 @@ def streams_of(
 
     Returns:
         By stream, whichever of the job's runs it is in, a column for each data key,
-        and ``time``, the stamps [s since 1970].
+        NaN where nothing was measured, and ``time``, the stamps [s since 1970].
     """
     streams: dict[str, dict[str, list[float]]] = {}
     names: dict[str, str] = {}
@@ -201,5 +219,7 @@ def streams_of(
             columns = streams.setdefault(stream, {"time": []})
             columns["time"] += document["time"]
             for key, values in document["data"].items():
-                columns.setdefault(key, []).extend(values)
+                columns.setdefault(key, []).extend(
+                    math.nan if value is None else value for value in values
+                )
     return streams

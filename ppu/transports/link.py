@@ -143,6 +143,8 @@ class Link(ABC):
         self.permit: Callable[[], None] | None = None
         """Raises if this process must not use the path any more; called before it is
         opened, and before each exchange: somebody else may own the instrument now."""
+        self.permit_change: Callable[[], None] | None = None
+        """Raises if nothing may be changed now; see :meth:`check_change`."""
         self.log = logging.getLogger("ppu.link")
         self._lock = asyncio.Lock()
         self._ends_s = math.inf
@@ -206,6 +208,15 @@ class Link(ABC):
                 raise ConnectError(
                     f"{exc}; is it on, and are address and line settings right?"
                 ) from exc
+
+    def check_change(self) -> None:
+        """Refuse to send what changes the instrument, if somebody forbids that.
+
+        Clients ask before each exchange that is more than a question, also if
+        repeating it would be harmless.
+        """
+        if self.permit_change is not None:
+            self.permit_change()
 
     async def close(self) -> None:
         """Close the path; the next exchange opens it again."""

@@ -9,6 +9,7 @@ from ppu.core.errors import ReplyTimeout
 from ppu.transports.line import LineClient, LineProbe
 from ppu.transports.serial import SerialConnection
 from ppu_drivers.alicat_mfc._codec import (
+    QUESTIONS,
     Command,
     Poll,
     UnitId,
@@ -54,7 +55,10 @@ class AlicatClient:
                 since what is not known to it is ignored in silence.
         """
         lines = await self._line.ask(
-            encode(self.unit, command), is_safe=is_vital, is_last=_is_text
+            encode(self.unit, command),
+            is_safe=is_vital,
+            is_question=isinstance(command, Poll) or command.word in QUESTIONS,
+            is_last=_is_text,
         )
         return lines[-1]
 
@@ -99,7 +103,10 @@ class AlicatClient:
 
         try:
             await self._line.ask(
-                encode(self.unit, Command(word)), is_safe=False, is_last=ends
+                encode(self.unit, Command(word)),
+                is_safe=False,
+                is_question=True,
+                is_last=ends,
             )
         except ReplyTimeout:
             if len(rows) < 2:

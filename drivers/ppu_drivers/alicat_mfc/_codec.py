@@ -112,6 +112,12 @@ class Word(StrEnum):
     HOLD_CLOSED = "HC"
 
 
+QUESTIONS: Final = frozenset(
+    {Word.FIRMWARE, Word.MAKER, Word.LAYOUT, Word.FULL_SCALE, Word.READ_GAS_REGISTER}
+)
+"""Words that change nothing."""
+
+
 @dataclass(frozen=True)
 class Poll:
     """Asks for a data frame: the unit id and nothing else."""

@@ -244,7 +244,7 @@ class FurnaceDoor(Instrument, Door):
             return
         command = f"{COMMANDS[value]} {self.settings.door}"
         # It states where the door shall be: repeating it is harmless.
-        await self._client.ask(command)
+        await self._client.ask(command, is_question=False)
         begun = loop.time()
         deadline = begun + self.settings.max_travel_s
         while True:

@@ -215,6 +215,8 @@ class PanalyticalAeris(Instrument, Diffractometer):
         if not self._is_known:
             await self._check_identity()
             self._is_known = True
+        if not is_safe:
+            self.link.check_change()
         reply = await self._exchange(message, is_safe=is_safe)
         try:
             return refuse_fatal(reply)
