@@ -62,7 +62,7 @@ def reduced(arrows: set[tuple[str, str]]) -> list[tuple[str, str]]:
 def modules() -> Iterator[tuple[str, str, str]]:
     """Yield package, module and the first line of its docstring."""
     for package, folder in PACKAGES.items():
-        for path in sorted(folder.rglob("*.py")):
+        for path in sorted(folder.rglob("*.py"), key=lambda path: (path.parent, path)):
             name = ".".join(path.relative_to(folder).with_suffix("").parts)
             docstring = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
             yield package, name, docstring.partition("\n")[0]
