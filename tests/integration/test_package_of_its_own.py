@@ -469,7 +469,7 @@ def test_protocol_of_the_package_runs_on_its_lab(
     section = page[page.index("How it was shaken") :]
     assert "<svg " in section.partition("</section>")[0]
     assert "Speed of the shaker" in section
-    assert "<h2>Furnace<" in page, "no curve of the firing"
+    assert "<h2>Temperatures<" in page, "no curve of the firing"
 
 
 def test_jobs_of_the_package_share_a_firing(
