@@ -101,7 +101,8 @@ async def await_end(where: str, drain_s: float = DRAIN_S) -> None:
     file = file_of(where)
     if file is not None and not file.exists():
         return
-    with Store(where, is_verified=False) as store:
+    # That cell may be of an older PPU; the next one upgrades the store.
+    with Store(where, is_verified=False, may_upgrade=False) as store:
         await _await_lock(store, drain_s)
         with store.own():
             await wait_out_predecessor(store)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, func, select
 
 from ppu.core.errors import StaleTokenError, TakenOverError
 from ppu.store.events import EventKind, announce
+from ppu.store.migrations import fill_seats
 from ppu.store.schema import cells, meta
 
 __all__ = [
@@ -74,6 +75,7 @@ def start(
     connection.execute(
         cells.update().where(cells.c.ended.is_(None)).values(ended=now, how=_VANISHED)
     )
+    fill_seats(connection)
     token = (connection.execute(_NEWEST).scalar() or 0) + 1
     row = {"token": token, "name": name, "pid": pid, "boot_id": boot_id}
     row |= {"epoch": epoch, "started": now, "heartbeat": now}

@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, inspect, text
 
-__all__ = ["MIGRATIONS"]
+__all__ = ["MIGRATIONS", "fill_seats"]
 
 
 def take_over_journal(connection: Connection) -> None:
@@ -90,9 +90,18 @@ def add_seats(connection: Connection) -> None:
     columns = {column["name"] for column in inspect(connection).get_columns("steps")}
     if "seat" not in columns:  # else it was made a moment ago, and is empty
         connection.execute(text("ALTER TABLE steps ADD COLUMN seat VARCHAR"))
+    fill_seats(connection)
+
+
+def fill_seats(connection: Connection) -> None:
+    """Say of steps that were kept by their names only what these mean for a seat.
+
+    A cell of an older PPU may have kept some after the store was upgraded, so each new
+    owner says it again.
+    """
     for name, seat in (("take_seat", "takes"), ("vacate_seat", "leaves")):
         connection.execute(
-            text("UPDATE steps SET seat = :seat WHERE name = :name"),
+            text("UPDATE steps SET seat = :seat WHERE name = :name AND seat IS NULL"),
             {"name": name, "seat": seat},
         )
 

@@ -327,12 +327,7 @@ def prepare(connection: Connection) -> None:
     Raises:
         ConfigurationError: If a newer PPU made the file, or something else.
     """
-    version = version_of(connection)
-    if version > SCHEMA_VERSION:
-        raise ConfigurationError(
-            f"the store has schema version {version} and this PPU knows "
-            f"{SCHEMA_VERSION} at most; use the newer PPU that wrote it"
-        )
+    version = known_version_of(connection)
     if version == SCHEMA_VERSION:
         return
     _make_indexes_partial()
@@ -343,6 +338,21 @@ def prepare(connection: Connection) -> None:
     connection.execute(
         meta.insert(), {"key": "schema_version", "content": str(SCHEMA_VERSION)}
     )
+
+
+def known_version_of(connection: Connection) -> int:
+    """Return the schema version, as :func:`version_of`.
+
+    Raises:
+        ConfigurationError: If a newer PPU made the file, or something else.
+    """
+    version = version_of(connection)
+    if version > SCHEMA_VERSION:
+        raise ConfigurationError(
+            f"the store has schema version {version} and this PPU knows "
+            f"{SCHEMA_VERSION} at most; use the newer PPU that wrote it"
+        )
+    return version
 
 
 def version_of(connection: Connection) -> int:

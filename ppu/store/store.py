@@ -26,7 +26,7 @@ from ppu.core.errors import (
 from ppu.core.labtime import LabTimeLoop
 from ppu.store.check import find_faults
 from ppu.store.database import BUSY_WALL_S, Database, explain, explained
-from ppu.store.schema import SCHEMA_VERSION, prepare, version_of
+from ppu.store.schema import SCHEMA_VERSION, known_version_of, prepare
 from ppu.store.writer import Writer
 
 __all__ = ["LEAST_FREE_BYTES", "Store"]
@@ -52,11 +52,14 @@ class Store:
         busy_wall_s: How long a change waits for other processes before it is refused.
             SQLite does not queue them, so a person's command should have patience
             while a cell writes without pause.
+        may_upgrade: Whether the tables of an older PPU are brought up to date; if not,
+            only what is known of its cells may be read and written.
 
     Raises:
         ConfigurationError: If *where* is no store, or one of a newer PPU.
         StoreDamagedError: If the file is torn.
-        StoreBusyError: If it must be made or upgraded and another process writes.
+        StoreBusyError: If it must be made or upgraded and another process writes, or
+            a cell of an older PPU owns it.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Store:
         *,
         is_verified: bool = True,
         busy_wall_s: float = BUSY_WALL_S,
+        may_upgrade: bool = True,
     ) -> None:
         self.where = where
         """As it was given: a path, or a URL with its password."""
@@ -73,7 +77,7 @@ class Store:
             with explained(self.name):
                 if is_verified:
                     self._verify()
-                self._prepare()
+                self._prepare(may_upgrade=may_upgrade)
         except BaseException:
             self._database.close()
             raise
@@ -95,13 +99,25 @@ class Store:
         path = self._database.path
         return None if path is None else path.with_name(path.name + "-cell")
 
-    def _prepare(self) -> None:
-        """Make or upgrade the tables; one that is up to date is only looked at."""
+    def _prepare(self, *, may_upgrade: bool) -> None:
+        """Make or upgrade the tables; one that is up to date is only looked at.
+
+        A cell works with the tables that it found: while one owns the store, they
+        stay as they are.
+        """
         with self._database.reading.begin() as connection:
-            is_current = version_of(connection) == SCHEMA_VERSION
-        if not is_current:
-            with self._database.writing.begin() as connection:
-                prepare(connection)
+            version = known_version_of(connection)
+        if version == SCHEMA_VERSION or (version and not may_upgrade):
+            return
+        with contextlib.ExitStack() as ends, self._database.writing.begin() as writing:
+            # Another process may have upgraded it while this one waited to write.
+            if 0 < known_version_of(writing) < SCHEMA_VERSION and not self._lock(ends):
+                raise StoreBusyError(
+                    f"store {self.name}: the cell that owns it is of an older PPU and "
+                    "needs its tables as they are; drain or end that cell first "
+                    "(SIGTERM drains it), then say this again"
+                )
+            prepare(writing)
 
     def _verify(self) -> None:
         faults = self._faults_of_the_file()
@@ -272,18 +288,23 @@ class Store:
 
         Raises:
             StoreBusyError: If another cell owns the store.
+            ConfigurationError: If a newer PPU has upgraded it since it was opened.
         """
         with contextlib.ExitStack() as ends:
-            if self.lock_path is not None:
-                is_owner = self._lock_file(self.lock_path, ends)
-            else:
-                with explained(self.name):
-                    is_owner = self._lock_on_server(ends)
-            if not is_owner:
+            if not self._lock(ends):
                 raise StoreBusyError(
                     f"store {self.name}: another cell owns it; stop that one first"
                 )
+            with self.read() as connection:
+                known_version_of(connection)
             yield
+
+    def _lock(self, ends: contextlib.ExitStack) -> bool:
+        """Lock the store for an owner until *ends*, unless it is; return whether."""
+        if self.lock_path is not None:
+            return self._lock_file(self.lock_path, ends)
+        with explained(self.name):
+            return self._lock_on_server(ends)
 
     @staticmethod
     def _lock_file(path: Path, ends: contextlib.ExitStack) -> bool:

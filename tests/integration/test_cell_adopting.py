@@ -95,6 +95,25 @@ def test_seat_in_a_store_of_version_2_is_still_known(live: MakeLife) -> None:
     assert steps_of(life, one)["take_seat"].seat == "takes"
 
 
+def test_seat_that_an_older_cell_kept_in_an_upgraded_store_is_known(
+    live: MakeLife,
+) -> None:
+    """Steps that it wrote after the upgrade say nothing of seats; the owner does."""
+    life = live()
+    (one,) = submit(life, {"kind": "fire"})
+    life.start()
+    while "fire_seat" not in steps_of(life, one):
+        life.advance(50.0)
+    life.kill()
+    with contextlib.closing(sqlite3.connect(life.store_path)) as connection, connection:
+        connection.execute("UPDATE steps SET seat = NULL")
+    life.start()
+
+    assert owners_of_slot(life) == {one}
+    life.advance(6000.0)
+    assert job(life, one).state is JobState.SUCCEEDED
+
+
 def test_drained_cell_leaves_a_firing_to_the_next_one(live: MakeLife) -> None:
     """Drained, a cell ends at once if only a furnace is at work; nothing is lost."""
     life = live()

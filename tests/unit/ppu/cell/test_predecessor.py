@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -119,6 +120,21 @@ def test_guard_kills_a_cell_that_does_not_end(
 
     assert process.wait(10) == -9
     assert f"process {process.pid} does not end" in capsys.readouterr().err
+
+
+def test_guard_ends_a_cell_of_an_older_ppu_in_the_tables_that_it_needs(
+    store: str, own: Own
+) -> None:
+    """They are upgraded by the next cell, when that one is gone."""
+    process = own()
+    with contextlib.closing(sqlite3.connect(store)) as connection, connection:
+        connection.execute("UPDATE meta SET content = '2' WHERE key = 'schema_version'")
+    wait(store, 0.0)
+    with contextlib.closing(sqlite3.connect(store)) as connection:
+        row = connection.execute("SELECT content FROM meta").fetchone()
+
+    assert process.wait(10) == -9
+    assert row == ("2",)
 
 
 def test_guard_refuses_to_touch_a_cell_that_never_had_one(store: str, own: Own) -> None:

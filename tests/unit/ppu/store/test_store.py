@@ -26,7 +26,7 @@ from ppu.core.labtime import LabTimeLoop
 from ppu.store import commands, events, queue
 from ppu.store.jobs import JobRequest
 from ppu.store.requests import Abort
-from ppu.store.schema import SCHEMA_VERSION, meta, stock
+from ppu.store.schema import SCHEMA_VERSION, meta, stock, version_of
 from ppu.store.store import Store
 
 Open = Callable[[str | Path], Store]
@@ -501,3 +501,40 @@ def test_store_of_version_2_is_taken_over(tmp_path: Path) -> None:
 
     assert (faults, job.advice) == ([], ())
     assert asked.request == Abort(reason="x")
+
+
+def set_version(store: Store, version: int) -> None:
+    """Say of a store that a PPU of another schema version made it."""
+    is_it = meta.c.key == "schema_version"
+    store.write(
+        lambda c: c.execute(meta.update().where(is_it).values(content=str(version)))
+    )
+
+
+def test_store_is_not_upgraded_while_a_cell_of_an_older_ppu_owns_it(
+    store: Store, where: str, open_store: Open
+) -> None:
+    """A newer door refuses in words and changes nothing; it upgrades when that ended.
+
+    Only who waits for the end of that cell opens the store as it is.
+    """
+    set_version(store, 2)
+    with store.own():
+        with pytest.raises(StoreBusyError, match=r"of an older PPU.* drain or end"):
+            open_store(where)
+        with Store(where, may_upgrade=False) as waiting, waiting.read() as reading:
+            kept = version_of(reading)
+    with open_store(where).read() as reading:
+        upgraded = version_of(reading)
+
+    assert (kept, upgraded) == (2, SCHEMA_VERSION)
+
+
+def test_store_that_a_newer_ppu_upgraded_is_not_owned(store: Store) -> None:
+    """A cell that opened it before that would keep rows the newer one cannot read."""
+    set_version(store, SCHEMA_VERSION + 1)
+    try:
+        with pytest.raises(ConfigurationError, match="use the newer PPU"), store.own():
+            pass
+    finally:
+        set_version(store, SCHEMA_VERSION)  # PostgreSQL keeps its tables for others
