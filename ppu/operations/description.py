@@ -7,9 +7,10 @@ loads no driver.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -218,7 +219,7 @@ def describe(
     return LabDescription(
         digest=_digest(path, file),
         path=str(path.resolve()),
-        made_of=_stats([path, *_sources({*drivers.values(), *judges})]),
+        made_of=_stats([path.resolve(), *_sources({*drivers.values(), *judges})]),
         file=_without_wires(file),
         devices=found,
     )
@@ -236,21 +237,29 @@ def _reference(judge: type) -> str:
 
 
 def _sources(made_by: set[type]) -> list[Path]:
-    """Return the files of classes, and of what stands beside each in its package."""
-    names = {one.__module__ for one in made_by}
-    packages = {name.rpartition(".")[0] for name in names if name.count(".") > 1}
-    beside = {name for name in sys.modules if name.rpartition(".")[0] in packages}
-    files = (sys.modules[name].__file__ for name in sorted(names | beside))
+    """Return the files of what classes are made of, the standard library's excepted.
+
+    That is all that is loaded of the packages of each class and of those that it
+    inherits from: limits may come from a table anywhere in them.
+    """
+    modules = {base.__module__ for one in made_by for base in one.__mro__}
+    packages = {name.partition(".")[0] for name in modules} - sys.stdlib_module_names
+    files = (
+        getattr(module, "__file__", None)
+        for name, module in sorted(sys.modules.items())
+        if name.partition(".")[0] in packages
+    )
     return [Path(file) for file in files if file is not None]
 
 
-def _stats(paths: list[Path]) -> dict[str, tuple[int, int]]:
+def _stats(paths: Iterable[Path | str]) -> dict[str, tuple[int, int]]:
     """Return when files were changed [ns] and how large they are."""
-    return {
-        str(path.resolve()): (path.stat().st_mtime_ns, path.stat().st_size)
-        for path in paths
-        if path.is_file()
-    }
+    found = {}
+    for path in paths:
+        with contextlib.suppress(OSError):  # it is not there any more
+            stat = Path(path).stat()
+            found[str(path)] = (stat.st_mtime_ns, stat.st_size)
+    return found
 
 
 def _without_wires(file: LabFile) -> LabFile:
@@ -351,4 +360,4 @@ def _read(store: Store, digest: str) -> LabDescription | None:
 
 def _is_fresh(kept: LabDescription) -> bool:
     """Return whether nothing has changed that a description was made of."""
-    return _stats([Path(path) for path in kept.made_of]) == kept.made_of
+    return _stats(kept.made_of) == kept.made_of

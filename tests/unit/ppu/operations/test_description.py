@@ -140,6 +140,76 @@ def test_driver_without_specification_judges_itself(
         elsewhere.view().the(Furnace)
 
 
+OWN_FURNACE = """\
+from functools import cached_property
+
+from own_lab.drivers.base import Base
+from own_lab.tables import HIGH_DEGC
+
+
+class Own(Base):
+    @cached_property
+    def specification(self):
+        allowed = {"temperature_degc": (0.0, HIGH_DEGC)}
+        return super().specification.model_copy(update=allowed)
+"""
+OWN_BASE = """\
+from ppu_drivers.eurotherm_3216 import Eurotherm3216
+
+import own_rules
+
+
+class Base(Eurotherm3216, own_rules.Rules):
+    pass
+"""
+
+
+@pytest.mark.parametrize("changed", ["own_lab/tables.py", "own_rules/most.py"])
+def test_description_is_made_anew_when_a_table_of_a_driver_or_its_base_changes(
+    changed: str, small_lab: Path, store: Store, tmp_path: Path
+) -> None:
+    """A limit stands anywhere in the package of the class or of one it comes from."""
+    files = {
+        "own_lab/__init__.py": "",
+        "own_lab/drivers/__init__.py": "",
+        "own_lab/drivers/furnace.py": OWN_FURNACE,
+        "own_lab/drivers/base.py": OWN_BASE,
+        "own_lab/tables.py": "from own_rules.most import HIGH_DEGC",
+        "own_rules/__init__.py": "class Rules:\n    pass",
+        "own_rules/most.py": "HIGH_DEGC = 300.0",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    path = tmp_path / "own.yaml"
+    driver = "ppu_drivers.eurotherm_3216:Eurotherm3216"
+    path.write_text(
+        small_lab.read_text().replace(driver, "own_lab.drivers.furnace:Own")
+    )
+
+    def most() -> str:
+        """Ask a process of its own: what is loaded stays as it is."""
+        script = (
+            "import sys\n"
+            "from ppu.operations import access, description\n"
+            "with access.open_store(sys.argv[1]) as store:\n"
+            "    lab = description.describe_lab(sys.argv[2], store)\n"
+            "print(lab.devices['furnace_1'].specification['temperature_degc'][1])"
+        )
+        return subprocess.run(  # noqa: S603 - our own words
+            [sys.executable, "-c", script, str(store.where), str(path)],
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=tmp_path,
+        ).stdout.strip()
+
+    before = most()
+    (tmp_path / changed).write_text("HIGH_DEGC = 1000.0")
+
+    assert (before, most()) == ("300.0", "1000.0")
+
+
 def test_check_tells_what_the_driver_tells(small_lab: Path) -> None:
     """The same sentence, with every fault, whoever asks."""
     lab = description.describe_lab(str(small_lab))
