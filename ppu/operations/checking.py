@@ -103,6 +103,12 @@ def list_faults(faults: list[str]) -> str:
 
 
 def _parse(protocol: RegisteredProtocol, wish: Wish) -> BaseModel:
+    given: object = wish.parameters  # JSON from elsewhere may be anything
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(
+            f"{wish.where or f'protocol {protocol.name}'}: parameters should be a "
+            f"mapping of names to values; given was {given!r:.50}"
+        )
     if not wish.where:
         return protocol.parse(wish.parameters)
     try:

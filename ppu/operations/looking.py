@@ -37,6 +37,7 @@ from ppu.operations.views import (
     WaitView,
 )
 from ppu.store import custody, queue
+from ppu.store.bounds import MOST_ROWS
 from ppu.store.cells import starts
 from ppu.store.events import Event, EventKind, events_after, last_stamp
 from ppu.store.jobs import ACTIVE, ENDED, Job, JobState
@@ -65,8 +66,6 @@ __all__ = [
     "view_of",
     "waits",
 ]
-
-_ANY: Final = 10**6
 
 _EFFECTS: Final = {
     "happened": "it counts as done; the job goes on with what follows",
@@ -105,7 +104,7 @@ def jobs(
     Those that a cell has say what they wait for; in line, all wait for those before.
 
     Raises:
-        ConfigurationError: If there is no such state.
+        ConfigurationError: If there is no such state, or the limit cannot be.
     """
     wanted = _states(states)
     with store.read() as connection:
@@ -261,8 +260,8 @@ def recovery(store: Store, job_id: int | None = None) -> RecoveryView:
     """
     with store.read() as connection:
         asked = questions_(connection, job_id)
-        lost = queue.find(connection, states=[JobState.LOST], limit=_ANY)
-        waiting = queue.find(connection, states=[JobState.NEEDS_INPUT], limit=_ANY)
+        lost = queue.find(connection, states=[JobState.LOST], limit=MOST_ROWS)
+        waiting = queue.find(connection, states=[JobState.NEEDS_INPUT], limit=MOST_ROWS)
         if job_id is not None:
             queue.get(connection, job_id)
             lost = [one for one in lost if one.id == job_id]
@@ -327,7 +326,7 @@ def stock(store: Store, powder: str | None = None) -> list[PowderView]:
 
 def stock_changes(store: Store, powder: str) -> list[EventView]:
     """Return what people said of a powder, oldest first."""
-    found = events(store, kinds=[EventKind.STOCK], limit=_ANY)
+    found = events(store, kinds=[EventKind.STOCK], limit=MOST_ROWS)
     return [one for one in found if one.content["powder"] == powder]
 
 
@@ -364,7 +363,7 @@ def history(store: Store, job_id: int, after: int = 0) -> list[EventView]:
     """
     with store.read() as connection:
         queue.get(connection, job_id)
-        found = events_after(connection, after, _ANY, job_id=job_id)
+        found = events_after(connection, after, MOST_ROWS, job_id=job_id)
     return [event_of(one) for one in found]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from ppu.core.errors import ConfigurationError
+from ppu.store.bounds import bounded_event, bounded_job, bounded_limit
 from ppu.store.schema import events
 
 __all__ = [
@@ -168,13 +169,17 @@ def events_after(
         limit: How many to return at most.
         kinds: Only these kinds; all if empty.
         job_id: Only what is about this job.
+
+    Raises:
+        ConfigurationError: If one of the numbers cannot be.
     """
-    query = select(events).where(events.c.sequence > after)
+    query = select(events).where(events.c.sequence > bounded_event(after))
     if chosen := [str(kind) for kind in kinds]:
         query = query.where(events.c.kind.in_(chosen))
     if job_id is not None:
-        query = query.where(events.c.job_id == job_id)
-    rows = connection.execute(query.order_by(events.c.sequence).limit(limit))
+        query = query.where(events.c.job_id == bounded_job(job_id))
+    query = query.order_by(events.c.sequence).limit(bounded_limit(limit))
+    rows = connection.execute(query)
     return [
         Event(
             row.sequence,

@@ -33,6 +33,12 @@ from ppu.core.errors import (
     StaleTokenError,
 )
 from ppu.core.remedies import Advice, plain_advice
+from ppu.store.bounds import (
+    bounded_deadline,
+    bounded_job,
+    bounded_limit,
+    bounded_priority,
+)
 from ppu.store.cells import is_owned, require_token
 from ppu.store.commands import request, settle, waiting
 from ppu.store.custody import give_up_samples
@@ -93,6 +99,8 @@ def submit(
     """Put a job into the queue, or find it there by its key; return its id.
 
     Raises:
+        ConfigurationError: If its priority, its deadline or the number of a job that it
+            needs cannot be.
         ConflictError: If the key names another experiment, or a job that it needs can
             no longer succeed.
         NotFoundError: If a job that it needs or retries is not there.
@@ -116,6 +124,7 @@ def submit_many(
         state: Where they start; not beyond ``queued``.
 
     Raises:
+        ConfigurationError: As :func:`submit`.
         ConflictError: As :func:`submit`.
         NotFoundError: As :func:`submit`.
         LimitError: As :func:`submit`, for all of them together.
@@ -124,6 +133,10 @@ def submit_many(
         raise ConfigurationError(f"a job cannot be submitted as {state}")
     digests = [one.digest() for one in wanted]
     known = _known_keys(connection, wanted)
+    for one in wanted:
+        bounded_priority(one.priority)
+        if one.deadline is not None:
+            bounded_deadline(one.deadline)
     needed = _states(connection, {need for one in wanted for need in one.needs})
     parents = {one.parent_id for one in wanted if one.parent_id is not None}
     if unknown := parents - _states(connection, parents).keys():
@@ -224,7 +237,7 @@ def _known_keys(
 def _states(connection: Connection, ids: Collection[int]) -> dict[int, JobState]:
     return {
         row.id: JobState(row.state)
-        for some in _in_parts(ids)
+        for some in _in_parts(map(bounded_job, ids))
         for row in connection.execute(_STATES, {"wanted": some})
     }
 
@@ -251,6 +264,7 @@ def get(connection: Connection, job_id: int) -> Job:
     """Return a job.
 
     Raises:
+        ConfigurationError: If no job can have that number.
         NotFoundError: If there is none of that number.
     """
     return Job.from_row(_row(connection, job_id))
@@ -264,7 +278,11 @@ def find(
     tag: str | None = None,
     limit: int = 100,
 ) -> list[Job]:
-    """Return up to *limit* jobs that fit all that is given, the newest first."""
+    """Return up to *limit* jobs that fit all that is given, the newest first.
+
+    Raises:
+        ConfigurationError: If the limit cannot be.
+    """
     query: Select[Any] = select(jobs)
     if states:
         query = query.where(jobs.c.state.in_([str(state) for state in states]))
@@ -272,12 +290,14 @@ def find(
         query = query.where(jobs.c.campaign == campaign)
     if tag is not None:
         query = query.where(jobs.c.tags.contains(encode(tag), autoescape=True))
-    rows = connection.execute(query.order_by(jobs.c.id.desc()).limit(limit))
+    rows = connection.execute(
+        query.order_by(jobs.c.id.desc()).limit(bounded_limit(limit))
+    )
     return [Job.from_row(row) for row in rows]
 
 
 def _row(connection: Connection, job_id: int) -> Row[Any]:
-    row = connection.execute(_BY_ID, {"wanted": job_id}).first()
+    row = connection.execute(_BY_ID, {"wanted": bounded_job(job_id)}).first()
     if row is None:
         raise NotFoundError(f"there is no job {job_id}")
     return row
@@ -301,8 +321,14 @@ def resume(connection: Connection, job_id: int, now: float) -> Job:
 
 
 def prioritize(connection: Connection, job_id: int, priority: int, now: float) -> Job:
-    """Change the priority of a job that waits."""
-    return _set(connection, job_id, now, only_waiting=True, priority=priority)
+    """Change the priority of a job that waits.
+
+    Raises:
+        ConfigurationError: If it cannot be kept.
+    """
+    return _set(
+        connection, job_id, now, only_waiting=True, priority=bounded_priority(priority)
+    )
 
 
 def _set(

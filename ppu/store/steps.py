@@ -20,6 +20,7 @@ from ppu.core.errors import (
     DivergedError,
     NotFoundError,
 )
+from ppu.store.bounds import bounded_job
 from ppu.store.cells import require_token
 from ppu.store.commands import request, settle, waiting
 from ppu.store.custody import review_samples
@@ -299,7 +300,7 @@ def questions(connection: Connection, job_id: int | None = None) -> list[Questio
         .where(is_open, jobs.c.state.not_in([str(state) for state in ENDED]))
     )
     if job_id is not None:
-        query = query.where(steps.c.job_id == job_id)
+        query = query.where(steps.c.job_id == bounded_job(job_id))
     given = _answers_given(connection)
     found = []
     for row in connection.execute(query):
@@ -418,7 +419,8 @@ def _place(step: Step) -> list[int]:
 
 def steps_of(connection: Connection, job_id: int) -> list[Step]:
     """Return the steps of a job in the order in which they first began."""
-    rows = connection.execute(select(steps).where(steps.c.job_id == job_id))
+    query = select(steps).where(steps.c.job_id == bounded_job(job_id))
+    rows = connection.execute(query)
     found = [Step.from_row(row) for row in rows]
     return sorted(found, key=_place)
 

@@ -34,6 +34,9 @@ __all__ = [
 ]
 
 _ROUNDING_G = 1e-9
+_LEAST_G = 1e-6
+_MOST_G = 1e9
+"""No balance of a lab weighs less than the one; beside the other it is not lost."""
 
 
 @dataclass(frozen=True)
@@ -195,8 +198,11 @@ def refill(
 def _check_refill(connection: Connection, powder: str, mass_g: float) -> float:
     """Return how much of *powder* there is [g], if it may be refilled."""
     left_g = _left_g(connection, powder)
-    if not 0 < mass_g < math.inf:
-        raise ConfigurationError(f"{mass_g} g cannot be added; give more than 0")
+    if not _LEAST_G <= mass_g <= _MOST_G:
+        raise ConfigurationError(
+            f"{mass_g:g} g of {powder} cannot be added; give more than 0, from "
+            f"{_LEAST_G:g} to {_MOST_G:g} g"
+        )
     return left_g
 
 
@@ -267,8 +273,11 @@ def _check_correction(
 ) -> float:
     """Return how much of *powder* was believed [g], if that may be corrected."""
     left_g = _left_g(connection, powder)
-    if not 0 <= mass_g < math.inf:
-        raise ConfigurationError(f"{mass_g} g cannot be there; give 0 or more")
+    if mass_g != 0 and not _LEAST_G <= mass_g <= _MOST_G:
+        raise ConfigurationError(
+            f"{mass_g:g} g of {powder} cannot be there; give 0 or more, from "
+            f"{_LEAST_G:g} to {_MOST_G:g} g"
+        )
     if not note.strip():
         raise ConfigurationError(
             "say why it is corrected", advice=[advise(Remedy.EXPLAIN)]

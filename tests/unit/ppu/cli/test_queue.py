@@ -356,3 +356,28 @@ def test_wait_of_a_cell_that_is_gone_is_not_told(
 
     assert "waits: furnace_1 (job 7 has it)" in before
     assert "furnace_1" not in after
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ["job", "99999999999999999999"],
+        ["job", "99999999999999999999", "--follow"],
+        ["hold", "99999999999999999999"],
+        ["resume", "99999999999999999999"],
+        ["cancel", "99999999999999999999"],
+        ["abort", "99999999999999999999"],
+        ["recover", "99999999999999999999"],
+        ["recover", "99999999999999999999", "--happened"],
+        ["jobs", "--limit=99999999999999999999"],
+    ],
+)
+def test_number_that_is_too_large_is_refused_in_words(
+    ppu: Ppu, queued: list[int], typed: list[str]
+) -> None:
+    """A person who typed too much reads what is allowed."""
+    ended = ppu(*typed)
+
+    assert ended.code == 2
+    assert "should be a" in ended.err
+    assert ended.out == ""

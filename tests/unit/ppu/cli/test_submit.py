@@ -290,3 +290,22 @@ def test_job_is_found_by_the_queue(submit: Ppu, store_path: Path) -> None:
 
     assert (job.protocol, job.version) == ("fire_sample", "1")
     assert job.parameters["hold_s"] == 60.0
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("--priority=99999999999999999999", "priority: should be a whole number from"),
+        ("--after=99999999999999999999", "job: should be a whole number from 1 to"),
+        (f"--deadline={'9' * 400}d", "deadline: should be a moment from 1970 to 9999"),
+        ("--deadline=9999999999999d", "deadline: should be a moment from 1970 to 9999"),
+    ],
+)
+def test_number_that_is_too_large_is_refused_in_words(
+    submit: Ppu, option: str, text: str
+) -> None:
+    """A person who typed too much reads what is allowed."""
+    ended = submit(option)
+
+    assert (ended.code, ended.out) == (2, "")
+    assert text in ended.err

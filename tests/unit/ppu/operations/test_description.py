@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -237,6 +238,16 @@ def test_compiled_job_is_named_by_all_that_it_is_made_of(small_lab: Path) -> Non
     assert one.parameters["temperature_degc"] == 900.0
     assert one.version == fire.version
     assert len({one.digest, other.digest, elsewhere.digest}) == 3
+
+
+@pytest.mark.parametrize("given", [None, "x", [("temperature_degc", 900.0)], 7])
+def test_parameters_that_are_no_mapping_are_refused_in_words(
+    small_lab: Path, given: Any
+) -> None:
+    """A door hands on what came as JSON, which may be anything."""
+    lab, fire = description.describe_lab(str(small_lab)), find_protocol("fire_sample")
+    with pytest.raises(ConfigurationError, match="parameters should be a mapping"):
+        checking.compile_job(lab, fire, given)
 
 
 def test_faults_of_many_jobs_are_told_together(small_lab: Path) -> None:

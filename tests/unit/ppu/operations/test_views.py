@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -171,3 +171,65 @@ def test_views_load_neither_a_database_nor_a_plan() -> None:
     )
 
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "number",
+    [2**70, pytest.param(10**5000, id="very long"), -1, 1.5, True, "1"],
+)
+@pytest.mark.parametrize(
+    ("where", "act"),
+    [
+        ("job", lambda store, n: control.hold(store, [n])),
+        ("job", lambda store, n: control.answer(store, n, "happened", "ann")),
+        ("job", looking.job),
+        ("job", looking.waits),
+        ("job", looking.history),
+        ("job", looking.questions),
+        ("job", looking.recovery),
+        ("job", lambda store, n: looking.activity(store, [n])),
+        ("job", lambda store, n: looking.events(store, job_id=n)),
+        ("event", looking.events),
+        ("limit", lambda store, n: looking.events(store, limit=n)),
+        ("limit", lambda store, n: looking.jobs(store, limit=n)),
+        ("limit", looking.queued),
+    ],
+)
+def test_number_that_cannot_be_is_refused_in_words(
+    where: str, act: Callable[[Store, Any], object], number: object, store: Store
+) -> None:
+    """What, where and what is allowed; never what a database makes of it."""
+    with pytest.raises(ConfigurationError, match=f"^{where}: .* number from [01] to"):
+        act(store, number)
+
+
+@pytest.mark.parametrize("number", [2**31, -(2**31), 2**70, 1.5, True, "1"])
+def test_priority_that_cannot_be_kept_is_refused_in_words(
+    store: Store, number: Any
+) -> None:
+    """PostgreSQL keeps smaller ones than SQLite: the bound is the same for both."""
+    job_id = store.write(lambda c: queue.submit(c, JobRequest("fire", "1"), NOW))
+    wanted = JobRequest("fire", "1", priority=number)
+    with pytest.raises(ConfigurationError, match="priority: should be a whole"):
+        control.prioritise(store, [job_id], number)
+    with pytest.raises(ConfigurationError, match="priority: should be a whole"):
+        store.write(lambda c: queue.submit(c, wanted, NOW))
+
+    assert control.prioritise(store, [job_id], 2**31 - 1)[0].priority == 2**31 - 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "told"),
+    [
+        (JobRequest("fire", "1", deadline=1e300), "^deadline: .* from 1970 to 9999"),
+        (JobRequest("fire", "1", deadline=float("nan")), "^deadline: .* given was nan"),
+        (JobRequest("fire", "1", needs=(2**70,)), "^job: should be a whole number"),
+        (JobRequest("fire", "1", parent_id=2**70), "^job: should be a whole number"),
+    ],
+)
+def test_job_is_not_submitted_with_what_cannot_be_kept(
+    store: Store, wanted: JobRequest, told: str
+) -> None:
+    """A deadline has a date, and other jobs have numbers."""
+    with pytest.raises(ConfigurationError, match=told):
+        store.write(lambda c: queue.submit(c, wanted, NOW))

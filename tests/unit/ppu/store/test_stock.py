@@ -199,6 +199,8 @@ def test_refill_waits_for_the_cell_if_one_lives(store: Store, token: int) -> Non
         ("BaO", -1.0, ConfigurationError, "more than 0"),
         ("BaO", float("nan"), ConfigurationError, "more than 0"),
         ("BaO", float("inf"), ConfigurationError, "more than 0"),
+        ("BaO", 1e308, ConfigurationError, "from 1e-06 to 1e\\+09 g"),
+        ("BaO", 1e-300, ConfigurationError, "from 1e-06 to 1e\\+09 g"),
     ],
 )
 def test_refill_that_cannot_be_is_refused(
@@ -259,6 +261,8 @@ def test_correction_waits_for_the_cell_if_one_lives(store: Store, token: int) ->
         (-1.0, "a typo", "0 or more"),
         (float("nan"), "a typo", "0 or more"),
         (float("inf"), "a typo", "0 or more"),
+        (1e308, "a typo", "from 1e-06 to 1e\\+09 g"),
+        (1e-300, "a typo", "from 1e-06 to 1e\\+09 g"),
         (1.0, " ", "say why"),
     ],
 )
