@@ -188,6 +188,8 @@ def in_words(event: EventView, labels: dict[str, str]) -> str:
     if event.kind == "document":
         return ""
     words = ", ".join(
-        f"{name} {value}" for name, value in event.content.items() if value
+        f"{name} {value}"
+        for name, value in event.content.items()
+        if value and not name.endswith("_digest")  # for programs
     )
     return f"{event.kind}: {words}"

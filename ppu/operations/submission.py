@@ -67,6 +67,8 @@ def submit(store: Store, wanted: Sequence[Submission]) -> list[int]:
             needs=one.needs,
             is_held=one.is_held,
             stock=one.job.stock,
+            compiled_digest=one.job.digest,
+            lab_digest=one.job.lab_digest,
         )
         for one in wanted
     ]

@@ -259,13 +259,17 @@ class _Change(BaseModel):
 
 
 class StateChange(_Change):
-    """A job changed."""
+    """A job changed; the first one is its submission."""
 
     state: str | None = None
     was: str | None = None
     is_held: bool | None = None
     reason_code: str | None = None
     reason_text: str | None = None
+    compiled_digest: str | None = None
+    """Of a submission: the digest of the compiled job."""
+    lab_digest: str | None = None
+    """Of a submission: the digest of the lab file that the job was checked against."""
 
 
 class StepChange(_Change):

@@ -110,6 +110,8 @@ class JobRequest:
         is_held: Whether it waits until it is resumed.
         stock: Powders that it will use, which are allocated for it [g]. They follow
             from the parameters, so they do not tell experiments apart.
+        compiled_digest: Digest of the compiled job, if it was compiled before.
+        lab_digest: Digest of the lab file that it was checked against then.
     """
 
     protocol: str
@@ -124,6 +126,8 @@ class JobRequest:
     parent_id: int | None = None
     is_held: bool = False
     stock: Mapping[str, float] = field(default_factory=dict)
+    compiled_digest: str | None = None
+    lab_digest: str | None = None
 
     def digest(self) -> str:
         """Return what tells this experiment from others, as 64 hexadecimal digits.

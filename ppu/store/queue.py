@@ -144,6 +144,7 @@ def submit_many(
     first = last_event(connection) + 1
     ids: list[int] = []
     rows: list[dict[str, Any]] = []
+    announced: list[tuple[int, dict[str, Any]]] = []
     needs: list[dict[str, int]] = []
     powders: list[tuple[int, Mapping[str, float]]] = []
     for one, digest in zip(wanted, digests, strict=True):
@@ -162,17 +163,13 @@ def submit_many(
             n_unmet += _is_unmet(need, needed.get(need))
             needs.append({"job_id": job_id, "needed_id": need})
         rows.append(_row_of(one, digest, job_id, n_unmet, state, now))
+        announced.append((job_id, _submission_of(one, state)))
         powders.append((job_id, one.stock))
         ids.append(job_id)
         if one.key is not None:
             known[one.key] = (job_id, digest)
     if rows:
-        announce_all(
-            connection,
-            EventKind.JOB,
-            [(row["id"], _submission_of(row)) for row in rows],
-            now,
-        )
+        announce_all(connection, EventKind.JOB, announced, now)
         connection.execute(jobs.insert(), rows)
     if needs:
         connection.execute(job_needs.insert(), needs)
@@ -210,9 +207,17 @@ def _row_of(
     }
 
 
-def _submission_of(row: dict[str, Any]) -> dict[str, Any]:
-    shown = ("state", "protocol", "campaign", "priority", "is_held")
-    return {name: row[name] for name in shown}
+def _submission_of(one: JobRequest, state: JobState) -> dict[str, Any]:
+    """Return what is announced of a job; what it was checked against is kept there."""
+    content = {
+        "state": str(state),
+        "protocol": one.protocol,
+        "campaign": one.campaign,
+        "priority": one.priority,
+        "is_held": one.is_held,
+    }
+    checked = {"compiled_digest": one.compiled_digest, "lab_digest": one.lab_digest}
+    return content | {name: said for name, said in checked.items() if said is not None}
 
 
 def _is_unmet(need: int, state: JobState | None) -> bool:

@@ -16,8 +16,9 @@ from ppu.core.errors import ConfigurationError, LimitError, NotFoundError
 from ppu.core.labfile import load_lab
 from ppu.core.registry import bundled_labs, load_class
 from ppu.devices.build import build_devices
-from ppu.operations import checking, description
+from ppu.operations import checking, description, looking, submission
 from ppu.operations.description import LabDescription
+from ppu.operations.views import StateChange
 from ppu.plans.protocol import find_protocol
 from ppu.store.store import Store
 
@@ -238,6 +239,20 @@ def test_compiled_job_is_named_by_all_that_it_is_made_of(small_lab: Path) -> Non
     assert one.parameters["temperature_degc"] == 900.0
     assert one.version == fire.version
     assert len({one.digest, other.digest, elsewhere.digest}) == 3
+
+
+def test_submitted_job_keeps_what_it_was_checked_against(
+    small_lab: Path, store: Store
+) -> None:
+    """Its first event names the compiled job and the lab file, by their digests."""
+    lab = description.describe_lab(str(small_lab), store)
+    compiled = checking.compile_job(lab, find_protocol("fire_sample"), {})
+    (job_id,) = submission.submit(store, [submission.Submission(job=compiled)])
+    first = looking.history(store, job_id)[0].change
+
+    assert isinstance(first, StateChange)
+    assert (first.state, first.compiled_digest) == ("queued", compiled.digest)
+    assert first.lab_digest == compiled.lab_digest == lab.digest
 
 
 @pytest.mark.parametrize("given", [None, "x", [("temperature_degc", 900.0)], 7])
