@@ -128,6 +128,8 @@ class Quantification:
         confidence_reasons: What makes the fractions doubtful, one sentence each.
         remarks: What should be known and is in the stated errors.
         alignment: What is wrong with the instrument's angles, harmless for fractions.
+        structure_notes: What of a candidate's file was not used or cannot be trusted,
+            by name.
         error_budget: Every part of the standard errors, with its source.
         missing: What is in the scan and among no candidates.
         unlisted_share: Share of the mass that is in no candidate, by peaks or by
@@ -156,6 +158,7 @@ class Quantification:
     confidence_reasons: tuple[str, ...]
     remarks: tuple[str, ...]
     alignment: tuple[str, ...]
+    structure_notes: dict[str, tuple[str, ...]]
     error_budget: tuple[ErrorPart, ...]
     missing: Missing
     unlisted_share: float
@@ -258,10 +261,10 @@ def _conclude(
     if unlisted >= NOTABLE_SHARE:
         counted = counted.beside(unlisted)
     parts = dict(counted.parts)
-    # What is there in less than its limit is not seen; half of that may well be.
+    # What is there in less than its limit is not seen; a quarter of that may well be.
     hidden = least_noticed(fitted, counted, load_phase(_TYPICAL_STRANGER))
     # An amount known within a factor f is uncertain by about itself times ln f.
-    unsure = max(unlisted * math.log(max(factor, 1.2)), 0.5 * min(hidden, 0.2))
+    unsure = max(unlisted * math.log(max(factor, 1.2)), 0.25 * min(hidden, 0.2))
     parts[UNLISTED] = unsure * counted.shares
     if counted.significance.max() < FAINT:
         # Nothing was seen, so nothing is known.
@@ -293,6 +296,7 @@ def _conclude(
         confidence_reasons=judgement.doubts,
         remarks=judgement.remarks,
         alignment=judgement.alignment,
+        structure_notes={p.name: p.notes for p in phases if p.notes},
         error_budget=tuple(
             ErrorPart(
                 name, SOURCES[name], dict(zip(names, map(float, part), strict=True))
