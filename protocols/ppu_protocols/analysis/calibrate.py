@@ -114,8 +114,6 @@ def calibrate(
     free[cell_at] = True
     loose = refine(model, target, p, free=free, max_iterations=60, tolerance=1e-7)
     ratio = 1.0 / (1.0 + CELL_SPREAD * float(loose.parameters[cell_at]))
-    widths = model.widths(p, 0)
-    full = 2.0 * math.sqrt(2.0 * math.log(2.0))
     remarks = []
     unsure = CELL_SPREAD * _error_of(model, loose, target, cell_at)
     if abs(ratio - 1.0) > max(_WAVELENGTH_TOLERANCE, 3.0 * unsure):
@@ -124,6 +122,9 @@ def calibrate(
             f"{scan.k_alpha_1:.6f} is stated; check tube, monochromator and "
             "temperature."
         )
+        held, p = loose, loose.parameters
+    widths = model.widths(p, 0)
+    full = 2.0 * math.sqrt(2.0 * math.log(2.0))
     if abs(model.zero_deg(p)) > 0.1:
         remarks.append(
             f"The zero is off by {model.zero_deg(p):+.3f} deg; align the goniometer."
@@ -206,18 +207,22 @@ def read_calibration(path: Path) -> Calibration:
     return found
 
 
-def with_calibration(scan: Scan, calibration: Calibration, now: datetime) -> Scan:
+def with_calibration(
+    scan: Scan, calibration: Calibration, now: datetime | None = None
+) -> Scan:
     """Return *scan* with its angles corrected for the zero error.
 
     Args:
         scan: As it was read.
         calibration: Of the same diffractometer.
-        now: Names a calibration that has run out.
+        now: When the scan was made, to name a calibration that has run out.
     """
     notes = [
         f"zero of {calibration.zero_deg:+.4f} deg taken off ({calibration.standard})"
     ]
-    if now > datetime.fromisoformat(calibration.valid_until):
+    if now is None:
+        notes.append(f"the calibration is valid until {calibration.valid_until}")
+    elif now > datetime.fromisoformat(calibration.valid_until):
         notes.append(f"the calibration ran out on {calibration.valid_until}")
     return replace(
         scan,

@@ -149,6 +149,14 @@ def analyse_xrd(
             "does not state."
         ),
     ] = False,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            help="What `ppu calibrate diffractometer --write` kept; its zero is taken "
+            "off the angles.",
+            metavar="FILE",
+        ),
+    ] = None,
     verbose: Annotated[
         bool, typer.Option(help="Say what was read from each file, and every source.")
     ] = False,
@@ -163,7 +171,7 @@ def analyse_xrd(
     from ppu_protocols.analysis.errors import AnalysisError  # noqa: PLC0415 # see above
 
     try:
-        asked = _Asked(cif, number, grain or [], spike, graphite)
+        asked = _Asked(cif, number, grain or [], spike, graphite, calibration)
         _run(scan, asked, as_json=as_json, plot_path=plot, verbose=verbose)
     except AnalysisError as error:
         typer.echo(f"error: {error}", err=True)
@@ -179,6 +187,7 @@ class _Asked:
     grains: list[str]
     spike: str | None
     graphite: bool
+    calibration: Path | None
 
 
 def _run(
@@ -225,6 +234,13 @@ def _read(path: Path, asked: _Asked) -> Scan:
     if asked.graphite:
         # cos² of graphite's 2theta for copper K-alpha, 26.6 deg.
         scan = replace(scan, polarization=0.80)
+    if asked.calibration is not None:
+        from ppu_protocols.analysis.calibrate import (  # noqa: PLC0415 # slow import
+            read_calibration,
+            with_calibration,
+        )
+
+        scan = with_calibration(scan, read_calibration(asked.calibration))
     return scan
 
 
