@@ -30,7 +30,7 @@ STANDARDS: Final = {
 """Standards whose cells are certified, by the name of their bundled structure."""
 
 SCHEMA_VERSION = 1
-_WAVELENGTH_TOLERANCE = 2e-4  # relative, beyond which the wavelength is questioned
+_WAVELENGTH_TOLERANCE = 3e-4  # relative, beyond which the wavelength is questioned
 _POOR = 0.35  # Rwp above which the scan is not of the standard
 
 
@@ -116,7 +116,7 @@ def calibrate(
     ratio = 1.0 / (1.0 + CELL_SPREAD * float(loose.parameters[cell_at]))
     remarks = []
     unsure = CELL_SPREAD * _error_of(model, loose, target, cell_at)
-    if abs(ratio - 1.0) > max(_WAVELENGTH_TOLERANCE, 3.0 * unsure):
+    if abs(ratio - 1.0) > max(_WAVELENGTH_TOLERANCE, 5.0 * unsure):
         remarks.append(
             f"The standard's cell asks for {scan.k_alpha_1 * ratio:.6f} Å where "
             f"{scan.k_alpha_1:.6f} is stated; check tube, monochromator and "
