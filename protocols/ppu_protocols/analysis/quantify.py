@@ -261,12 +261,20 @@ def _conclude(
     if unlisted >= NOTABLE_SHARE:
         counted = counted.beside(unlisted)
     parts = dict(counted.parts)
-    # What is there in less than its limit is not seen; a quarter of that may well be.
+    is_faint = counted.significance.max() < FAINT
+    limits = {
+        m.phase.name: 1.0 if is_faint else least_seen(fitted, counted, m)
+        for m in fitted.absent
+    }
+    # What is there in less than its limit is not seen; some of that may well be.
     hidden = least_noticed(fitted, counted, load_phase(_TYPICAL_STRANGER))
+    traces = [min(limit, 0.2) / DETECTION for limit in limits.values()]
     # An amount known within a factor f is uncertain by about itself times ln f.
-    unsure = max(unlisted * math.log(max(factor, 1.2)), 0.25 * min(hidden, 0.2))
+    unsure = math.hypot(
+        max(unlisted * math.log(max(factor, 1.2)), 0.15 * min(hidden, 0.2)), *traces
+    )
     parts[UNLISTED] = unsure * counted.shares
-    if counted.significance.max() < FAINT:
+    if is_faint:
         # Nothing was seen, so nothing is known.
         parts[FIT] = np.maximum(parts[FIT], 0.5)
 
@@ -290,7 +298,7 @@ def _conclude(
         lines.setdefault(phase.name, np.zeros(0))
     parameters = map(float, refinement.parameters)
     return Quantification(
-        phases=_results(phases, fitted, counted, total_error(parts)),
+        phases=_results(phases, fitted, counted, total_error(parts), limits),
         confidence=judgement.level,
         confidence_sentence=judgement.sentence,
         confidence_reasons=judgement.doubts,
@@ -331,19 +339,15 @@ def _results(
     fitted: Fitted,
     counted: Budget,
     errors: NDArray[np.float64],
+    limits: Mapping[str, float],
 ) -> tuple[PhaseResult, ...]:
     model, p = fitted.model, fitted.refinement.parameters
     by_name = {m.phase.name: index for index, m in enumerate(model.phases)}
-    absent = {m.phase.name: m for m in fitted.absent}
-    if counted.significance.max() < FAINT:
-        absent = {}  # nothing was seen, so nothing is known of any
     results = []
     for phase in phases:
         index = by_name.get(phase.name)
         if index is None:
-            limit = 1.0
-            if phase.name in absent:
-                limit = least_seen(fitted, counted, absent[phase.name])
+            limit = limits.get(phase.name, 1.0)
             results.append(
                 PhaseResult(
                     phase.name,
