@@ -217,7 +217,7 @@ def play(host: Host, store: Store, seed: int, world: World) -> Any:
         happened = bool(world.acts[known[path]])
         return dataclasses.replace(found, has_happened=happened, text="a person looked")
 
-    lab = Lab(LAB, {}, books=owner.books())
+    lab = Lab(LAB, {}, ledger=owner.read_ledger())
     lab.sample_id = "sample"
     plan = RandomPlan(seed, world)
     result = host.run(

@@ -13,11 +13,14 @@ from ppu.core.capabilities import FiringProfile, Segment
 from ppu.core.errors import InstrumentError
 from ppu.core.failure import FailurePolicy
 from ppu.plans import Lab, ProtocolResult, protocol, step
+from ppu.plans.seats import Seat, leave_seat, request_seat
 from ppu_protocols.steps import (
     carry_home,
     choose_furnaces,
     fire,
     fire_container,
+    fire_seat,
+    load_seat,
     move_container,
     take_container,
 )
@@ -86,7 +89,7 @@ class World:
 class Wish(BaseModel):
     """What a job shall do."""
 
-    kind: Literal["press", "fire", "shake", "nested", "bare", "rest"] = "press"
+    kind: Literal["press", "fire", "seat", "shake", "nested", "bare", "rest"] = "press"
     number: int = 0
     degc: float = 80.0
 
@@ -150,6 +153,20 @@ def shake_once(lab: Lab, container: str) -> MsgGenerator[int]:
     return (yield from _shake())
 
 
+@step(kind="repeatable", seat="takes")
+def sit_down(
+    lab: Lab, container: str, profile: FiringProfile, furnaces: list[str]
+) -> MsgGenerator[Seat]:
+    """Take a place in a firing, in a step of another name than the bundled one."""
+    return (yield from request_seat(lab, container, profile, furnaces))
+
+
+@step(kind="repeatable", seat="leaves")
+def get_up(lab: Lab, seat: Seat) -> MsgGenerator[None]:
+    """Give it back."""
+    yield from leave_seat(seat)
+
+
 @step(kind="repeatable")
 def rest(lab: Lab) -> MsgGenerator[None]:
     """Do nothing, with no container."""
@@ -178,6 +195,12 @@ def exercise(lab: Lab, wish: Wish) -> MsgGenerator[Wished]:
         profile = wish.profile()
         furnaces = choose_furnaces(lab, profile)
         yield from fire_container(lab, container, profile, furnaces)
+    elif wish.kind == "seat":
+        seat = yield from sit_down(lab, container, wish.profile(), ["furnace_1"])
+        yield from move_container(lab, container, seat.slot)
+        yield from fire_seat(lab, seat, (yield from load_seat(lab, seat)))
+        yield from move_container(lab, container, lab.home_of(container))
+        yield from get_up(lab, seat)
     else:
         yield from visit_press(lab, container)
     return Wished(acts=[act])

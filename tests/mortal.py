@@ -15,7 +15,7 @@ from typing_extensions import override
 
 from ppu.cell.cell import Cell
 from ppu.cell.lab import OpenLab
-from ppu.core.custody import Books
+from ppu.core.custody import CustodyLedger
 from ppu.core.errors import ConfigurationError, StoreError
 from ppu.core.labfile import load_lab
 from ppu.engine.resources import Resources
@@ -98,7 +98,7 @@ class MortalCell:
         self.loop = self.lab.host.loop
         self.n_deaths = 0
         self._protocols = protocols
-        self._still = self.loop.take_hold("the test decides when time passes")
+        self._still = self.loop.freeze("the test decides when time passes")
         self._ends = contextlib.ExitStack()
         self._life: asyncio.Task[None] | None = None
         self.store = MortalStore(self.store_path)
@@ -145,8 +145,8 @@ class MortalCell:
         for device in lab.devices.values():
             lab.host.call(device.disconnect())
         lab.devices.clear()
-        lab.books = Books.of(lab.file)
-        lab.resources = Resources(self.loop, lab.file, lab.books)
+        lab.ledger = CustodyLedger.of(lab.file)
+        lab.resources = Resources(self.loop, lab.file, lab.ledger)
         lab.host.resources = lab.resources
         self.cell = self._life = None
 
@@ -178,7 +178,7 @@ class MortalCell:
             # as plans that run let time jump, and the other too late.
             self._still()
             await asyncio.sleep(seconds)
-            self._still = self.loop.take_hold("the test decides when time passes")
+            self._still = self.loop.freeze("the test decides when time passes")
 
         self.lab.host.call(pass_time())
 
@@ -188,7 +188,7 @@ class MortalCell:
         try:
             yield
         finally:
-            self._still = self.loop.take_hold("the test decides when time passes")
+            self._still = self.loop.freeze("the test decides when time passes")
 
     def jobs(self) -> list[Job]:
         """Return all jobs, the oldest first."""

@@ -15,15 +15,19 @@ from bluesky.utils import MsgGenerator
 
 from ppu._version import __version__
 from ppu.cell.lab import OpenLab
+from ppu.cell.lab_events import LabEvents
+from ppu.cell.making_safe import MadeSafe
 from ppu.cell.ownership import Ownership
 from ppu.core.errors import ConfigurationError, InternalError, PPUError
 from ppu.core.notices import tell
 from ppu.engine.recorder import JobRecorder
 from ppu.engine.runner import Runner
+from ppu.exports.documents import export_documents
+from ppu.exports.report import build_report
 from ppu.plans.protocol import ProtocolResult, RegisteredProtocol
-from ppu.plans.report import RunRecord, build_report
+from ppu.plans.report import RunRecord
 from ppu.plans.steps import digest
-from ppu.store.documents import documents_of, streams_of
+from ppu.store.documents import streams_of, units_of
 from ppu.store.jobs import JobRequest, JobState
 from ppu.store.queue import submit
 from ppu.store.store import Store
@@ -135,15 +139,27 @@ class Execution:
         job = host.call(owner.claim())
         assert job is not None  # noqa: S101 - it is the only one
         host.call(owner.change(job.id, JobState.RUNNING))
-        recorder = owner.recorder(job)
+        events = LabEvents(owner, self.lab.bench, lambda _: (job.id,), host.loop)
+        keep_incidents = partial(events.keep_incidents, job.id)
+        recorder = owner.recorder(job, before_end=keep_incidents)
+        made: list[MadeSafe] = []
+
+        def keep_made_safe() -> None:
+            while made:
+                host.call(events.keep_made_safe(made.pop(0), job.id))
+
         try:
-            typed = self.lab.run(self.plan(), recorder)
-            host.call(recorder.settle_documents())
+            typed = self.lab.run(self.plan(), recorder, on_made_safe=made.append)
+            keep_made_safe()
+            host.call(recorder.flush_documents())
             host.call(owner.change(job.id, JobState.FINISHING))
             result = self.finish(typed, recorder, elapsed)
+            host.call(keep_incidents())
             host.call(owner.succeed(job, result))
         except Exception as exc:
             self._keep_documents(recorder)
+            host.call(keep_incidents())
+            keep_made_safe()
             host.call(owner.fail(job, exc))
             if isinstance(exc, PPUError):
                 raise
@@ -158,32 +174,12 @@ class Execution:
         The error that ended the run matters more than a full disk.
         """
         try:
-            self.lab.host.call(recorder.settle_documents())
-            self.export_documents(recorder)
+            self.lab.host.call(recorder.flush_documents())
+            export_documents(
+                recorder.store, recorder.job_id, self.out / "documents.jsonl"
+            )
         except PPUError as exc:
             tell(f"the documents of this run could not be written: {exc}")
-
-    def export_documents(self, recorder: JobRecorder) -> None:
-        """Write all documents, one ``{"name", "doc"}`` object a line.
-
-        Raises:
-            ConfigurationError: If they cannot be written.
-        """
-        path = self.out / "documents.jsonl"
-        temporary = path.with_suffix(".part")
-        try:
-            with (
-                temporary.open("w", encoding="utf-8") as file,
-                recorder.store.read() as connection,
-            ):
-                for name, document in documents_of(connection, recorder.job_id):
-                    entry = {"name": name, "doc": document}
-                    file.write(json.dumps(entry, separators=(",", ":")) + "\n")
-            temporary.replace(path)
-        except OSError as exc:
-            raise ConfigurationError(
-                f"cannot write {exc.filename or path}: {exc.strerror}"
-            ) from exc
 
     def plan(self) -> MsgGenerator[ProtocolResult]:
         """Return the protocol's plan inside a run, which returns its typed result."""
@@ -263,6 +259,7 @@ class Execution:
             "parameters_asked": self.parameters.model_dump(mode="json"),
             "parameters_actual": actual,
             **content,
+            "summary": typed.summary(),
             "lab_time_s": timing.lab_time_s,
             "wall_time_s": 0.0,
             "run_time_s": timing.run_time_s,
@@ -285,7 +282,7 @@ class Execution:
         recorder: JobRecorder,
         elapsed: Callable[[], float],
     ) -> None:
-        self.export_documents(recorder)
+        export_documents(recorder.store, recorder.job_id, self.out / "documents.jsonl")
         for path in typed.attachments.values():
             shutil.copyfile(path, self.out / path.name)
         record = self._record(result, typed, recorder)
@@ -302,10 +299,12 @@ class Execution:
         truth = {} if bench is None else bench.world.truth(host.loop.time())
         with recorder.store.read() as connection:
             samples = streams_of(connection, recorder.job_id)
+            units = units_of(connection, recorder.job_id)
         return RunRecord(
             result=result,
             steps=list(self.runner.steps),
             samples=samples,
+            units=units,
             truth=truth,
             protocol_result=typed,
             started_s=self.runner.timing.first_lab_s,

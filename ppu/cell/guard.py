@@ -110,7 +110,7 @@ class Guard:
         try:
             await self._await_predecessor()
             # Nobody knows how the last cell has left them.
-            await self._orphans.see_to()
+            await self._orphans.make_safe()
             return await self._keep_running()
         finally:
             notify("STOPPING=1")
@@ -136,7 +136,7 @@ class Guard:
             if end.code == TAKEN_OVER_CODE:
                 tell("guard: the instruments are another cell's; they are left alone")
                 return False
-            await self._orphans.see_to()
+            await self._orphans.make_safe()
             if self._stopped.is_set():
                 return end.code in (INTERRUPTED_CODE, -signal.SIGTERM)
             if self._is_hopeless(end):
@@ -161,7 +161,7 @@ class Guard:
             process.send_signal(signal.SIGTERM)
         died: asyncio.Future[str] = loop.create_future()
 
-        def greet() -> None:
+        def note_first_word() -> None:
             began.append(loop.time())
             tell(f"guard: the cell of process {process.pid} runs")
             notify(f"READY=1\nSTATUS=The cell of process {process.pid} runs.")
@@ -170,7 +170,7 @@ class Guard:
             loop,
             ours,
             died.set_result,
-            on_first_word=greet,
+            on_first_word=note_first_word,
             first_word_s=first_word_s,
         )
         heartbeat.start()

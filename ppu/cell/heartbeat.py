@@ -68,8 +68,8 @@ class Heartbeat:
         """Begin to beat and to listen; on the loop."""
         self._end.setblocking(False)
         self._heard_s = self._loop.time()
-        self._loop.add_reader(self._end.fileno(), self._hear)
-        self._task = self._loop.create_task(self._beat(), name="heartbeat")
+        self._loop.add_reader(self._end.fileno(), self._receive)
+        self._task = self._loop.create_task(self._send_beats(), name="heartbeat")
 
     async def stop(self) -> None:
         """Be silent, and close this end; on the loop."""
@@ -81,7 +81,7 @@ class Heartbeat:
             self._loop.remove_reader(self._end.fileno())
             self._end.close()
 
-    async def _beat(self) -> None:
+    async def _send_beats(self) -> None:
         loop = self._loop
         while True:
             try:
@@ -92,10 +92,10 @@ class Heartbeat:
                 return  # it is gone, which the end of what it says tells, too
             await asyncio.sleep(loop.wire_seconds(PERIOD_S))
             if self.silent_s > self._patience_s:
-                self._die(f"no heartbeat for {self._patience_s:g} s")
+                self._report_death(f"no heartbeat for {self._patience_s:g} s")
                 return
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         try:
             heard = self._end.recv(4096)
         except BlockingIOError:
@@ -109,8 +109,8 @@ class Heartbeat:
             on_first_word()
         else:
             self._loop.remove_reader(self._end.fileno())
-            self._die(self.ENDED)
+            self._report_death(self.ENDED)
 
-    def _die(self, what: str) -> None:
+    def _report_death(self, what: str) -> None:
         on_death, self._on_death = self._on_death, _nothing
         on_death(what)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,17 +12,19 @@ from typing import Any
 
 from bluesky.utils import Msg, MsgGenerator
 
+from ppu.cell.making_safe import MadeSafe, make_safe
 from ppu.cell.pace import Pace, Target, make_loop
-from ppu.core.custody import Books
-from ppu.core.errors import AbortedError, ConfigurationError, PPUError
+from ppu.core.custody import CustodyLedger
+from ppu.core.errors import AbortedError, ConfigurationError, InterlockError, PPUError
 from ppu.core.labfile import LabFile
-from ppu.core.labtime import running_loop
 from ppu.core.notices import tell
+from ppu.core.remedies import Remedy, advise
 from ppu.core.stopping import on_stop_signal
 from ppu.devices.build import build_devices, driver_class
 from ppu.devices.instrument import LabDevice
 from ppu.engine.host import Host
 from ppu.engine.recorder import JobRecorder
+from ppu.engine.reservations import UNSAFE
 from ppu.engine.resources import Resources
 from ppu.plans.lab import Lab
 from ppu.twin.bench import Bench, Links
@@ -33,9 +35,32 @@ __all__ = ["OpenLab"]
 _FLUSH_TWIN_S = 600.0
 _FLUSH_HARDWARE_S = 30.0
 
-# How long devices that cannot be brought to their abort state are tried again.
-_INSIST_S = 60.0
-_INSIST_PAUSE_S = 3.0
+
+class Turns:
+    """Lets one plan run at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running = ""
+
+    @contextlib.contextmanager
+    def take(self, what: str, *, queued: bool) -> Iterator[None]:
+        """Have the lab for *what* while the block runs.
+
+        Raises:
+            InterlockError: If something else runs and *queued* does not say to wait.
+        """
+        if not self._lock.acquire(blocking=queued):
+            raise InterlockError(
+                f"the lab is busy: {self._running} runs, and is not disturbed; wait "
+                "for it, say queued=True to wait here, or run several protocols at "
+                "once with run_protocols"
+            )
+        self._running = what
+        try:
+            yield
+        finally:
+            self._lock.release()
 
 
 class OpenLab(Mapping[str, Any]):
@@ -79,12 +104,13 @@ class OpenLab(Mapping[str, Any]):
             self.bench = Bench(file, path, self.seed, only=only, links=links)
         self.is_simulated = target == "twin" or file.simulated_bench is not None
         loop = make_loop(file, target, pace)
-        self.books = Books.of(file)
+        self.ledger = CustodyLedger.of(file)
         """What is believed of the lab's containers and stock, shared by all views."""
-        self.resources = Resources(loop, file, self.books)
+        self.resources = Resources(loop, file, self.ledger)
         self.host = Host(loop, self.resources)
         self.devices: dict[str, LabDevice] = {}
         self._view: Lab | None = None
+        self.turns = Turns()
 
     # -- opening and closing ---------------------------------------------------------
 
@@ -115,7 +141,10 @@ class OpenLab(Mapping[str, Any]):
                 faults.append(exc)
         if faults:
             # One class for all: whoever must act is the same person at the bench.
-            raise type(faults[0])("\n".join(str(fault) for fault in faults))
+            raise type(faults[0])(
+                "\n".join(str(fault) for fault in faults),
+                advice=[one for fault in faults for one in fault.advice],
+            )
 
     def close(self) -> None:
         """Disconnect every device, stop the simulators, the loop and its thread.
@@ -194,24 +223,46 @@ class OpenLab(Mapping[str, Any]):
         hardware = self.target == "hardware"
         flush_s = _FLUSH_HARDWARE_S if hardware else _FLUSH_TWIN_S
         devices = {name: item.plan_device for name, item in self.devices.items()}
-        return Lab(self.file, devices, flush_s, self.books)
+        return Lab(self.file, devices, flush_s, self.ledger)
 
-    def run(self, plan: Any, recorder: JobRecorder | None = None) -> Any:
+    def run(
+        self,
+        plan: Any,
+        recorder: JobRecorder | None = None,
+        *,
+        on_made_safe: Callable[[MadeSafe], None] | None = None,
+        queued: bool = False,
+    ) -> Any:
         """Run any Bluesky plan on this lab and return what it returns.
 
         SIGINT (Ctrl-C), SIGTERM and SIGHUP abort the plan. Whenever it does not end
         as it should, every device is brought to its abort state, and people are told
-        so on standard error.
+        so on standard error; if it does, what heats or lets gas flow.
 
         Args:
             plan: A generator of messages, your own or a protocol's.
             recorder: Keeps documents and steps, if anything does.
+            on_made_safe: Told what came of making the devices safe, if that was done.
+            queued: Whether to wait while another plan runs, instead of being refused.
 
         Raises:
-            ConfigurationError: If something could heat and nobody attends it.
+            ConfigurationError: If something could heat and nobody attends it; or it is
+                called from a plan or callback, which run on the lab's own loop.
+            InterlockError: If another plan runs; that is not disturbed.
             AbortedError: If somebody asked to stop.
         """
+        self.host.check_caller()
         self.check_attended()
+        with self.turns.take(getattr(plan, "__name__", "a plan"), queued=queued):
+            return self._run_alone(plan, recorder, on_made_safe)
+
+    def _run_alone(
+        self,
+        plan: Any,
+        recorder: JobRecorder | None,
+        on_made_safe: Callable[[MadeSafe], None] | None,
+    ) -> Any:
+        """Run a plan while no other one runs."""
         messages: Iterator[Msg] = plan
         stopped_by: list[str] = []
 
@@ -231,11 +282,13 @@ class OpenLab(Mapping[str, Any]):
             try:
                 guarded: Any = unless_stopped()
                 guarded.__name__ = getattr(plan, "__name__", guarded.__name__)
-                return self.host.run(guarded, recorder)
+                result = self.host.run(guarded, recorder)
             except BaseException:
-                for line in self.make_safe():
-                    tell(line)
+                made = self.host.call(self.amake_safe(self.devices))
+                _tell(made, on_made_safe)
                 raise
+            _tell(self.host.call(self.rest()), on_made_safe)
+            return result
 
     def subscribe(self, callback: Callable[[str, dict[str, Any]], None]) -> int:
         """Have *callback* called with name and content of each Bluesky document.
@@ -266,8 +319,9 @@ class OpenLab(Mapping[str, Any]):
         if hot:
             raise ConfigurationError(
                 f"{', '.join(hot)} can heat, and nobody would see to it if this died: "
-                "stay beside it and say --attended (in Python: open_lab(..., "
-                "attended=True)), or put jobs into a queue and start `ppu guard`"
+                "stay beside it and open the lab with attended=True, or put jobs into "
+                "a queue and start a guard",
+                advice=[advise(Remedy.ATTEND), advise(Remedy.START_GUARD)],
             )
 
     def make_safe(self) -> list[str]:
@@ -276,45 +330,31 @@ class OpenLab(Mapping[str, Any]):
         Every device is tried, whatever happens to the others, and again for a minute
         if it does not get there.
         """
-        told, unsafe = self.host.call(self.amake_safe(self.devices))
-        return [*told, *unsafe.values()]
+        made = self.host.call(self.amake_safe(self.devices))
+        return [*made.told, *made.unsafe.values()]
 
-    async def amake_safe(
-        self, names: Iterable[str]
-    ) -> tuple[list[str], dict[str, str]]:
-        """Bring the devices *names* to their abort states, as :meth:`make_safe`.
+    async def amake_safe(self, names: Iterable[str]) -> MadeSafe:
+        """Bring the devices *names* to their abort states, as :meth:`make_safe`."""
+        return await make_safe({name: self.devices[name] for name in names})
 
-        Returns:
-            What to tell people, and for each device that is NOT there, why.
+    async def rest(self) -> MadeSafe:
+        """Bring what heats or lets gas flow, and that no job has, to its abort state.
+
+        It is for the end of a plan that went well; a device that does nothing for a
+        plan of this process is not asked.
         """
-        devices = {name: self.devices[name] for name in names}
-        told: list[str] = []
-        loop = running_loop()
-        until = loop.time() + loop.wire_seconds(_INSIST_S)
-        unsafe, why = dict(devices), dict[str, str]()
-        while unsafe:
-            troubles: dict[str, PPUError] = {}
-            for name, device in unsafe.items():
-                try:
-                    told.append(await device.go_to_abort_state())
-                except PPUError as exc:
-                    troubles[name] = exc
-            unsafe = {name: unsafe[name] for name in troubles}
-            if unsafe and loop.time() > until:
-                why = {
-                    name: f"{name}: NOT in its abort state: {exc}"
-                    for name, exc in troubles.items()
-                }
-                break
-            if unsafe:
-                # A wire that is out may be back soon, and something may be hot.
-                await asyncio.sleep(loop.wire_seconds(_INSIST_PAUSE_S))
-        for name, device in devices.items():
-            try:
-                told.append(await device.hot_parts())
-            except PPUError as exc:
-                told.append(f"{name}: nobody knows how hot it is: {exc}")
-        return [text for text in told if text], why
+        reservations = self.resources.reservations
+        resting = {
+            name: device
+            for name, device in self.devices.items()
+            if device.rests and not reservations.owners_of(name)
+        }
+        for name in resting:
+            reservations.share(name, [UNSAFE.id])
+        try:
+            return await make_safe(resting, is_routine=True)
+        finally:
+            reservations.give_back(UNSAFE, list(resting))
 
     def read(self, device: str, signal: str) -> dict[str, Any]:
         """Return value, quality and time of one signal, read now."""
@@ -326,3 +366,11 @@ class OpenLab(Mapping[str, Any]):
             return {**reading, "quality": quality.value}
 
         return self.host.call(read_now())
+
+
+def _tell(made: MadeSafe, on_made_safe: Callable[[MadeSafe], None] | None) -> None:
+    """Tell people what was made safe, and whoever keeps it."""
+    for line in (*made.told, *made.unsafe.values()):
+        tell(line)
+    if on_made_safe is not None:
+        on_made_safe(made)

@@ -2,31 +2,85 @@
 
 from __future__ import annotations
 
+import atexit
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ppu.cell.execution import Execution
 from ppu.cell.lab import OpenLab
 from ppu.cell.pace import DEFAULT_PACE, Pace, Target
+from ppu.cell.several import run_several
+from ppu.core.errors import ConfigurationError
 from ppu.core.labfile import load_lab
 from ppu.core.labtime import stopwatch
 from ppu.core.registry import find_lab
 from ppu.plans.protocol import find_protocol
+from ppu.store.jobs import Job
 from ppu.twin.bench import Links
 
 __all__ = ["InteractiveLab", "open_lab"]
 
 
 class InteractiveLab(OpenLab):
-    """An open lab that also runs protocols by name; made by :func:`open_lab`."""
+    """A lab for a person at a prompt or in a notebook; made by :func:`open_lab`.
+
+    It is open within a ``with`` statement, or from :meth:`open` to :meth:`close`, and
+    closed at the latest when Python ends.
+    """
+
+    is_open = False
+
+    def open(self) -> InteractiveLab:
+        """Connect every device, and return the lab; nothing if it is open.
+
+        Raises:
+            ConfigurationError: If it was closed before: a lab is opened once.
+            ConnectError: If an instrument is absent or is a stranger; with every one.
+        """
+        if self._has_closed:
+            raise ConfigurationError(
+                f"lab {self.file.lab} was closed; open it anew with open_lab(...)"
+            )
+        if not self.is_open:
+            self.__enter__()
+        return self
+
+    def __enter__(self) -> InteractiveLab:
+        """Connect every device."""
+        super().__enter__()
+        self.is_open = True
+        atexit.register(self.close)
+        return self
+
+    _has_closed = False
+
+    def close(self) -> None:
+        """Disconnect every device and end what was started; twice is harmless."""
+        if self._has_closed:
+            return
+        self._has_closed, self.is_open = True, False
+        atexit.unregister(self.close)
+        super().close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._has_closed else "open" if self.is_open else "not open"
+        lines = [f"<lab {self.file.lab} ({self.target}), {state}>"]
+        lines += [
+            f"  {name}: {device.facts.maker} {device.facts.model}"
+            for name, device in self.devices.items()
+        ]
+        if not self.devices:
+            lines.append("  open it: `with lab:` or lab.open()")
+        return "\n".join(lines)
 
     def run_protocol(
         self, name: str, out: str | Path, **parameters: Any
     ) -> dict[str, Any]:
-        """Run a protocol by name as ``ppu run`` does, and return its result.
+        """Run a protocol by name, check it first, and return its result.
 
         Args:
-            name: A protocol that ``ppu protocols`` lists.
+            name: An installed protocol.
             out: Directory for result.json, report.html, documents.jsonl and the rest.
             parameters: Parameters of the protocol; the others keep their defaults.
 
@@ -39,6 +93,35 @@ class InteractiveLab(OpenLab):
         execution.check()
         return execution.run(stopwatch())
 
+    def run_protocols(
+        self, wanted: Sequence[tuple[str, Mapping[str, Any]]], out: str | Path
+    ) -> list[Job]:
+        """Run several protocols at once, and return their jobs as they ended.
+
+        They share the lab as jobs of a cell do: a step waits for what it needs, and
+        compatible firings share a furnace. One that fails does not end the others.
+
+        Args:
+            wanted: Names and parameters of protocols.
+            out: Directory for the store, and one for each job.
+
+        Raises:
+            ConfigurationError: If something asked is wrong, or something has run on
+                this lab before; nothing moved.
+            LimitError: If the lab does not allow it; nothing moved.
+            InterlockError: If a plan runs.
+        """
+        self.host.check_caller()
+        self.check_attended()
+        if self.has_run:
+            raise ConfigurationError(
+                "several protocols at once need a lab on which nothing has run yet: "
+                "open it anew with open_lab(...)"
+            )
+        with self.turns.take("several protocols", queued=False):
+            self.has_run = True
+            return run_several(self, wanted, Path(out))
+
 
 def open_lab(
     lab: str = "a-lab",
@@ -50,7 +133,10 @@ def open_lab(
     attended: bool = False,
     links: Links = "kernel",
 ) -> InteractiveLab:
-    """Open a lab; use it in a ``with`` statement.
+    """Return a lab to be opened: use it in a ``with`` statement, or ``open()`` it.
+
+    In a notebook, ``lab = open_lab(...).open()`` in one cell and ``lab.close()`` in
+    another.
 
     Args:
         lab: A bundled lab or the path of a lab file.

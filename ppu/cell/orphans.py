@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ppu.core.errors import PPUError
+from ppu.core.insisting import Attempts
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import running_loop
 from ppu.core.notices import tell
@@ -43,16 +44,14 @@ class Orphans:
         self._told: dict[str, str] = {}
         build_devices(file, path)
 
-    async def see_to(self) -> None:
+    async def make_safe(self) -> None:
         """Bring every instrument to its orphan state, and let it go again.
 
         One that does not answer is told and tried again, a few times.
         """
         async with self._opened(self._file) as devices:
             left = devices
-            for n_round in range(_N_ROUNDS):
-                if n_round:
-                    await asyncio.sleep(running_loop().wire_seconds(_PAUSE_S))
+            async for _ in Attempts(at_least=_N_ROUNDS, pause_s=_PAUSE_S):
                 left = await self._bring(left)
                 if not left:
                     tell("guard: every instrument is in its orphan state")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from ppu.core.custody import Books
+from ppu.core.custody import CustodyLedger
 from ppu.core.errors import (
     AbortedError,
     InternalError,
@@ -76,10 +76,10 @@ class Ownership:
 
         self.token = store.write(start)
 
-    def books(self) -> Books:
+    def read_ledger(self) -> CustodyLedger:
         """Return what is believed of the lab."""
         with self.store.read() as connection:
-            return custody.books(connection)
+            return custody.read_ledger(connection)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Do *work* in the store while this owner owns it; a busy store is waited for.
@@ -168,8 +168,19 @@ class Ownership:
             )
         )
 
-    def recorder(self, job: Job, ask: Ask | None = None) -> JobRecorder:
-        """Return what keeps the steps and documents of *job*."""
+    def recorder(
+        self,
+        job: Job,
+        ask: Ask | None = None,
+        before_end: Callable[[], Awaitable[None]] | None = None,
+    ) -> JobRecorder:
+        """Return what keeps the steps and documents of *job*.
+
+        Args:
+            job: The job.
+            ask: Asks a person whether a step happened, if somebody can be asked.
+            before_end: Called before a step ends or fails.
+        """
         with self.store.read() as connection:
             known = steps_of(connection, job.id)
             asked = questions(connection, job.id)
@@ -178,7 +189,9 @@ class Ownership:
             one.step.path: one for one in asked if one.step.state is StepState.FAILED
         }
         epoch = self._loop.epoch
-        return JobRecorder(self.store, job.id, self.token, epoch, ask, states, failed)
+        return JobRecorder(
+            self.store, job.id, self.token, epoch, ask, states, failed, before_end
+        )
 
     async def change(self, job_id: int, state: JobState, **more: Any) -> None:
         """Bring a job into another state; more as :func:`ppu.store.queue.transition`.
@@ -231,8 +244,9 @@ class Ownership:
                 self._loop.stamp(),
                 token=self.token,
                 reason=reason,
+                advice=known.advice,
             )
-            return {*had, *claimed} - custody.books(connection).used
+            return {*had, *claimed} - custody.read_ledger(connection).used
 
         return await self.write(work)
 

@@ -7,6 +7,7 @@ from typing import Final, Literal
 from ppu.core.errors import ConfigurationError
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import LabTimeLoop
+from ppu.core.remedies import Remedy, advise
 
 __all__ = ["DEFAULT_PACE", "Pace", "Target", "make_loop"]
 
@@ -34,11 +35,12 @@ def make_loop(file: LabFile, target: Target, pace: Pace = DEFAULT_PACE) -> LabTi
         asked = "jump" if pace is None else f"{pace:g}"
         if bench is None:
             raise ConfigurationError(
-                f"--pace {asked} with --target hardware: real instruments run at pace "
-                "1; any other needs the lab file that `ppu sim --write-lab` writes"
+                f"pace {asked}: real instruments run at pace 1; any other needs the "
+                "lab file that a simulated bench writes",
+                advice=[advise(Remedy.WRITE_BENCH)],
             )
         raise ConfigurationError(
-            f"--pace {asked}: the simulated bench of this lab file runs at pace "
+            f"pace {asked}: the simulated bench of this lab file runs at pace "
             f"{bench.pace:g}"
         )
     if bench is None:

@@ -23,7 +23,7 @@ from ppu.store import cells
 from ppu.store.store import Store
 from ppu.store.wake import socket_path
 
-__all__ = ["DRAIN_S", "await_end", "file_of", "outlive", "watching"]
+__all__ = ["DRAIN_S", "await_end", "file_of", "wait_out_predecessor", "watching"]
 
 DRAIN_S: Final = 90.0
 """How long a cell whose guard is dead may take to end by itself (real time) [s]."""
@@ -54,7 +54,7 @@ def watching(where: str) -> Iterator[None]:
         yield
 
 
-async def outlive(store: Store) -> None:
+async def wait_out_predecessor(store: Store) -> None:
     """Wait until no earlier cell can be touching the instruments; on the loop.
 
     A file is locked by the process of its cell, and free only when that is gone. The
@@ -72,7 +72,7 @@ async def outlive(store: Store) -> None:
     if store.is_file:
         return
     loop = running_loop()
-    last = await store.awrite(partial(cells.depose, now=loop.stamp()))
+    last = await store.awrite(partial(cells.revoke_lease, now=loop.stamp()))
     if last is None:
         return
     tell(
@@ -81,7 +81,7 @@ async def outlive(store: Store) -> None:
         f"waiting {cells.LEASE_S:g} s, until its lease has surely run out"
     )
     await asyncio.sleep(loop.wire_seconds(cells.LEASE_S))
-    await store.awrite(partial(cells.outlived, token=last.token))
+    await store.awrite(partial(cells.note_lease_over, token=last.token))
 
 
 async def await_end(where: str, drain_s: float = DRAIN_S) -> None:
@@ -104,7 +104,7 @@ async def await_end(where: str, drain_s: float = DRAIN_S) -> None:
     with Store(where, is_verified=False) as store:
         await _await_lock(store, drain_s)
         with store.own():
-            await outlive(store)
+            await wait_out_predecessor(store)
 
 
 async def _await_lock(store: Store, drain_s: float) -> None:

@@ -61,6 +61,7 @@ def cell(
     from ppu.cell.cell import Cell
     from ppu.cell.heartbeat import GUARD_FD
     from ppu.cell.open_lab import open_lab
+    from ppu.operations.description import describe, keep_description
     from ppu.store.store import Store
 
     set_up_logging(verbose=False)
@@ -80,6 +81,9 @@ def cell(
         opened.check_attended()
         running = Cell(opened, kept, results, may_heat=may_heat, is_patient=True)
         with running.owning(), _draining(running), _guarded(running, guard_fd):
+            # For doors that have neither the lab file nor a driver.
+            described = describe(opened.file, opened.path, opened.devices)
+            keep_description(kept, described)
             tell(f"cell of {opened.file.lab}: {kept.name} is open; Ctrl-C drains")
             with running.listening():
                 running.run(until_idle=until_idle)

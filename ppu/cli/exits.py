@@ -7,8 +7,10 @@ from enum import IntEnum
 from ppu.core.errors import (
     AbortedError,
     ConfigurationError,
+    ConflictError,
     InterlockError,
     LimitError,
+    NotFoundError,
     PPUError,
     TakenOverError,
     TransportError,
@@ -50,7 +52,7 @@ def code_of(exc: PPUError, *, has_started: bool = False) -> Exit:
         return Exit.TAKEN_OVER
     if has_started:
         return Exit.FAILED
-    if isinstance(exc, ConfigurationError):
+    if isinstance(exc, ConfigurationError | NotFoundError | ConflictError):
         return Exit.WRONG_INPUT
     if isinstance(exc, LimitError | InterlockError):
         return Exit.REFUSED

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ppu.cli.exits import Exit
 from ppu.cli.options import STORE, StoreOption
-from ppu.cli.queue import summary
+from ppu.cli.remedies import worded
 from ppu.cli.store import open_store, when
 
 if TYPE_CHECKING:
-    from ppu.store.events import Event
-    from ppu.store.jobs import Job
-    from ppu.store.steps import Step
+    from ppu.operations.views import EventView, JobDetailView, JobView, StepView
     from ppu.store.store import Store
 
 _LOOK_EVERY_WALL_S = 0.2
@@ -44,32 +41,22 @@ def job(
 
     With --follow the command ends with the job, with code 0 if it succeeded, else 4.
     """
-    from ppu.store.jobs import JobState
+    from ppu.operations import looking
 
     with open_store(store) as opened:
         if not follow:
-            content, lines = _describe(opened, id_)
-            typer.echo(json.dumps(content) if json_ else "\n".join(lines))
+            found = looking.job(opened, id_)
+            typer.echo(json.dumps(_plain(found)) if json_ else "\n".join(_lines(found)))
             return
         state = asyncio.run(_follow(opened, id_, as_json=json_))
-    if state is not JobState.SUCCEEDED:
+    if state != "succeeded":
         raise typer.Exit(Exit.FAILED)
 
 
-def _describe(store: Store, job_id: int) -> tuple[dict[str, Any], list[str]]:
-    """Return a job as plain data, and as lines for people."""
-    from ppu.store.queue import get
-    from ppu.store.steps import questions, steps_of
-    from ppu.store.waiting import reasons_to_wait
-
-    with store.read() as connection:
-        found = get(connection, job_id)
-        steps = steps_of(connection, job_id)
-        waits = reasons_to_wait(connection, found)
-        asked = questions(connection, job_id)
-    content = summary(found)
-    content["waits_for"] = waits
-    content["steps"] = [_plain(step) for step in steps]
+def _plain(found: JobDetailView) -> dict[str, Any]:
+    """Return a job as plain data."""
+    content = found.model_dump(mode="json")
+    content["waits_for"] = [worded(why.text, why.advice) for why in found.waits]
     content["questions"] = [
         {
             "step": one.step.path,
@@ -77,23 +64,28 @@ def _describe(store: Store, job_id: int) -> tuple[dict[str, Any], list[str]]:
             "answers": list(one.answers),
             "answered": one.answered,
         }
-        for one in asked
+        for one in found.questions
     ]
+    return content
+
+
+def _lines(found: JobDetailView) -> list[str]:
+    """Return a job for people."""
     lines = _head(found)
-    lines += [f"waits: {why}" for why in waits]
-    if steps:
+    lines += [f"waits: {worded(why.text, why.advice)}" for why in found.waits]
+    if found.steps:
         lines.append("steps (UTC):")
-        lines += [_line(step) for step in steps]
+        lines += [_line(step) for step in found.steps]
     if found.result is not None:
         lines.append(f"result: {_short(found.result)}")
-    return content, lines
+    return lines
 
 
-def _head(found: Job) -> list[str]:
+def _head(found: JobView) -> list[str]:
     held = ", held" if found.is_held else ""
     lines = [f"job {found.id}: {found.protocol} {found.version}: {found.state}{held}"]
-    if found.reason_text:
-        lines.append(f"because: {found.reason_text}")
+    if found.reason is not None and found.reason.text:
+        lines.append(f"because: {worded(found.reason.text, found.reason.advice)}")
     moments = [("submitted", found.submitted), ("started", found.started)]
     moments += [("ended", found.ended), ("must begin by", found.deadline)]
     told = [f"{name} {when(stamp)}" for name, stamp in moments if stamp is not None]
@@ -111,40 +103,15 @@ def _head(found: Job) -> list[str]:
     return lines
 
 
-def label(step: Step) -> str:
-    """Return a step in words: its name and what it acts on."""
-    from ppu.plans.steps import StepRecord
-
-    record = StepRecord(step.name, step.kind, step.begun, arguments=step.arguments)
-    return record.label
-
-
-def _plain(step: Step) -> dict[str, Any]:
-    from ppu.core.labtime import iso
-
-    return {
-        "path": step.path,
-        "name": step.name,
-        "kind": step.kind,
-        "label": label(step),
-        "state": str(step.state),
-        "attempt": step.attempt,
-        "begun": iso(step.begun),
-        "ended": None if step.ended is None else iso(step.ended),
-        "result": step.result,
-        "evidence": step.evidence,
-    }
-
-
-def _line(step: Step) -> str:
-    from ppu.plans.report import duration
+def _line(step: StepView) -> str:
+    from ppu.core.labtime import duration
 
     depth = 2 * step.path.count(".")
     took = "" if step.ended is None else f" {duration(step.ended - step.begun)}"
     more = f" -> {_short(step.result)}" if step.result is not None else ""
     again = f" (attempt {step.attempt})" if step.attempt > 1 else ""
     return (
-        f"  {when(step.begun)}  {'':{depth}}{step.path:5} {label(step)}: "
+        f"  {when(step.begun)}  {'':{depth}}{step.path:5} {step.label}: "
         f"{step.state}{took}{again}{more}"
     )
 
@@ -157,84 +124,70 @@ def _short(content: Any) -> str:
 # -- following ---------------------------------------------------------------------
 
 
-async def _follow(store: Store, job_id: int, *, as_json: bool) -> Any:
+async def _follow(store: Store, job_id: int, *, as_json: bool) -> str:
     """Print the job's events as they come; return the state in which it ended."""
+    from ppu.operations import looking
+
     labels: dict[str, str] = {}
-    state = None
-    async for found, events in _changes(store, job_id):
-        state = found.state
-        for event in events:
-            _tell(store, event, labels, as_json=as_json)
-    return state
-
-
-async def _changes(store: Store, job_id: int) -> AsyncIterator[tuple[Job, list[Event]]]:
-    """Yield the job and its new events, from its first to its last."""
-    from ppu.store.events import events_after
-    from ppu.store.jobs import ENDED
-    from ppu.store.queue import get
-
     seen = 0
     while True:
-        with store.read() as connection:  # both of one moment
-            events = events_after(connection, seen, job_id=job_id)
-            found = get(connection, job_id)
-        if events:
-            seen = events[-1].sequence
-            yield found, events
-        elif found.state in ENDED:
-            return
-        else:
+        # The job first: what it had announced when it had ended is all there is.
+        found = looking.job(store, job_id)
+        events = looking.history(store, job_id, seen)
+        labels |= {step.path: step.label for step in found.steps}
+        for event in events:
+            _tell(event, labels, as_json=as_json)
+            seen = event.sequence
+        if looking.has_ended(found):
+            return found.state
+        if not events:
             await asyncio.sleep(_LOOK_EVERY_WALL_S)
 
 
-def _tell(store: Store, event: Event, labels: dict[str, str], *, as_json: bool) -> None:
+def _tell(event: EventView, labels: dict[str, str], *, as_json: bool) -> None:
     from ppu.core.labtime import iso
 
     if as_json:
         said = {
             "sequence": event.sequence,
-            "time": iso(event.stamp),
+            "time": iso(event.time),
             "kind": event.kind,
             **event.content,
         }
         typer.echo(json.dumps(said))
         return
-    text = _words(store, event, labels)
+    text = in_words(event, labels)
     if text:
-        typer.echo(f"{when(event.stamp)}  {text}")
+        typer.echo(f"{when(event.time)}  {text}")
 
 
-def _words(store: Store, event: Event, labels: dict[str, str]) -> str:
+def in_words(event: EventView, labels: dict[str, str]) -> str:
     """Return an event for people, nothing if it says nothing to them."""
-    said = event.content
-    if event.kind == "step":
-        path = said["path"]
-        if path not in labels:
-            labels.update(_labels(store, event.job_id))
-        text = f"step {path}, {labels.get(path, '')}: {said['state']}"
-        if "question" in said:
-            return f"{text}: {said['question']} ({', '.join(said['answers'])})"
-        evidence = said.get("evidence") or {}
-        more = said.get("error") or evidence.get("text")
-        return f"{text}: {more}" if more else text
-    if event.kind == "custody":
-        return f"{said['container']} {said['kind']}: {said['destination'] or 'nowhere'}"
-    if event.kind == "sample":
-        why = f": {said['reason']}" if said["reason"] else ""
-        return f"sample {said['sample']} is {said['state']}{why}"
+    from ppu.operations import views
+
+    match event.change:
+        case views.StepChange() as said:
+            text = f"step {said.path}, {labels.get(said.path, '')}: {said.state}"
+            if said.question is not None:
+                return f"{text}: {said.question} ({', '.join(said.answers)})"
+            more = said.error or (said.evidence or {}).get("text")
+            return f"{text}: {more}" if more else text
+        case views.CustodyChange() as moved:
+            return f"{moved.container} {moved.kind}: {moved.destination or 'nowhere'}"
+        case views.SampleChange() as sample:
+            why = f": {sample.reason}" if sample.reason else ""
+            return f"sample {sample.sample} is {sample.state}{why}"
+        case views.WaitChange() as wait:
+            waits = worded(wait.waits_for, wait.advice)
+            return f"waits: {waits}" if waits else "goes on"
+        case views.IncidentChange() as wrong:
+            return f"incident: {wrong.device}: {wrong.incident}: {wrong.text}"
+        case views.SafetyChange() as safety:
+            state = "in" if safety.is_reached else "NOT in"
+            return f"{safety.device} is {state} its safe state: {safety.text}"
     if event.kind == "document":
         return ""
-    if event.kind == "wait":
-        return f"waits: {said['for']}" if said["for"] else "goes on"
-    words = ", ".join(f"{name} {value}" for name, value in said.items() if value)
+    words = ", ".join(
+        f"{name} {value}" for name, value in event.content.items() if value
+    )
     return f"{event.kind}: {words}"
-
-
-def _labels(store: Store, job_id: int | None) -> dict[str, str]:
-    from ppu.store.steps import steps_of
-
-    if job_id is None:
-        return {}
-    with store.read() as connection:
-        return {step.path: label(step) for step in steps_of(connection, job_id)}

@@ -4,36 +4,77 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import typer
 from typer.core import TyperGroup
 
 from ppu._version import __version__
 from ppu.cli.exits import EXIT_MEANINGS, Exit, code_of
+from ppu.cli.remedies import worded
 from ppu.core.errors import PPUError
-from ppu.core.notices import tell
-from ppu.core.registry import plug_ins
+from ppu.core.notices import tell, word_advice_with
+from ppu.core.registry import load_object, plug_ins
+
+_HOMES: Final[Mapping[str, str]] = {
+    "abort": "queue",
+    "cancel": "queue",
+    "cell": "cell",
+    "fault": "fault",
+    "guard": "guard",
+    "hold": "queue",
+    "instruments": "instruments",
+    "job": "job",
+    "jobs": "queue",
+    "lab": "lab",
+    "new": "new",
+    "protocols": "protocols",
+    "read": "read",
+    "record": "record",
+    "recover": "recover",
+    "resume": "queue",
+    "run": "run",
+    "samples": "samples",
+    "sim": "sim",
+    "stock": "stock",
+    "store": "store",
+    "submit": "submit",
+    "truth": "truth",
+}
+"""Commands of PPU's own, and the modules that bring them."""
 
 
 class PluggableGroup(TyperGroup):
-    """A group that also has the commands other packages bring."""
+    """A group that also has the commands other packages bring.
+
+    Only the command that is asked for is loaded: all of them take longer than most of
+    them run.
+    """
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return own commands and those of entry points."""
         external = [point.name for point in plug_ins("ppu.commands")]
-        return sorted({*super().list_commands(ctx), *external})
+        return sorted({*super().list_commands(ctx), *_HOMES, *external})
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return an own command, else load the package that brings it."""
         own = super().get_command(ctx, cmd_name)
         if own is not None:
             return own
+        if cmd_name in _HOMES:
+            home = typer.Typer(rich_markup_mode=None)
+            _attach(_HOMES[cmd_name], home)
+            return typer.main.get_group(home).commands[cmd_name]
         for point in plug_ins("ppu.commands"):
             if point.name == cmd_name:
                 return typer.main.get_command(point.load())
         return None
+
+
+def _attach(module: str, to: typer.Typer) -> None:
+    """Add the commands of a module of this package."""
+    load_object(f"ppu.cli.{module}:attach", "ppu")(to)
 
 
 app = typer.Typer(
@@ -66,51 +107,13 @@ def common(
 
 def attach_all(to: typer.Typer) -> None:
     """Add every command of PPU's own."""
-    from ppu.cli import (
-        cell,
-        fault,
-        guard,
-        instruments,
-        job,
-        lab,
-        new,
-        protocols,
-        queue,
-        read,
-        record,
-        recover,
-        run,
-        samples,
-        sim,
-        stock,
-        store,
-        submit,
-        truth,
-    )
-
-    running = (
-        run,
-        cell,
-        guard,
-        protocols,
-        lab,
-        instruments,
-        sim,
-        stock,
-        fault,
-        truth,
-        read,
-        record,
-        new,
-    )
-    queueing = (submit, queue, job, recover, samples, stock, store)
-    for module in (*running, *queueing):
-        module.attach(to)
+    for module in dict.fromkeys(_HOMES.values()):
+        _attach(module, to)
 
 
 def run_app(stopwatch: Callable[[], float]) -> int:
     """Run the command line and return its exit code."""
-    attach_all(app)
+    word_advice_with(worded)
     if not hasattr(sys.stdout, "write"):  # None if it was closed from the start
         tell("error: standard output is closed")
         return Exit.FAILED
@@ -135,7 +138,7 @@ def _run_command(stopwatch: Callable[[], float]) -> int:
         # typer makes 1 of a broken pipe; no command of PPU's own ends with 1.
         return Exit.FAILED if code == 1 else code
     except PPUError as exc:
-        tell(f"error: {exc}")
+        tell(f"error: {exc}", *exc.advice)
         return code_of(exc)
     return Exit.DONE
 

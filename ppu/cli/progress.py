@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ppu.cell.lab import OpenLab
+from ppu.core.capabilities import Furnace
+from ppu.core.labtime import duration
 from ppu.core.notices import tell
-from ppu.plans.report import duration
 from ppu.plans.steps import StepRecord
 
 __all__ = ["Progress"]
@@ -24,6 +25,7 @@ class Progress:
 
     def __init__(self, lab: OpenLab) -> None:
         self._host = lab.host
+        self._hot = {furnace.temperature_key for furnace in lab.view().every(Furnace)}
         self._token: int | None = None
         self._told_at_wall_s = 0.0
         self._step: StepRecord | None = None
@@ -61,7 +63,7 @@ class Progress:
         if wall - self._told_at_wall_s < _QUIET_WALL_S:
             return
         for key, values in document["data"].items():
-            if not key.endswith("process_value") or not values:
+            if key not in self._hot or not values:
                 continue
             self._told_at_wall_s = wall
             step, left = self._step, ""

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppu.cli.options import STORE, JsonOption, StoreOption
-from ppu.cli.store import change, open_store, when, who
+from ppu.cli.remedies import worded
+from ppu.cli.store import open_store, when, who
 from ppu.cli.table import fitted
-from ppu.core.errors import ConfigurationError, nearest
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    from ppu.store.jobs import Job
+    from ppu.operations.views import ActivityView, JobView
+    from ppu.store.store import Store
 
 Ids = Annotated[list[int], typer.Argument(metavar="ID...", help="Numbers of jobs.")]
 
@@ -47,28 +46,17 @@ def jobs(
 
     A line that is too long for the terminal is cut; `ppu job ID` tells all.
     """
-    from ppu.store.jobs import ACTIVE, JobState
-    from ppu.store.queue import find
-    from ppu.store.waiting import reasons_to_wait
+    from ppu.operations import looking
 
-    known = [str(one) for one in JobState]
-    for name in state or ():
-        if name not in known:
-            raise ConfigurationError(f"--state {name}: {nearest(name, known)}")
-    states = [JobState(name) for name in state or ()]
-    with open_store(store) as opened, opened.read() as connection:
-        found = find(connection, states=states, campaign=campaign, tag=tag, limit=limit)
+    with open_store(store) as opened:
+        found = looking.jobs(
+            opened, states=state or (), campaign=campaign, tag=tag, limit=limit
+        )
         if gantt:
-            typer.echo(_chart(connection, found))
+            typer.echo(_chart(looking.activity(opened, [job.id for job in found])))
             return
-        # Those in line wait for those before them; that is no news.
-        waits = {
-            job.id: reasons_to_wait(connection, job)
-            for job in found
-            if job.state in ACTIVE and not job.reason_text
-        }
     if json_:
-        typer.echo(json.dumps([summary(job) for job in found]))
+        typer.echo(json.dumps([plain(job) for job in found]))
         return
     if not found:
         typer.echo("no jobs")
@@ -76,93 +64,59 @@ def jobs(
     head = f"{'job':>6}  {'state':17} {'protocol':24} {'submitted (UTC)':19}  campaign"
     typer.echo(head)
     for job in found:
-        state_ = f"{job.state}, held" if job.is_held else str(job.state)
+        state_ = f"{job.state}, held" if job.is_held else job.state
         line = (
             f"{job.id:6}  {state_:17} {job.protocol:24} {when(job.submitted)}  "
             f"{job.campaign or '-'}"
         )
-        why = job.reason_text or "; ".join(waits.get(job.id, ()))
+        why = _why(job)
         typer.echo(fitted(f"{line}  ({why})" if why else line))
 
 
-def _chart(connection: Connection, jobs: list[Job]) -> str:
-    """Return a chart of the outer steps of *jobs*, the oldest first."""
-    from ppu.plans.gantt import Bar, gantt
-    from ppu.store.cells import starts
-    from ppu.store.events import last_stamp
-    from ppu.store.steps import steps_of
-    from ppu.store.waiting import waits_of
+def _why(job: JobView) -> str:
+    """Return why a job is in its state, or else what it waits for."""
+    if job.reason is not None and job.reason.text:
+        return worded(job.reason.text, job.reason.advice)
+    return "; ".join(worded(one.text, one.advice) for one in job.waits)
 
-    now = last_stamp(connection) or 0.0
-    rows = {}
-    for one in reversed(jobs):
-        bars = [
-            Bar(step.name.replace("_", " "), step.begun, step.ended or now)
-            for step in steps_of(connection, one.id)
-            if "." not in step.path
+
+def _chart(seen: ActivityView) -> str:
+    """Return a chart of the outer steps of jobs."""
+    from ppu.exports.gantt import Bar, gantt
+
+    rows = {
+        f"job {job_id}": [
+            Bar(one.name, one.begun, one.ended, is_wait=one.is_wait) for one in bars
         ]
-        waits = waits_of(connection, one.id, now)
-        bars += [Bar("", begun, ended, is_wait=True) for begun, ended in waits]
-        rows[f"job {one.id}"] = bars
-    restarts = starts(connection)[1:]
-    return gantt(rows, marks=restarts, mark="another cell began")
+        for job_id, bars in seen.jobs.items()
+    }
+    return gantt(rows, marks=seen.restarts, mark="another cell began")
 
 
-def summary(job: Job) -> dict[str, Any]:
+def plain(job: JobView) -> dict[str, Any]:
     """Return a job as plain data; moments are UTC."""
-    from ppu.core.labtime import iso
-
-    moments = {
-        name: None if stamp is None else iso(stamp)
-        for name, stamp in (
-            ("submitted", job.submitted),
-            ("started", job.started),
-            ("ended", job.ended),
-            ("deadline", job.deadline),
-        )
-    }
-    reason = None
-    if job.reason_code is not None:
-        reason = {"code": job.reason_code, "text": job.reason_text}
-    return {
-        "id": job.id,
-        "state": str(job.state),
-        "is_held": job.is_held,
-        "protocol": job.protocol,
-        "version": job.version,
-        "parameters": job.parameters,
-        "key": job.key,
-        "priority": job.priority,
-        "campaign": job.campaign,
-        "tags": list(job.tags),
-        "parent_id": job.parent_id,
-        "physical_effect": str(job.physical_effect),
-        "is_retryable": job.is_retryable,
-        "reason": reason,
-        "result": job.result,
-        **moments,
-    }
+    return job.model_dump(mode="json", exclude={"waits"})
 
 
 def hold(ids: Ids, store: StoreOption = STORE) -> None:
     """Keep jobs from beginning; one that runs waits before its next step."""
-    from ppu.store.queue import hold as hold_
+    from ppu.operations import control
 
-    _change(store, ids, hold_)
+    _change(store, lambda opened: control.hold(opened, ids))
 
 
 def resume(ids: Ids, store: StoreOption = STORE) -> None:
     """End the hold of jobs."""
-    from ppu.store.queue import release
+    from ppu.operations import control
 
-    _change(store, ids, release)
+    _change(store, lambda opened: control.resume(opened, ids))
 
 
 def cancel(ids: Ids, store: StoreOption = STORE) -> None:
     """Take jobs out of the queue; one that runs stops at its next safe point."""
-    from ppu.store.queue import cancel as cancel_
+    from ppu.operations import control
 
-    _change(store, ids, lambda c, job_id, now: cancel_(c, job_id, who(), now))
+    _change(store, lambda opened: control.cancel(opened, ids, who()))
 
 
 def abort(
@@ -171,27 +125,16 @@ def abort(
     store: StoreOption = STORE,
 ) -> None:
     """Give jobs up at once: the devices go to their abort states."""
-    from ppu.store.queue import abort as abort_
+    from ppu.operations import control
 
-    _change(store, ids, lambda c, job_id, now: abort_(c, job_id, who(), reason, now))
+    _change(store, lambda opened: control.abort(opened, ids, who(), reason))
 
 
-def _change(
-    store: str, ids: list[int], act: Callable[[Connection, int, float], Job]
-) -> None:
+def _change(store: str, act: Callable[[Store], list[JobView]]) -> None:
     """Do *act* to all jobs or to none, and tell what they are now."""
-    from ppu.store.jobs import ENDED
-    from ppu.store.waiting import reasons_to_wait
-
-    def work(connection: Connection, now: float) -> list[str]:
-        told = []
-        for job_id in dict.fromkeys(ids):
-            job = act(connection, job_id, now)
-            line = f"job {job.id}: {job.state}" + (", held" if job.is_held else "")
-            if job.state not in ENDED:
-                line += "".join(f"; {why}" for why in reasons_to_wait(connection, job))
-            told.append(line)
-        return told
-
-    for line in change(store, work):
+    with open_store(store) as opened:
+        changed = act(opened)
+    for job in changed:
+        line = f"job {job.id}: {job.state}" + (", held" if job.is_held else "")
+        line += "".join(f"; {worded(why.text, why.advice)}" for why in job.waits)
         typer.echo(line)

@@ -16,7 +16,7 @@ from ppu.cli.options import (
     VerboseOption,
     read_pace,
 )
-from ppu.core.errors import ConfigurationError, PPUError, nearest
+from ppu.core.errors import ConfigurationError, NotFoundError, PPUError, nearest
 
 if TYPE_CHECKING:
     from ppu.cell.lab import OpenLab
@@ -60,7 +60,7 @@ def read(
     if device:
         devices = load_lab(find_lab(lab)).devices
         if device not in devices:
-            raise ConfigurationError(
+            raise NotFoundError(
                 f"there is no device '{device}'; {nearest(device, devices)}"
             )
     speed: Any = read_pace(pace)
@@ -90,7 +90,7 @@ def _signals(lab: OpenLab, device: str, signal: str) -> list[tuple[str, str]]:
     for name in lab:
         signals = lab.devices[name].signal_names()
         if signal and signal not in signals:
-            raise ConfigurationError(
+            raise NotFoundError(
                 f"{device} has no signal '{signal}'; {nearest(signal, signals)}"
             )
         names += [(name, key) for key in signals if not signal or key == signal]

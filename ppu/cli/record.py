@@ -11,7 +11,7 @@ import typer
 
 from ppu.cli.log_lines import set_up_logging
 from ppu.cli.options import LabOption, TargetName, TargetOption, VerboseOption
-from ppu.core.errors import ConfigurationError, PPUError, nearest
+from ppu.core.errors import ConfigurationError, NotFoundError, PPUError, nearest
 
 if TYPE_CHECKING:
     from ppu.cell.lab import OpenLab
@@ -52,7 +52,7 @@ def record(
     set_up_logging(verbose=verbose)
     file = load_lab(find_lab(lab))
     if device not in file.devices:
-        raise ConfigurationError(
+        raise NotFoundError(
             f"there is no device '{device}'; {nearest(device, file.devices)}"
         )
     path = Path(f"{device}.jsonl") if out is None else out
@@ -83,7 +83,7 @@ def _signals(device: LabDevice, wanted: list[str]) -> list[str]:
     names = device.signal_names()
     for name in wanted:
         if name not in names:
-            raise ConfigurationError(
+            raise NotFoundError(
                 f"--signal {name}: there is no such signal; {nearest(name, names)}"
             )
     return wanted or names

@@ -7,39 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ppu.cli.job import label
 from ppu.cli.options import STORE, JsonOption, StoreOption
-from ppu.cli.store import change, open_store, when, who
+from ppu.cli.remedies import worded
+from ppu.cli.store import open_store, when, who
 from ppu.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    from ppu.store.jobs import Job
-    from ppu.store.steps import Question
-
-_EFFECTS = {
-    "happened": "it counts as done; the job goes on with what follows",
-    "not-happened": "it will be carried out now; the job goes on from here",
-    "retry": "it is tried once more",
-    "skip": "it is left out; the job goes on with what follows",
-    "park": "its sample is carried home, then the job ends",
-    "abort": "the job ends, devices go to their abort states, its sample is "
-    "quarantined",
-}
-
-_EFFECTS_OF_RESUMABLE = {
-    "happened": "it has ended, but nobody measured it: the step counts as failed",
-    "not-happened": "it begins anew: a furnace is heated",
-}
-
-
-def _effect(question: Question, answer: str) -> str:
-    """Return what an answer will do."""
-    effect = _EFFECTS.get(answer, "")
-    if question.step.kind != "resumable":
-        return effect
-    return _EFFECTS_OF_RESUMABLE.get(answer, effect)
+    from ppu.operations.views import JobView, QuestionView
 
 
 def attach(app: typer.Typer) -> None:
@@ -82,6 +56,8 @@ def recover(
 
     Without an answer nothing is changed: look at the bench first.
     """
+    from ppu.operations import control
+
     given = {
         "happened": happened,
         "not-happened": not_happened,
@@ -94,7 +70,9 @@ def recover(
     if may_heat:
         if answers or id_ is not None:
             raise ConfigurationError("--may-heat is said to the cell, alone")
-        typer.echo(change(store, lambda c, now: _allow_heat(c, note, now)))
+        with open_store(store) as opened:
+            control.allow_heat(opened, who(), note)
+        typer.echo("furnaces may be heated again")
         return
     if not answers:
         _list(store, id_, as_json=json_)
@@ -103,109 +81,76 @@ def recover(
         raise ConfigurationError(
             "say which job, and give one answer, such as: ppu recover 12 --happened"
         )
-    said = answers[0]
-    text = change(store, lambda c, now: _answer(c, id_, step, said, note, now))
+    with open_store(store) as opened:
+        came = control.answer(opened, id_, answers[0], who(), step, note)
+    if came.step is None:
+        typer.echo(f"job {id_}: {came.state}")
+        return
+    text = f"job {id_}, step {came.step}: {came.said}: {came.effect}"
+    if not came.is_heard:
+        text += "; no cell works on this store, so it is acted on when one starts"
     typer.echo(text)
 
 
-def _allow_heat(connection: Connection, note: str, now: float) -> str:
-    from ppu.store.cells import is_owned
-    from ppu.store.commands import request
-
-    if not is_owned(connection):
-        raise ConfigurationError(
-            "no cell works on this store; look at the furnaces when one has started"
-        )
-    request(connection, "may heat", who(), now, content={"note": note})
-    return "furnaces may be heated again"
-
-
-def _answer(
-    connection: Connection,
-    job_id: int,
-    path: str | None,
-    said: str,
-    note: str,
-    now: float,
-) -> str:
-    from ppu.store.cells import is_owned
-    from ppu.store.jobs import JobState
-    from ppu.store.queue import abort, get
-    from ppu.store.steps import answer, questions
-
-    found = get(connection, job_id)
-    is_silent = not questions(connection, job_id)
-    if found.state is JobState.LOST and is_silent and said == "abort":
-        ended = abort(connection, job_id, who(), note, now)
-        return f"job {job_id}: {ended.state}"
-    question = answer(connection, job_id, path, said, who(), now, note)
-    text = f"job {job_id}, step {question.step.path}: {said}: {_effect(question, said)}"
-    if not is_owned(connection):
-        text += "; no cell works on this store, so it is acted on when one starts"
-    return text
-
-
 def _list(store: str, job_id: int | None, *, as_json: bool) -> None:
-    from ppu.store.jobs import JobState
-    from ppu.store.queue import find, get
-    from ppu.store.steps import questions
+    from ppu.operations import looking
 
-    with open_store(store) as opened, opened.read() as connection:
-        asked = questions(connection, job_id)
-        lost = find(connection, states=[JobState.LOST], limit=1000)
-        waiting = find(connection, states=[JobState.NEEDS_INPUT], limit=1000)
-        cold = [job for job in waiting if job.reason_code == "restart"]
-        if job_id is not None:
-            get(connection, job_id)  # say so if there is none
-            lost = [job for job in lost if job.id == job_id]
+    with open_store(store) as opened:
+        found = looking.recovery(opened, job_id)
     if as_json:
         content = {
-            "questions": [_plain(one) for one in asked],
-            "lost": [job.id for job in lost],
-            "wait_to_heat": [job.id for job in cold],
+            "questions": [_plain(one) for one in found.questions],
+            "lost": [job.id for job in found.lost],
+            "wait_to_heat": [job.id for job in found.wait_to_heat],
         }
         typer.echo(json.dumps(content))
         return
-    for one in asked:
+    for one in found.questions:
         typer.echo(_told(one))
-    for job in lost:
+    for job in found.lost:
         typer.echo(_told_lost(job))
-    for job in cold:
-        typer.echo(f"job {job.id} ({job.protocol}) waits: {job.reason_text}")
-    if not asked and not lost and not cold:
+    for job in found.wait_to_heat:
+        typer.echo(f"job {job.id} ({job.protocol}) waits: {_reason(job)}")
+    if not (found.questions or found.lost or found.wait_to_heat):
         typer.echo("nothing is asked")
 
 
-def _plain(question: Question) -> dict[str, Any]:
+def _reason(job: JobView) -> str:
+    return "" if job.reason is None else worded(job.reason.text, job.reason.advice)
+
+
+def _plain(question: QuestionView) -> dict[str, Any]:
     return {
-        "job": question.step.job_id,
+        "job": question.job,
         "step": question.step.path,
-        "label": label(question.step),
-        "state": str(question.step.state),
+        "label": question.step.label,
+        "state": question.step.state,
         "text": question.text,
         "evidence": question.step.evidence,
-        "answers": {name: _effect(question, name) for name in question.answers},
+        "answers": question.answers,
         "answered": question.answered,
     }
 
 
-def _told(question: Question) -> str:
+def _told(question: QuestionView) -> str:
     step = question.step
     lines = [
-        f"job {step.job_id}, step {step.path}: {label(step)}",
+        f"job {question.job}, step {step.path}: {step.label}",
         f"  begun {when(step.begun)} UTC, attempt {step.attempt}",
         f"  {question.text}",
     ]
     if question.answered is not None:
         lines.append(f"  answered with --{question.answered}, which waits for the cell")
         return "\n".join(lines)
-    lines += [f"  --{name}: {_effect(question, name)}" for name in question.answers]
+    lines += [f"  --{name}: {effect}" for name, effect in question.answers.items()]
     return "\n".join(lines)
 
 
-def _told_lost(job: Job) -> str:
+def _told_lost(job: JobView) -> str:
+    from ppu.operations.looking import effect_of
+
     return (
-        f"job {job.id} ({job.protocol}) is lost: {job.reason_text}\n"
+        f"job {job.id} ({job.protocol}) is lost: {_reason(job)}\n"
         "  the next cell finds out what became of it; or\n"
-        f"  --abort: {_EFFECTS['abort']}"
+        f"  --abort: {effect_of('', 'abort')}"
     )

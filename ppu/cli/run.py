@@ -27,6 +27,7 @@ from ppu.cli.options import (
     VerboseOption,
     read_pace,
 )
+from ppu.cli.remedies import worded
 from ppu.core.errors import ConfigurationError, PPUError
 from ppu.core.notices import NoticeStream, tell
 from ppu.core.stopping import Interrupted, on_stop_signal
@@ -200,11 +201,11 @@ def _progress(lab: OpenLab) -> Iterator[None]:
 
 
 def _tell_failure(exc: PPUError, code: int, *, as_json: bool) -> None:
-    tell(f"error: {exc}")
+    tell(f"error: {exc}", *exc.advice)
     if as_json:
         content = {
             "schema_version": 1,
-            "error": {"kind": type(exc).__name__, "text": str(exc)},
+            "error": {"kind": type(exc).__name__, "text": worded(str(exc), exc.advice)},
             "exit_code": int(code),
         }
         sys.stdout.write(json.dumps(content) + "\n")
@@ -212,25 +213,7 @@ def _tell_failure(exc: PPUError, code: int, *, as_json: bool) -> None:
 
 def _tell_result(result: dict[str, Any], out: Path) -> None:
     """Print the result for people."""
-    lines = [
-        f"  {phase['name']:16} {100 * phase['weight_fraction']:6.2f} wt% "
-        f"+- {100 * phase['standard_error']:.2f}"
-        for phase in result.get("phases", ())
-    ]
-    if lines:
-        lines.insert(0, "phases:")
-        lines.append(f"confidence: {result['confidence']}")
-        lines += [f"  {reason}" for reason in result["confidence_reasons"]]
-    sample = result.get("sample")
-    if sample is not None:
-        lines.append(
-            f"sample {sample['id']} in {sample['container']}: "
-            f"{sample['mass_before_g']:.4f} g before, {sample['mass_after_g']:.4f} g "
-            f"after: lost {sample['loss_percent']:.2f} %"
-        )
-        if "expected_loss_percent" in sample:
-            expected = sample["expected_loss_percent"]
-            lines[-1] += f" (complete reaction: {expected:.2f} %)"
+    lines = list(result["summary"])
     hours = result["lab_time_s"] / 3600
     pace = result["lab_time_s"] / max(result["run_time_s"], 1e-9)
     lines.append(

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ppu.cli.options import STORE, JsonOption, StoreOption
-from ppu.cli.store import Request, ask, open_store, when, who
+from ppu.cli.store import open_store, say, when
 from ppu.cli.table import fitted
 from ppu.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    from ppu.store.custody import Entry, Sample
+    from ppu.operations.views import EntryView, SampleView
 
 
 def attach(app: typer.Typer) -> None:
@@ -51,7 +48,7 @@ def samples(
     """List samples with state, containers and places, or correct what is believed.
 
     What a person does here is kept with their name. If a cell runs, it is asked to do
-    it, because it has books of its own; it sees to each by itself, and may refuse one
+    it, because it has a ledger of its own; it sees to each by itself, may refuse one
     and do another. Without a cell all is done, or nothing.
     """
     if release or move:
@@ -66,38 +63,31 @@ def samples(
 
 def _correct(store: str, released: list[str], moved: list[str]) -> None:
     """Do all that a person says, or ask the cell, which sees to each by itself."""
-    from ppu.store.custody import ask_move, ask_release
+    from ppu.store.requests import MoveContainer, ReleaseSample
 
-    ways = []
+    said: list[MoveContainer | ReleaseSample] = []
+    words = []
     for text in moved:
         container, equals, location = text.partition("=")
         if not (container and equals and location):
             raise ConfigurationError(
                 f"--move {text}: should look like crucible_01=rack_1.1"
             )
-        ways.append((container, location))
-
-    def work(connection: Connection, now: float) -> list[Request]:
-        by, asked = who(), []
-        for container, location in ways:
-            number = ask_move(connection, container, location, by, now)
-            asked.append((f"{container} is at {location}", number))
-        for sample in released:
-            number = ask_release(connection, sample, by, now)
-            asked.append((f"{sample} is released", number))
-        return asked
-
-    ask(store, work)
+        said.append(MoveContainer(container=container, location=location))
+        words.append(f"{container} is at {location}")
+    for sample in released:
+        said.append(ReleaseSample(sample=sample))
+        words.append(f"{sample} is released")
+    say(store, said, words)
 
 
 def _list(store: str, *, is_all: bool, as_json: bool) -> None:
-    from ppu.store.custody import ACTIVE, QUARANTINED, RELEASED, find_samples
+    from ppu.operations import looking
 
-    states = (ACTIVE, QUARANTINED, *((RELEASED,) if is_all else ()))
-    with open_store(store) as opened, opened.read() as connection:
-        found = find_samples(connection, states=states)
+    with open_store(store) as opened:
+        found = looking.samples(opened, with_released=is_all)
     if as_json:
-        typer.echo(json.dumps([asdict(one) for one in found]))
+        typer.echo(json.dumps([one.model_dump(mode="json") for one in found]))
         return
     if not found:
         typer.echo("no samples")
@@ -106,7 +96,7 @@ def _list(store: str, *, is_all: bool, as_json: bool) -> None:
         typer.echo(fitted(_line(one)))
 
 
-def _line(sample: Sample) -> str:
+def _line(sample: SampleView) -> str:
     places = [
         f"{container} at {place or 'NOBODY KNOWS WHERE'}"
         for container, place in sample.places.items()
@@ -117,21 +107,19 @@ def _line(sample: Sample) -> str:
 
 
 def _show(store: str, name: str, *, as_json: bool) -> None:
-    from ppu.core.labtime import iso
-    from ppu.store.custody import history
+    from ppu.operations import looking
 
-    with open_store(store) as opened, opened.read() as connection:
-        sample, lines = history(connection, name)
+    with open_store(store) as opened:
+        sample = looking.sample(opened, name)
     if as_json:
-        told = [{**asdict(line), "time": iso(line.stamp)} for line in lines]
-        typer.echo(json.dumps({**asdict(sample), "history": told}))
+        typer.echo(sample.model_dump_json())
         return
     typer.echo(_line(sample))
-    for line in lines:
-        typer.echo(f"  {when(line.stamp)}  {_words(line)}")
+    for line in sample.history:
+        typer.echo(f"  {when(line.time)}  {_words(line)}")
 
 
-def _words(entry: Entry) -> str:
+def _words(entry: EntryView) -> str:
     text = entry.kind
     if entry.container is not None:
         text += f" {entry.container}"

@@ -1,4 +1,4 @@
-"""``ppu store``: look after a store; and how all commands open one."""
+"""``ppu store``: look after a store; and what all commands on one share."""
 
 from __future__ import annotations
 
@@ -6,29 +6,20 @@ import asyncio
 import contextlib
 import getpass
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ppu.cli.exits import Exit
 from ppu.cli.options import STORE, StoreOption
-from ppu.core.errors import ConfigurationError
+from ppu.core.errors import ConflictError, NotFoundError
+from ppu.core.remedies import Advice
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
+    from ppu.operations.people import Correction
     from ppu.store.store import Store
-
-T = TypeVar("T")
-
-PATIENCE_WALL_S = 5.0
-"""How long a person's command waits for a cell that is busy."""
-_LOOK_EVERY_WALL_S = 0.1
-
-Request = tuple[str, int | None]
-"""What a person asked for, in words, and its number if it waits for the cell."""
 
 store_app = typer.Typer(
     help="Look after a store.", no_args_is_help=True, rich_markup_mode=None
@@ -46,8 +37,10 @@ def check(store: StoreOption = STORE) -> None:
 
     The exit code is 4 if there is one, or if the store is damaged.
     """
+    from ppu.operations import looking
+
     with open_store(store) as opened:
-        faults = opened.check()
+        faults = looking.faults(opened)
     for fault in faults:
         typer.echo(fault)
     if faults:
@@ -73,105 +66,62 @@ def backup(
 def open_store(where: str, *, may_be_new: bool = False) -> Iterator[Store]:
     """Open the store that a command names.
 
-    It is not read through for damage first: ``ppu store check`` does that.
-
     Raises:
-        ConfigurationError: If there is none, unless it *may_be_new*.
+        NotFoundError: If there is none, unless it *may_be_new*.
     """
-    from ppu.store.store import Store
+    from ppu.operations import access
 
-    path = where.removeprefix("sqlite:///")
-    if not may_be_new and "://" not in path and not Path(path).exists():
-        raise ConfigurationError(
+    if not may_be_new and not access.is_there(where):
+        path = where.removeprefix("sqlite:///")
+        raise NotFoundError(
             f"there is no store {path}; name it with --store or $PPU_STORE, or submit "
             "a job to make one"
         )
-    with Store(where, is_verified=False, busy_wall_s=PATIENCE_WALL_S) as store:
+    with access.open_store(where, may_be_new=may_be_new) as store:
         yield store
 
 
-def change(where: str, work: Callable[[Connection, float], T]) -> T:
-    """Do *work* in a transaction, and wake the cell.
-
-    Args:
-        where: The store.
-        work: Gets the transaction and the stamp of now.
-    """
-    with open_store(where) as store:
-        return write(store, where, work)
-
-
-def write(store: Store, where: str, work: Callable[[Connection, float], T]) -> T:
-    """Do *work* in a transaction of an open store, and wake the cell."""
-    from ppu.store.wake import wake
-
-    result = store.write(lambda connection: work(connection, stamp(connection)))
-    wake(where)
-    return result
-
-
-def ask(where: str, work: Callable[[Connection, float], list[Request]]) -> None:
-    """Do *work* in a transaction, and tell what came of each of its requests.
+def say(where: str, said: Sequence[Correction], words: Sequence[str]) -> None:
+    """Keep what a person says, and tell what came of each.
 
     A cell that listens is waited for, so that whoever asks reads a refusal at once.
 
     Args:
         where: The store.
-        work: Gets the transaction and the stamp of now; returns what each request says,
-            and its number if it waits for the cell.
+        said: What is said.
+        words: The same, for people.
 
     Raises:
-        ConfigurationError: If the cell refuses one of them.
+        ConflictError: If the cell refuses one of them.
     """
-    from ppu.store.commands import REFUSED
+    from ppu.operations import access, people
 
     with open_store(where) as store:
-        asked = write(store, where, work)
-        waiting = [number for _, number in asked if number is not None]
-        settled = asyncio.run(_outcomes(store, where, waiting)) if waiting else {}
-    refusals = []
-    for text, number in asked:
-        outcome = "" if number is None else settled.get(number)
-        if outcome is None:
-            typer.echo(
-                f"{text}: the cell was asked to take note, and has not said so yet"
-            )
-        elif outcome.startswith(REFUSED):
-            refusals.append(
-                f"{text}: the cell refused: {outcome.removeprefix(REFUSED)}"
-            )
+        asked = people.say(store, said, who())
+        asked = asyncio.run(access.await_outcomes(store, asked))
+    refusals: list[str] = []
+    advice: list[Advice] = []
+    for text, one in zip(words, asked, strict=True):
+        told = f"{text}{lacks(one.lacking_g)}"
+        if one.is_refused:
+            refusals.append(f"{told}: the cell refused: {one.outcome}")
+            advice += one.advice
+        elif one.is_done:
+            typer.echo(told)
         else:
-            typer.echo(text)
+            typer.echo(
+                f"{told}: the cell was asked to take note, and has not said so yet"
+            )
     if refusals:
-        raise ConfigurationError("; ".join(refusals))
+        raise ConflictError("; ".join(refusals), advice=advice)
 
 
-async def _outcomes(store: Store, where: str, numbers: list[int]) -> dict[int, str]:
-    """Return what a cell that listens makes of requests, as far as it does so soon."""
-    from ppu.store.commands import outcomes
-    from ppu.store.wake import wake
-
-    found: dict[int, str] = {}
-    if not wake(where):
-        return found
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(PATIENCE_WALL_S):
-            while len(found) < len(numbers):
-                await asyncio.sleep(_LOOK_EVERY_WALL_S)
-                with store.read() as connection:
-                    found = outcomes(connection, numbers)
-    return found
-
-
-def stamp(connection: Connection) -> float:
-    """Return the stamp of now: the wall clock's, unless the lab is ahead of it.
-
-    A twin's calendar starts in 2030; what is asked of it is not older than what it did.
-    """
-    from ppu.core.labtime import wall_stamp
-    from ppu.store.events import last_stamp
-
-    return max(wall_stamp(), last_stamp(connection) or 0.0)
+def lacks(lacking_g: Mapping[int, float]) -> str:
+    """Return which jobs lack powder, to be put behind something."""
+    return "".join(
+        f"; job {job} lacks {lack_g:.6g} g of what was allocated to it"
+        for job, lack_g in lacking_g.items()
+    )
 
 
 def who() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import json
@@ -22,22 +23,15 @@ from ppu.cli.options import (
     StoreOption,
 )
 from ppu.cli.run import read_parameters
-from ppu.cli.store import open_store, write
-from ppu.core.errors import ConfigurationError, LimitError, PPUError, nearest
+from ppu.cli.store import open_store
+from ppu.core.errors import ConfigurationError, nearest
 from ppu.core.notices import tell
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-    from sqlalchemy import Connection
-
-    from ppu.core.labfile import LabFile
-    from ppu.plans.lab import Lab
     from ppu.plans.protocol import RegisteredProtocol
 
 _UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(s|min|h|d)")
-_MOST_TOLD = 50
-"""Faults of a batch; more are mostly the same mistake."""
 _OF_THE_JOB = ("key", "priority", "tags")
 """Columns of a batch that are no parameters."""
 
@@ -113,45 +107,45 @@ def submit(
     Parameters are checked against the protocol, the limits of the lab's instruments
     and the stock; nothing is connected.
     """
-    from ppu.core.labfile import load_lab
-    from ppu.core.registry import find_lab
+    from ppu.operations import access, checking, description, submission
     from ppu.plans.protocol import find_protocol
-    from ppu.store.jobs import JobRequest
-    from ppu.store.queue import submit_many
 
     chosen = find_protocol(protocol)
-    path = find_lab(lab)
-    file = load_lab(path)
     common = read_parameters(params, set_ or [])
     rows = [Row("", common)]
     if batch is not None:
         rows = read_batch(batch, chosen, common)
-    parsed = _check(chosen, rows, file, path)
-    requests = [
-        JobRequest(
-            chosen.name,
-            chosen.version,
-            parameters.model_dump(mode="json"),
-            key=_key(key, row, index, is_batch=batch is not None),
-            priority=priority if row.priority is None else row.priority,
-            campaign=campaign,
-            tags=(*(tag or ()), *row.tags),
-            needs=tuple(after or ()),
-            is_held=held,
-            stock=chosen.stock_for(parameters),
+    with contextlib.ExitStack() as ends:
+        is_new = not access.is_there(store)  # none is made for what is refused
+        kept = None if is_new else ends.enter_context(open_store(store))
+        described = description.describe_lab(lab, kept)
+        compiled = checking.compile_all(
+            described,
+            chosen,
+            [checking.Wish(row.parameters, row.where, row.columns) for row in rows],
         )
-        for index, (row, parameters) in enumerate(zip(rows, parsed, strict=True), 1)
-    ]
-
-    def work(connection: Connection, now: float) -> list[int]:
-        _check_lab(connection, file, store)
+        opened = kept or ends.enter_context(open_store(store, may_be_new=True))
+        if is_new:
+            description.keep_description(opened, described)
+        with opened.read() as connection:
+            now = access.stamp_of(connection)
         end = None if deadline is None else read_deadline(deadline, now)
-        timed = [_with_deadline(request, end) for request in requests]
-        return submit_many(connection, timed, now)
-
-    with open_store(store, may_be_new=True) as opened:
-        opened.check_room()
-        ids = write(opened, store, work)
+        ids = submission.submit(
+            opened,
+            [
+                submission.Submission(
+                    job=one,
+                    key=_key(key, row, index, is_batch=batch is not None),
+                    priority=priority if row.priority is None else row.priority,
+                    campaign=campaign,
+                    deadline=end,
+                    tags=(*(tag or ()), *row.tags),
+                    needs=tuple(after or ()),
+                    is_held=held,
+                )
+                for index, (row, one) in enumerate(zip(rows, compiled, strict=True), 1)
+            ],
+        )
     if json_:
         typer.echo(json.dumps({"jobs": ids}))
         return
@@ -161,29 +155,11 @@ def submit(
     tell(f"{told} of {chosen.name} in {opened.name}")
 
 
-def _with_deadline(request: Any, deadline: float | None) -> Any:
-    import dataclasses
-
-    return dataclasses.replace(request, deadline=deadline)
-
-
 def _key(key: str | None, row: Row, index: int, *, is_batch: bool) -> str | None:
     """Return a row's key: its own, else one that numbers the rows of the batch."""
     if row.key is not None or key is None:
         return row.key
     return f"{key}/{index}" if is_batch else key
-
-
-def _check_lab(connection: Connection, file: LabFile, store: str) -> None:
-    """Refuse jobs that were checked against another lab than the store's."""
-    from ppu.store.cells import lab_of
-
-    name = lab_of(connection)
-    if name is not None and name != file.lab:
-        raise ConfigurationError(
-            f"--lab: jobs of store {store} run in lab '{name}', not in '{file.lab}'; "
-            "name its lab file, or another store"
-        )
 
 
 def read_deadline(text: str, now: float) -> float:
@@ -232,6 +208,8 @@ def read_batch(
         ConfigurationError: With every fault, its row and its column; the header is
             row 1.
     """
+    from ppu.operations.checking import list_faults
+
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             table = list(csv.reader(file, strict=True))
@@ -251,16 +229,8 @@ def read_batch(
     if not rows and not faults:
         faults.append(f"{path}: there is no job in it, only a header")
     if faults:
-        raise ConfigurationError(_listed(faults))
+        raise ConfigurationError(list_faults(faults))
     return rows
-
-
-def _listed(faults: list[str]) -> str:
-    """Return faults, a line each; of very many the first ones and their number."""
-    more = len(faults) - _MOST_TOLD
-    if more > 0:
-        faults = [*faults[:_MOST_TOLD], f"and {more} more"]
-    return "\n".join(faults)
 
 
 def _check_header(path: Path, header: list[str], known: Sequence[str]) -> None:
@@ -314,94 +284,3 @@ def _read_row(
             except ValueError:
                 faults.append(f"{place}: should be a whole number; given was '{text}'")
     return Row(where, {**common, **values}, tuple(values), **of_job)
-
-
-# -- checking ----------------------------------------------------------------------
-
-
-def _check(
-    protocol: RegisteredProtocol, rows: list[Row], file: LabFile, path: Path
-) -> list[BaseModel]:
-    """Return every row's parameters.
-
-    Raises:
-        ConfigurationError: With the faults of all rows.
-        LimitError: If the lab allows none of what is wrong.
-    """
-    from ppu.plans.lab import Lab
-
-    devices = _devices(file, path)
-    faults: list[PPUError] = []
-    parsed: list[BaseModel] = []
-    for row in rows:
-        try:
-            parameters = _parse(protocol, row)
-            # Books of its own: what others have moved or claimed changes until it runs.
-            lab = None if devices is None else Lab(file, devices)
-            _check_in_lab(protocol, parameters, lab, file, row)
-        except (ConfigurationError, LimitError) as exc:
-            faults.append(exc)
-        else:
-            parsed.append(parameters)
-    if faults:
-        is_limit = all(isinstance(fault, LimitError) for fault in faults)
-        kind = LimitError if is_limit else ConfigurationError
-        raise kind(_listed([str(fault) for fault in faults]))
-    return parsed
-
-
-def _parse(protocol: RegisteredProtocol, row: Row) -> BaseModel:
-    from pydantic import ValidationError
-
-    from ppu.core.labfile import describe_faults
-
-    if not row.where:
-        return protocol.parse(row.parameters)
-    try:
-        return protocol.parameters.model_validate(row.parameters)
-    except ValidationError as exc:
-        told = []
-        for place, text in describe_faults(exc, protocol.parameters):
-            # The sentence begins with the parameter's name, as the column does.
-            is_column = bool(place) and place[0] in row.columns
-            told.append(f"{row.where}{', column ' if is_column else ': '}{text}")
-        raise ConfigurationError("\n".join(told)) from None
-
-
-def _check_in_lab(
-    protocol: RegisteredProtocol,
-    parameters: BaseModel,
-    lab: Lab | None,
-    file: LabFile,
-    row: Row,
-) -> None:
-    """Refuse what the lab's instruments or its list of powders do not allow."""
-    where = f"{row.where}: " if row.where else ""
-    try:
-        powders = protocol.stock_for(parameters)
-        if unknown := sorted(set(powders) - set(file.stock)):
-            raise LimitError(
-                f"there is no {', '.join(unknown)} in stock; in stock are "
-                f"{', '.join(sorted(file.stock)) or 'none'}"
-            )
-        if protocol.check is not None and lab is not None:
-            protocol.check(lab, parameters)
-    except (ConfigurationError, LimitError) as exc:
-        raise type(exc)(f"{where}{exc}") from exc
-
-
-def _devices(file: LabFile, path: Path) -> dict[str, Any] | None:
-    """Return the lab's devices, not connected; None if making them would connect.
-
-    Classic ophyd devices open their channels when they are made, so a lab that has
-    some checks its jobs when they begin.
-    """
-    from ppu.devices.build import build_devices, driver_class
-    from ppu.devices.classic import ClassicInstrument
-
-    drivers = [driver_class(name, entry) for name, entry in file.devices.items()]
-    if any(issubclass(driver, ClassicInstrument) for driver in drivers):
-        return None
-    return {
-        name: device.plan_device for name, device in build_devices(file, path).items()
-    }

@@ -1,16 +1,37 @@
 """Capabilities: what a plan may ask of an instrument, whoever made it.
 
 A capability is a :class:`typing.Protocol` of Bluesky verbs and read-only properties.
-Requests are plain frozen data in house units with the unit in the name.
+What it is told, as plain data, is in :mod:`ppu.core.tasks`. Another package adds a
+capability with an entry point of the group ``ppu.capabilities``, such as
+``Shaker = "my_lab.capabilities:Shaker"``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol, runtime_checkable
 
-from bluesky.protocols import (
+from ppu.core.registry import load_class, plug_ins
+from ppu.core.tasks import (
+    Carry,
+    DoorState,
+    Dose,
+    DoseRequest,
+    FiringProfile,
+    FiringRecord,
+    FiringUnderWay,
+    GasRequest,
+    Grind,
+    GripRecord,
+    MountPowder,
+    PowderTask,
+    Recollection,
+    ScanRequest,
+    Segment,
+    Task,
+    TaskUnderWay,
+)
+from ppu.core.verbs import (
     EventPageCollectable,
     Flyable,
     HasName,
@@ -51,55 +72,6 @@ __all__ = [
     "TaskUnderWay",
     "Transporter",
 ]
-
-
-@dataclass(frozen=True)
-class Segment:
-    """A ramp to a temperature and the dwell there."""
-
-    target_degc: float
-    ramp_degc_per_min: float
-    dwell_s: float
-
-
-@dataclass(frozen=True)
-class FiringProfile:
-    """What a furnace shall do: segments, heater off, and natural cooling."""
-
-    segments: tuple[Segment, ...]
-    cool_to_degc: float
-    """The firing is complete when the chamber has cooled to this."""
-    atmosphere: str = "air"
-    """Gas in the chamber; anything but ``air`` needs a :class:`GasFlow`."""
-    gas_flow_ml_per_min: float = 0.0
-    """How much of that gas flows, from before the start until it has cooled."""
-
-
-@dataclass(frozen=True)
-class FiringUnderWay:
-    """A firing that was begun by a process that died, and may go on."""
-
-    profile: FiringProfile
-    samples: Mapping[str, Sequence[float]]
-    """Columns of what was sampled of this firing before, by data key, and ``time`` with
-    their UTC stamps [s since 1970]; empty if nothing was."""
-
-
-@dataclass(frozen=True)
-class FiringRecord:
-    """What a furnace did, as its driver measured it."""
-
-    started_s: float
-    """UTC stamp of the start, or of the first sample if nobody saw the start [s since
-    1970]."""
-    duration_s: float
-    max_temperature_degc: float
-    dwell_temperature_degc: float | None
-    """Mean while the program dwelt at its highest temperature, None if it did not."""
-    dwell_s: tuple[float, ...]
-    """Measured dwell of each segment. One that began or ended while nobody heard the
-    controller counts as asked, as far as what was heard allows that."""
-    n_samples: int
 
 
 @runtime_checkable
@@ -161,23 +133,6 @@ class Balance(Triggerable, Readable[Any], HasName, Protocol):
         """The most that may stand on the pan [g]."""
 
 
-@dataclass(frozen=True)
-class Dose:
-    """An amount of one powder."""
-
-    powder: str
-    mass_g: float
-
-
-@dataclass(frozen=True)
-class DoseRequest:
-    """Powders for one container, and how long to mix them there."""
-
-    container: str
-    doses: tuple[Dose, ...]
-    mixing_s: float
-
-
 @runtime_checkable
 class PowderDoser(Preparable, Triggerable, HasName, Protocol):
     """Doses powders into a container and mixes them.
@@ -202,16 +157,6 @@ class PowderDoser(Preparable, Triggerable, HasName, Protocol):
         """Mass of each powder dosed by the last request [g]."""
 
 
-@dataclass(frozen=True)
-class ScanRequest:
-    """A powder diffraction scan."""
-
-    sample_id: str
-    start_deg: float
-    stop_deg: float
-    duration_s: float
-
-
 @runtime_checkable
 class Diffractometer(Preparable, Triggerable, Readable[Any], HasName, Protocol):
     """Measures a powder pattern of what is mounted in its slot.
@@ -234,54 +179,6 @@ class Diffractometer(Preparable, Triggerable, Readable[Any], HasName, Protocol):
     @property
     def scan_file(self) -> str | None:
         """Path of the file that the last scan wrote."""
-
-
-@dataclass(frozen=True)
-class Carry:
-    """Carry a container from one location to another."""
-
-    container: str
-    origin: str
-    destination: str
-
-
-@dataclass(frozen=True)
-class Grind:
-    """Grind what is in a container, where it stands."""
-
-    container: str
-    duration_s: float
-
-
-@dataclass(frozen=True)
-class MountPowder:
-    """Take powder out of a container and press it into a specimen holder."""
-
-    container: str
-    holder: str
-
-
-PowderTask = Grind | MountPowder
-Task = Carry | PowderTask
-
-
-@dataclass(frozen=True)
-class TaskUnderWay:
-    """A task that was given by a process that died: nobody knows how far it came."""
-
-    task: Task | DoseRequest
-
-
-@dataclass(frozen=True)
-class Recollection:
-    """What an instrument itself still knows of a task."""
-
-    has_happened: bool | None
-    """Whether the task was done to its end, or not at all; None if it cannot tell."""
-    is_at_rest: bool
-    """Whether nothing of it goes on any more."""
-    text: str
-    """What it says, for people."""
 
 
 @runtime_checkable
@@ -335,20 +232,6 @@ class Operator(Transporter, PowderStation, Protocol):
     """A person: ``set`` takes a :data:`Task` and is done when the person says so."""
 
 
-@dataclass(frozen=True)
-class GripRecord:
-    """What the fingers of a hand felt while it carried something."""
-
-    has_grasped: bool
-    """Whether they ever closed on something."""
-    has_dropped: bool
-    """Whether what they held slipped out of them."""
-    is_holding: bool
-    """Whether they held something when the watch ended."""
-    width_mm: float
-    """Opening at which they held it; the last opening if they held nothing [mm]."""
-
-
 @runtime_checkable
 class Gripper(Triggerable, Flyable, HasName, Protocol):
     """The hand of a transporter, seen by itself.
@@ -366,9 +249,6 @@ class Gripper(Triggerable, Flyable, HasName, Protocol):
         """What the last completed watch, or the last look, saw."""
 
 
-DoorState = Literal["open", "closed"]
-
-
 @runtime_checkable
 class Door(Movable[Any], HasName, Protocol):
     """The door of a furnace: ``set`` takes a :data:`DoorState`, done when it is so."""
@@ -380,14 +260,6 @@ class Door(Movable[Any], HasName, Protocol):
     @property
     def max_open_degc(self) -> float:
         """Chamber temperature up to which it may be opened [degC]."""
-
-
-@dataclass(frozen=True)
-class GasRequest:
-    """A gas and how much of it shall flow; nothing at a flow of 0."""
-
-    gas: str
-    flow_ml_per_min: float
 
 
 @runtime_checkable
@@ -414,19 +286,45 @@ class GasFlow(Movable[Any], Flyable, Readable[Any], HasName, Protocol):
         """
 
 
-CAPABILITIES: dict[str, type] = {
-    capability.__name__: capability
-    for capability in (
-        Furnace,
-        GasFlow,
-        Balance,
-        PowderDoser,
-        Diffractometer,
-        Transporter,
-        Gripper,
-        PowderStation,
-        Door,
-        Operator,
-    )
-}
+class _Capabilities(Mapping[str, type]):
+    """Capabilities by name: PPU's own, and those that other packages bring."""
+
+    def __init__(self, *own: type) -> None:
+        self._own = {capability.__name__: capability for capability in own}
+        self._loaded: dict[str, type] = {}
+
+    def _brought(self) -> dict[str, str]:
+        points = plug_ins("ppu.capabilities")
+        return {p.name: p.value for p in points if p.name not in self._own}
+
+    def __getitem__(self, name: str) -> type:
+        found = self._own.get(name) or self._loaded.get(name)
+        if found is None:
+            where = f"the entry point '{name}' of ppu.capabilities"
+            found = self._loaded[name] = load_class(self._brought()[name], where)
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._own or name in self._brought()
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._own
+        yield from self._brought()
+
+    def __len__(self) -> int:
+        return len(self._own) + len(self._brought())
+
+
+CAPABILITIES: Mapping[str, type] = _Capabilities(
+    Furnace,
+    GasFlow,
+    Balance,
+    PowderDoser,
+    Diffractometer,
+    Transporter,
+    Gripper,
+    PowderStation,
+    Door,
+    Operator,
+)
 """Capabilities by the names that a lab file uses."""

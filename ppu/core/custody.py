@@ -1,12 +1,14 @@
-"""What plans change in the lab's books: where containers are, and what is used up."""
+"""What plans change in the lab's ledger: where containers are, and what is used up."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from ppu.core.labfile import LabFile
+if TYPE_CHECKING:
+    from ppu.core.labfile import LabFile
 
-__all__ = ["Books", "Change", "Claimed", "Left", "Moved", "StockUsed"]
+__all__ = ["Change", "Claimed", "CustodyLedger", "Left", "Moved", "StockUsed"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Claimed:
 
     Attributes:
         container: Its name.
-        sample: Identity of the sample; empty if nobody keeps books of samples.
+        sample: Identity of the sample; empty if nobody keeps track of samples.
     """
 
     container: str
@@ -60,7 +62,7 @@ Change = Left | Moved | Claimed | StockUsed
 
 
 @dataclass
-class Books:
+class CustodyLedger:
     """What PPU believes of the lab; all jobs of a lab share one.
 
     Attributes:
@@ -76,14 +78,14 @@ class Books:
     stock_g: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, file: LabFile) -> Books:
-        """Return the books as the lab file opens them."""
+    def of(cls, file: LabFile) -> CustodyLedger:
+        """Return the ledger as the lab file opens it."""
         return cls(
             places={name: entry.at for name, entry in file.containers.items()},
             stock_g={name: entry.mass_g for name, entry in file.stock.items()},
         )
 
-    def become(self, other: Books) -> None:
+    def replace_with(self, other: CustodyLedger) -> None:
         """Believe what *other* says, and nothing else."""
         self.places, self.under_way = other.places, other.under_way
         self.used, self.stock_g = other.used, other.stock_g

@@ -4,6 +4,8 @@
 
     PPUError
     ├── ConfigurationError      somebody must correct a file or an argument
+    ├── NotFoundError           nothing has that name or number; name another
+    ├── ConflictError           its present state, or what was said before, forbids it
     ├── TransportError          the path to the instrument failed; retry or reconnect
     │   ├── ConnectError            it could not be opened, or a stranger answered
     │   ├── ReplyTimeout            no (complete) reply before the deadline
@@ -30,10 +32,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from ppu.core.remedies import Advice
+
 __all__ = [
     "AbortedError",
     "CodecError",
     "ConfigurationError",
+    "ConflictError",
     "ConnectError",
     "DivergedError",
     "InstrumentError",
@@ -42,6 +47,7 @@ __all__ = [
     "LimitError",
     "LinkBroken",
     "MalformedReply",
+    "NotFoundError",
     "NothingToJoinError",
     "PPUError",
     "ReplyTimeout",
@@ -58,11 +64,31 @@ __all__ = [
 
 
 class PPUError(Exception):
-    """Base of every error that PPU raises on purpose."""
+    """Base of every error that PPU raises on purpose.
+
+    Args:
+        text: What is wrong, for people; it names no door's command or option.
+        advice: What can be done about it, which each door words for itself.
+    """
+
+    def __init__(self, text: str = "", *, advice: Iterable[Advice] = ()) -> None:
+        super().__init__(text)
+        self.advice = tuple(advice)
 
 
 class ConfigurationError(PPUError):
     """A file or an argument is wrong; nothing has moved."""
+
+
+class NotFoundError(PPUError):
+    """What was named is not there; nothing was done."""
+
+
+class ConflictError(PPUError):
+    """It contradicts what is so, or what was asked before; nothing was done.
+
+    The same request may be granted when that has changed.
+    """
 
 
 class TransportError(PPUError):
@@ -99,10 +125,17 @@ class InstrumentError(PPUError):
     Args:
         text: What happened, naming the device.
         code: The instrument's own code, if it gave one.
+        advice: What can be done about it.
     """
 
-    def __init__(self, text: str, code: str | int | None = None) -> None:
-        super().__init__(text)
+    def __init__(
+        self,
+        text: str,
+        code: str | int | None = None,
+        *,
+        advice: Iterable[Advice] = (),
+    ) -> None:
+        super().__init__(text, advice=advice)
         self.code = code
 
 

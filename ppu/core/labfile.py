@@ -172,7 +172,7 @@ class SchedulingEntry(_Entry):
 
 
 class SimulatedBench(_Entry):
-    """Says that the hardware connections lead to ``ppu sim``."""
+    """Says that the hardware connections lead to simulated instruments."""
 
     epoch: float = Field(
         allow_inf_nan=False,
@@ -315,7 +315,8 @@ def _cross_check(lab: LabFile) -> list[Fault]:
                     (
                         ("devices", name, "provides"),
                         f"devices.{name}.provides: unknown capability "
-                        f"'{capability}'; {hint}",
+                        f"'{capability}'; {hint}; a package adds its own with an "
+                        "entry point of the group 'ppu.capabilities'",
                     )
                 )
     found += _check_slots(lab)

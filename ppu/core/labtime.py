@@ -8,7 +8,7 @@ to the next timer whenever nothing else is left to do. Coroutines use
 A jump must not overtake bytes that are under way inside this process, or every reply
 would seem to come too late. So both ends of an in-process link keep a :class:`Debt`:
 what one end wrote and the other has not read yet. While any debt is positive, or
-somebody holds the loop (:meth:`LabTimeLoop.hold`), time stands still and the loop
+somebody freezes time (:meth:`LabTimeLoop.freezing`), time stands still and the loop
 blocks in ``select``. Links in memory (:mod:`ppu.core.memory`) need none: their bytes
 are something left to do.
 """
@@ -22,6 +22,7 @@ import selectors
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Final
 
 from ppu.core.errors import InternalError
@@ -32,7 +33,10 @@ __all__ = [
     "TWIN_EPOCH",
     "Debt",
     "LabTimeLoop",
+    "LibraryClock",
     "calendar_date",
+    "duration",
+    "is_on_lab_loop",
     "iso",
     "now",
     "running_loop",
@@ -80,7 +84,7 @@ class Debt:
 
     @property
     def amount(self) -> int:
-        """Bytes or requests under way; time is held while it is positive."""
+        """Bytes or requests under way; time is frozen while it is positive."""
         return self._amount
 
     def add(self, amount: int) -> None:
@@ -95,7 +99,7 @@ class Debt:
         if was_owing is not is_owing:
             self._loop.n_owing += 1 if is_owing else -1
 
-    def settle(self, n_bytes: int) -> None:
+    def pay(self, n_bytes: int) -> None:
         """Take note that *n_bytes* were read.
 
         They may be more than is owed: bytes that were under way when the link was
@@ -110,10 +114,10 @@ class Debt:
             self._change(n_bytes)
 
     def count_requests(self) -> None:
-        """Promise to call :meth:`settle_request` for all that the client writes."""
+        """Promise to call :meth:`pay_request` for all that the client writes."""
         self._counts_requests = True
 
-    def settle_request(self, n_bytes: int) -> None:
+    def pay_request(self, n_bytes: int) -> None:
         """Take note that the instrument's end read *n_bytes*, which may be more."""
         self._requests -= min(n_bytes, self._requests)
         self._change(-min(n_bytes, max(self._amount, 0)))
@@ -201,9 +205,9 @@ class LabTimeLoop(asyncio.SelectorEventLoop):
             epoch = TWIN_EPOCH if pace is None else time.time() - start
         self.epoch = epoch
         self._n_active = 0
-        self._holds: dict[int, str] = {}
-        self._hold_lock = threading.Lock()
-        self._next_hold = 0
+        self._freezes: dict[int, str] = {}
+        self._freeze_lock = threading.Lock()
+        self._next_freeze = 0
         self._debts: dict[str, Debt] = {}
         self.switchboard = Switchboard()
         self.faults: list[InternalError] = []
@@ -259,7 +263,7 @@ class LabTimeLoop(asyncio.SelectorEventLoop):
             return seconds
         return seconds * self.pace
 
-    # -- holding time still ------------------------------------------------------
+    # -- freezing time ----------------------------------------------------------
 
     def debt(self, endpoint: str) -> Debt:
         """Return the debt that both in-process ends of *endpoint* share."""
@@ -269,37 +273,37 @@ class LabTimeLoop(asyncio.SelectorEventLoop):
         return debt
 
     @contextlib.contextmanager
-    def hold(self, reason: str) -> Iterator[None]:
+    def freezing(self, reason: str) -> Iterator[None]:
         """Keep time from jumping while the block runs; any thread may use it."""
-        release = self.take_hold(reason)
+        thaw = self.freeze(reason)
         try:
             yield
         finally:
-            release()
+            thaw()
 
-    def take_hold(self, reason: str) -> _Release:
-        """Keep time from jumping until the returned function is called."""
-        with self._hold_lock:
-            key = self._next_hold
-            self._next_hold += 1
-            self._holds[key] = reason
-        return _Release(self, key)
+    def freeze(self, reason: str) -> Callable[[], None]:
+        """Keep time from jumping until what is returned is called, once or twice."""
+        with self._freeze_lock:
+            key = self._next_freeze
+            self._next_freeze += 1
+            self._freezes[key] = reason
+        return partial(self._thaw, key)
 
-    def _release_hold(self, key: int) -> None:
-        with self._hold_lock:
-            self._holds.pop(key, None)
+    def _thaw(self, key: int) -> None:
+        with self._freeze_lock:
+            self._freezes.pop(key, None)
         self._wake()
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """Let time jump while the block runs; otherwise it stands still."""
-        with self._hold_lock:
+        with self._freeze_lock:
             self._n_active += 1
         self._wake()
         try:
             yield
         finally:
-            with self._hold_lock:
+            with self._freeze_lock:
                 self._n_active -= 1
 
     def _wake(self) -> None:
@@ -327,11 +331,11 @@ class LabTimeLoop(asyncio.SelectorEventLoop):
             if not events:
                 self._report_stuck_debts()
             return events
-        # Asked before looking for events: whoever ends a hold in another thread has
+        # Asked before looking for events: whoever thaws time in another thread has
         # sent its news before, so that it is among them. The other way round both
         # would be missed, and time jump past the news.
         is_still = (
-            bool(self._holds)
+            bool(self._freezes)
             or self._n_active == 0
             or timeout is None
             or self._scheduled[0].when() - self.time() > NEVER_S  # type: ignore[attr-defined]  # asyncio's timer heap
@@ -346,11 +350,11 @@ class LabTimeLoop(asyncio.SelectorEventLoop):
         return events
 
     def _report_stuck_debts(self) -> None:
-        """End a hold that nobody serves: it would last for ever."""
+        """End a freeze that nobody serves: it would last for ever."""
         owing = [debt for debt in self._debts.values() if debt.amount > 0]
         names = ", ".join(f"{debt.name} ({debt.amount})" for debt in owing)
         fault = InternalError(
-            f"lab time was held for {_WATCHDOG_WALL_S:g} s of wall time by "
+            f"lab time was frozen for {_WATCHDOG_WALL_S:g} s of wall time by "
             f"unanswered bytes on: {names}"
         )
         self.faults.append(fault)
@@ -359,21 +363,52 @@ class LabTimeLoop(asyncio.SelectorEventLoop):
         self.call_exception_handler({"message": str(fault), "exception": fault})
 
 
-class _Release:
-    """Ends one hold; calling it twice is harmless."""
-
-    __slots__ = ("_key", "_loop")
-
-    def __init__(self, loop: LabTimeLoop, key: int) -> None:
-        self._loop = loop
-        self._key = key
-
-    def __call__(self) -> None:
-        self._loop._release_hold(self._key)
-
-
 def _nothing() -> None:
     """Do nothing, but on the loop: its selector wakes up."""
+
+
+class LibraryClock:
+    """Stands in a library for the module ``time``: lab time on a lab's loop.
+
+    Off the loop, in other threads and on other loops, it is the module itself.
+
+    Args:
+        counts_from_epoch: Whether ``time()`` is a UTC stamp [s since 1970]; otherwise
+            lab time, for code that only takes differences: those of stamps are rounded
+            to a quarter of a microsecond, and would drift off a grid.
+    """
+
+    def __init__(self, *, counts_from_epoch: bool) -> None:
+        self._counts_from_epoch = counts_from_epoch
+
+    def time(self) -> float:
+        """Return lab time on a lab's loop, else the wall clock [s]."""
+        loop = _lab_loop()
+        if loop is None:
+            return time.time()
+        return loop.stamp() if self._counts_from_epoch else loop.time()
+
+    def monotonic(self) -> float:
+        """Return lab time on a lab's loop, else real time [s]."""
+        loop = _lab_loop()
+        return time.monotonic() if loop is None else loop.time()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
+def is_on_lab_loop() -> bool:
+    """Return whether this thread runs a lab's loop at this moment."""
+    return _lab_loop() is not None
+
+
+def _lab_loop() -> LabTimeLoop | None:
+    """Return the lab's loop if it runs in this thread."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+    return loop if isinstance(loop, LabTimeLoop) else None
 
 
 def stopwatch() -> Callable[[], float]:
@@ -421,3 +456,17 @@ def iso(stamp: float) -> str:
     """
     moment = datetime.datetime.fromtimestamp(stamp, tz=datetime.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def duration(seconds: float) -> str:
+    """Return *seconds* as a person says it.
+
+    Example:
+        >>> duration(75.0), duration(19_800.0)
+        ('1.2 min', '5.50 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    if seconds < 3600:
+        return f"{seconds / 60:.1f} min"
+    return f"{seconds / 3600:.2f} h"

@@ -6,10 +6,14 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from typing_extensions import override
 
-__all__ = ["NoticeStream", "tell"]
+from ppu.core.remedies import Advice
+
+__all__ = ["Bystander", "NoticeStream", "tell", "word_advice_with"]
 
 
 class NoticeStream(io.TextIOBase):
@@ -43,6 +47,49 @@ def _let_nobody_listen() -> None:
         os.close(nowhere)
 
 
-def tell(text: str) -> None:
-    """Write a line for people to standard error; never fails."""
+Wording = Callable[[str, Iterable[Advice]], str]
+"""Returns a text with what can be done about it, in the words of a door."""
+
+_wordings: list[Wording] = []
+
+
+def word_advice_with(wording: Wording) -> None:
+    """Have *wording* put into words what :func:`tell` advises in this process."""
+    _wordings[:] = [wording]
+
+
+def tell(text: str, *advice: Advice) -> None:
+    """Write a line for people to standard error; never fails.
+
+    Args:
+        text: The line.
+        advice: What they can do about it, in the words of whoever reads this.
+    """
+    for wording in _wordings:
+        text = wording(text, advice)
     NoticeStream().write(text + "\n")
+
+
+class Bystander:
+    """A function whose errors are told to people, each once, and disturb nobody.
+
+    Args:
+        what: What it looks at, for the notice.
+        function: What is called.
+    """
+
+    def __init__(self, what: str, function: Callable[..., Any]) -> None:
+        self._what = what
+        self._function = function
+        self._told: set[str] = set()
+
+    def __call__(self, *arguments: Any) -> None:
+        """Call the function; tell people of an error that is new."""
+        try:
+            self._function(*arguments)
+        # SystemExit would end the loop, and everything that runs on it.
+        except (Exception, SystemExit) as exc:  # noqa: BLE001 - a view's fault must not end a firing
+            text = f"a subscriber of {self._what} failed: {exc!r}"
+            if text not in self._told:
+                self._told.add(text)
+                tell(text)

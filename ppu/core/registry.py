@@ -9,7 +9,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from ppu.core.errors import ConfigurationError, nearest
+from ppu.core.errors import ConfigurationError, NotFoundError, nearest
 
 __all__ = ["bundled_labs", "find_lab", "load_class", "load_object", "plug_ins"]
 
@@ -86,11 +86,11 @@ def find_lab(lab: str) -> Path:
     path = Path(lab)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         if not path.is_file():
-            raise ConfigurationError(f"there is no lab file '{lab}'")
+            raise NotFoundError(f"there is no lab file '{lab}'")
         return path
     labs = bundled_labs()
     if lab not in labs:
-        raise ConfigurationError(
+        raise NotFoundError(
             f"there is no lab '{lab}': neither a file nor a bundled lab; "
             f"{nearest(lab, labs)}"
         )

@@ -35,7 +35,7 @@ def driver_class(name: str, entry: DeviceEntry) -> type[LabDevice]:
     if not (isinstance(driver, type) and issubclass(driver, Instrument)):
         raise ConfigurationError(
             f"devices.{name}.driver: '{entry.driver}' is no driver (not a subclass of "
-            "ppu.devices.instrument.Instrument, nor of classic ophyd's OphydObject)"
+            "ppu.devices.Instrument, nor of classic ophyd's OphydObject)"
         )
     return driver
 

@@ -24,7 +24,7 @@ from ppu.core.errors import ConfigurationError, ConnectError, InstrumentError
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
 from ppu.devices.instrument import DriverFacts, LabDevice, NoLimits
-from ppu.devices.signals import Quality, quality_of
+from ppu.devices.readings import Quality, quality_of
 
 __all__ = ["ClassicInstrument", "OphydConnection", "classic_driver", "is_classic"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from typing_extensions import override
 
 from ppu.core.errors import MalformedReply
-from ppu.devices.signals import Address
+from ppu.devices.address import Address
 from ppu.transports.http import HttpClient
 
 __all__ = ["JsonField"]
@@ -33,9 +33,18 @@ class JsonField(_FieldPlace, Address[HttpClient]):
     def __str__(self) -> str:
         return f"http://{self.path}#{'.'.join(self.keys)}"
 
+    @property
     @override
-    async def read(self, client: HttpClient) -> Any:
-        value: Any = await client.get(self.path)
+    def exchange(self) -> str:
+        return self.path
+
+    @override
+    async def ask(self, client: HttpClient) -> Any:
+        return await client.get(self.path)
+
+    @override
+    def pick(self, client: HttpClient, answer: Any) -> Any:
+        value = answer
         for key in self.keys:
             if not isinstance(value, dict) or key not in value:
                 raise MalformedReply(

@@ -9,21 +9,32 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from bluesky.protocols import Reading
-from ophyd_async.core import SignalR, StandardReadable
+from ophyd_async.core import (
+    DEFAULT_TIMEOUT,
+    LazyMock,
+    SignalR,
+    StandardReadable,
+)
 from pydantic import BaseModel, ConfigDict
 from typing_extensions import override
 
 from ppu.core.capabilities import CAPABILITIES
-from ppu.core.errors import ConnectError, InternalError
+from ppu.core.errors import ConnectError, InterlockError, InternalError
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
-from ppu.devices.signals import (
-    Address,
-    InvalidReading,
+from ppu.core.remedies import Remedy, advise
+from ppu.core.specifications import Specification
+from ppu.devices.address import InvalidReading
+from ppu.devices.gate import Gate
+from ppu.devices.operations import Operations, track_operations
+from ppu.devices.readings import (
+    INVALID_SEVERITY,
+    Poller,
     Quality,
-    WireConnector,
     quality_of,
+    sharing_exchanges,
 )
+from ppu.devices.signals import Wire, WireConnector, units_of
 from ppu.transports.link import Link, LinkStatistics
 
 __all__ = [
@@ -115,6 +126,14 @@ class LabDevice(ABC):
     heats: ClassVar[bool] = False
     """Whether it can make something dangerously hot."""
 
+    @property
+    def rests(self) -> bool:
+        """Whether it goes to its abort state after every plan, as what heats does.
+
+        Nothing is sent to one that does nothing for a plan.
+        """
+        return self.heats
+
     expected_nonce: str | None
     """What it must answer as its identity, on a simulated bench."""
 
@@ -122,6 +141,14 @@ class LabDevice(ABC):
     @abstractmethod
     def plan_device(self) -> Any:
         """What plans get."""
+
+    @property
+    def specification(self) -> Specification | None:
+        """What it says of itself without a wire, for whoever has no driver at hand.
+
+        By default nothing: then only the device itself can judge what is asked of it.
+        """
+        return None
 
     @classmethod
     @abstractmethod
@@ -164,11 +191,12 @@ class LabDevice(ABC):
     async def disconnect(self) -> None:
         """Let the instrument go."""
 
-    def permit_writes(self, permit: Callable[[], None]) -> None:
+    def permit_writes(self, permit: Callable[[], None] | None) -> None:
         """Have *permit* called before anything is sent to the instrument.
 
         Args:
-            permit: Raises if this process does not own the instrument any more.
+            permit: Raises if this process does not own the instrument any more; None
+                if nobody is asked.
         """
         del permit  # a device of another kind has no path that could be kept
 
@@ -268,15 +296,44 @@ class Instrument(StandardReadable, LabDevice):
     """
 
     stale_after_s: ClassVar[float] = 60.0
+    operations: ClassVar[str] = ""
+    """What does safely what a plan must not write directly; by default what the
+    device's capabilities offer."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let no driver forget what its verbs began when it goes to its abort state."""
+        super().__init_subclass__(**options)
+        track_operations(cls)
 
     def __init__(self, name: str, entry: DeviceEntry, client: Any, link: Link) -> None:
+        self.operations_under_way = Operations(name)
         self.entry = entry
         self.link = link
         self.identity: Identity | None = None
         self.expected_nonce = None
         link.identify = self._check_identity
-        super().__init__(name=name, connector=WireConnector(client))
+        self.gate = Gate(name, self.operations or self._capabilities(), self._bounds)
+        link.permit_change = self.gate.check_exchange
+        self._poller = Poller(lambda: self.poll_period_s)
+        wire = Wire(client, self.gate, self._poller)
+        super().__init__(name=name, connector=WireConnector(wire))
         self.set_name(name, child_name_separator="_")
+
+    @classmethod
+    def _capabilities(cls) -> str:
+        """Return what the device's capabilities offer, for refusals."""
+        offered = [name for name in CAPABILITIES if not cls.missing_for(name)]
+        names = " and ".join(offered) or cls.__name__
+        return f"the operations of {names}, such as prepare, set, trigger and kickoff"
+
+    def _bounds(self) -> Mapping[str, Any]:
+        """Return the lab file's limits of the device by name."""
+        return vars(getattr(self, "limits", NoLimits()))
+
+    @property
+    def poll_period_s(self) -> float:
+        """How often a signal is read while somebody watches it [s]."""
+        return 10.0
 
     @override
     @classmethod
@@ -295,7 +352,7 @@ class Instrument(StandardReadable, LabDevice):
         return self
 
     @override
-    def permit_writes(self, permit: Callable[[], None]) -> None:
+    def permit_writes(self, permit: Callable[[], None] | None) -> None:
         self.link.permit = permit
 
     # -- identity ------------------------------------------------------------------
@@ -323,7 +380,8 @@ class Instrument(StandardReadable, LabDevice):
             raise ConnectError(
                 f"{self.name}: {self.link.endpoint} is not the simulated bench of the "
                 f"lab file: it answers {identity.serial_number}, not {nonce}; start "
-                "`ppu sim --write-lab` again and use the lab file it writes"
+                "that bench again and use the lab file it writes",
+                advice=[advise(Remedy.WRITE_BENCH)],
             )
         if self.identity is None and not self.facts.verified:
             logging.getLogger("ppu.link").info(
@@ -351,10 +409,40 @@ class Instrument(StandardReadable, LabDevice):
         await self.connect()
 
     @override
+    async def connect(
+        self,
+        mock: bool | LazyMock[Any] = False,
+        timeout: float = DEFAULT_TIMEOUT,
+        force_reconnect: bool = False,
+    ) -> None:
+        """Make the signals ready; mocked, nothing is sent to the instrument at all.
+
+        Args:
+            mock: Whether signals are in memory only.
+            timeout: For ophyd-async's own signals [s].
+            force_reconnect: Whether to connect again what is connected.
+        """
+        if mock:
+            # Operations ask their client for what is no signal.
+            self.link.permit = self._refuse_mocked
+        await super().connect(mock, timeout, force_reconnect)
+
+    def _refuse_mocked(self) -> None:
+        raise InterlockError(
+            f"{self.name}: it is a mock, which has no instrument; a twin has one"
+        )
+
+    @override
     async def disconnect(self) -> None:
+        await self._poller.close()
         await self.link.close()
 
     # -- readings ------------------------------------------------------------------
+
+    @override
+    async def read(self) -> dict[str, Reading[Any]]:
+        with sharing_exchanges():
+            return await super().read()
 
     def signals(self) -> dict[str, SignalR[Any]]:
         """Return the readable signals by name."""
@@ -368,9 +456,7 @@ class Instrument(StandardReadable, LabDevice):
 
     @override
     def units_of(self, name: str) -> str:
-        backend = self.signals()[name]._connector.backend
-        address: Address[Any] = backend.address  # type: ignore[attr-defined]  # ours
-        return address.units or ""
+        return units_of(self.signals()[name])
 
     @override
     async def read_signal(self, name: str) -> Reading[Any]:
@@ -381,7 +467,7 @@ class Instrument(StandardReadable, LabDevice):
             return Reading(
                 value=exc.code,
                 timestamp=running_loop().stamp(),
-                alarm_severity=3,
+                alarm_severity=INVALID_SEVERITY,
                 message=str(exc),
             )
         return next(iter(readings.values()))

@@ -9,7 +9,7 @@ from typing import Any
 from typing_extensions import override
 
 from ppu.core.errors import InstrumentError, InternalError, MalformedReply
-from ppu.devices.signals import Address
+from ppu.devices.address import Address
 from ppu.transports.line import LineClient
 
 __all__ = ["Query"]
@@ -44,19 +44,16 @@ class Query(_QueryText, Address[LineClient]):
         return f"line://{self.command}"
 
     @override
-    async def read(self, client: LineClient) -> Any:
-        return self._parse(
-            client,
-            await client.ask(
-                self.command, is_last=self.is_last, deadline_lab_s=self.lasts_s
-            ),
+    async def ask(self, client: LineClient) -> list[str]:
+        return await client.ask(
+            self.command, is_last=self.is_last, deadline_lab_s=self.lasts_s
         )
 
-    def _parse(self, client: LineClient, lines: list[str]) -> Any:
-        """Return the meaning of *lines*; an error names device and command."""
+    @override
+    def pick(self, client: LineClient, answer: list[str]) -> Any:
         where = f"{client.device}: asked {self.command}"
         try:
-            return self.parse(lines)
+            return self.parse(answer)
         except InstrumentError as exc:
             raise InstrumentError(f"{where}: {exc}", exc.code) from exc
         except MalformedReply as exc:
@@ -67,7 +64,7 @@ class Query(_QueryText, Address[LineClient]):
         if self.set_command is None:
             raise InternalError(f"{self} can only be read")
         command = self.set_command.format(value)
-        self._parse(client, await client.ask(command, is_safe=False))
+        self.pick(client, await client.ask(command, is_safe=False))
 
     @override
     async def execute(self, client: LineClient, *args: Any) -> None:
@@ -77,4 +74,4 @@ class Query(_QueryText, Address[LineClient]):
             is_last=self.is_last,
             deadline_lab_s=self.lasts_s,
         )
-        self._parse(client, lines)
+        self.pick(client, lines)

@@ -8,7 +8,7 @@ from typing import Any
 from typing_extensions import override
 
 from ppu.core.errors import LimitError
-from ppu.devices.signals import Address
+from ppu.devices.address import Address
 from ppu.transports.modbus import ModbusMaster
 
 __all__ = ["Holding"]
@@ -56,7 +56,7 @@ class Holding(_HoldingPlace, Address[ModbusMaster]):
         return scaled & 0xFFFF
 
     @override
-    async def read(self, client: ModbusMaster) -> float | int:
+    async def ask(self, client: ModbusMaster) -> float | int:
         (register,) = await client.read_holding(self.register)
         return self.from_register(register)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from ppu.core.errors import AbortedError, LimitError
 from ppu.core.labtime import LabTimeLoop
-from ppu.engine.reservations import SETTLE_S, Claimant
+from ppu.engine.reservations import GATHER_S, Claimant
 from ppu.plans.lab import Lab
 
 __all__ = ["Empties"]
@@ -21,7 +21,7 @@ class _Waiter:
     kind: str
     what: str
     found: asyncio.Future[str] = field(repr=False)
-    why: str = ""
+    why: LimitError | None = None
 
 
 class Empties:
@@ -30,14 +30,15 @@ class Empties:
     Args:
         loop: The lab's loop.
         patience_s: How long a job waits before it fails [s].
-        on_wait: Told who waits for what, in words, and with nothing when it ends.
+        on_wait: Told who waits, for what in words, and what can be done about it;
+            without words when it ends.
     """
 
     def __init__(
         self,
         loop: LabTimeLoop,
         patience_s: float,
-        on_wait: Callable[[Claimant, str], None],
+        on_wait: Callable[..., None],
     ) -> None:
         self._loop = loop
         self.patience_s: float | None = patience_s
@@ -70,7 +71,7 @@ class Empties:
         self._line.sort(key=lambda one: one.who)
         if not self._is_due:  # when all have asked who ask now: no race decides
             self._is_due = True
-            self._loop.call_later(SETTLE_S, self.changed)
+            self._loop.call_later(GATHER_S, self.look_again)
         try:
             async with asyncio.timeout(self.patience_s):
                 return await waiter.found
@@ -78,7 +79,8 @@ class Empties:
             if waiter.found.done() and not waiter.found.cancelled():
                 return waiter.found.result()  # it came at the last moment
             raise LimitError(
-                f"{what} waited {self.patience_s:g} s: {waiter.why}"
+                f"{what} waited {self.patience_s:g} s: {waiter.why or 'for its turn'}",
+                advice=() if waiter.why is None else waiter.why.advice,
             ) from None
         finally:
             self._line.remove(waiter)
@@ -90,7 +92,7 @@ class Empties:
             if waiter.who == who and not waiter.found.done():
                 waiter.found.set_exception(AbortedError(reason))
 
-    def changed(self) -> None:
+    def look_again(self) -> None:
         """Look who gets one: somebody asks, or something was cleaned or carried."""
         self._is_due = False
         for waiter in self._line:
@@ -99,8 +101,8 @@ class Empties:
             try:
                 container = waiter.lab.free_container(waiter.kind)
             except LimitError as exc:
-                waiter.why = str(exc)
-                self._on_wait(waiter.who, f"{waiter.what} waits: {exc}")
+                waiter.why = exc
+                self._on_wait(waiter.who, f"{waiter.what} waits: {exc}", *exc.advice)
             else:
                 waiter.lab.claim_container(container)
                 waiter.found.set_result(container)

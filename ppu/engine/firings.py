@@ -137,11 +137,11 @@ class Firings:
         finally:
             self._candidates.remove(candidate)
 
-    def entered(self) -> None:
+    def note_entered(self) -> None:
         """Take note that another job is there, which may want a place, too."""
         self._decide_soon()
 
-    def left(self, who: Claimant, error: BaseException | None) -> None:
+    def note_left(self, who: Claimant, error: BaseException | None) -> None:
         """Take note that the plan of *who* has ended, whyever."""
         self._had_seat.discard(who.id)
         for firing in list(self._firings.values()):
@@ -261,7 +261,7 @@ class Firings:
         firing.state = "loaded" if firing.state == "loading" else firing.state
         return "lead" if firing.leader == who.id else "follow"
 
-    def begun(self, who: Claimant, seat: Seat) -> None:
+    def note_begun(self, who: Claimant, seat: Seat) -> None:
         """Take note that *who* starts the program, or has joined it."""
         firing, _ = self._mine(who, seat)
         firing.state = "firing"
@@ -310,7 +310,7 @@ class Firings:
             ) from None
         self._reservations.on_wait(who, "")
 
-    def fired(self, who: Claimant, seat: Seat, record: FiringRecord) -> None:
+    def note_fired(self, who: Claimant, seat: Seat, record: FiringRecord) -> None:
         """Take note that the firing that *who* leads is complete."""
         firing, _ = self._mine(who, seat)
         firing.record = record
@@ -323,13 +323,6 @@ class Firings:
         if firing is not None and who.id in firing.members:
             self._leave(firing, who, None)
         self._decide_soon()
-
-    def leads(self, who: Claimant) -> str | None:
-        """Return the furnace whose program *who* runs alone, if it does."""
-        for firing in self._firings.values():
-            if firing.state == "firing" and firing.leader == who.id:
-                return None if len(firing.members) > 1 else firing.furnace
-        return None
 
     def _leave(
         self, firing: _Firing, who: Claimant, error: BaseException | None

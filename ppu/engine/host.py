@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from ppu.core.errors import InternalError
+from ppu.core.errors import ConfigurationError, InternalError
 from ppu.core.labtime import LabTimeLoop
 from ppu.engine.resources import Resources
 from ppu.engine.runner import Runner, Timing
@@ -32,7 +33,7 @@ class Host(Runner):
         # The first RunEngine starts the loop's thread: it looks the thread up in a
         # table that only it fills.
         super().__init__(loop, resources)
-        self._thread = self.engine._th
+        self._thread = self.engine._th  # noqa: SLF001 - RunEngine shows its thread nowhere else
 
     def runner(self) -> Runner:
         """Return another runner on this loop; not on the loop, which it waits for."""
@@ -45,7 +46,14 @@ class Host(Runner):
 
         Raises:
             InternalError: If the loop has ended, so that nothing can be done.
+            ConfigurationError: If it is called on the loop, which would wait for
+                itself.
         """
+        try:
+            self.check_caller()
+        except ConfigurationError:
+            work.close()
+            raise
         self._check_alive(work)
 
         async def run_actively() -> T:
@@ -60,6 +68,19 @@ class Host(Runner):
         except BaseException:
             future.cancel()  # interrupted: what comes next must find the loop free
             raise
+
+    def check_caller(self) -> None:
+        """Refuse to wait for the loop on the loop.
+
+        Raises:
+            ConfigurationError: If so.
+        """
+        if threading.current_thread() is self._thread:
+            raise ConfigurationError(
+                "this cannot be asked from a plan, a callback or a subscriber: they "
+                "run on the lab's own loop, which would wait for itself; let another "
+                "thread ask, or `await` the device's own coroutine"
+            )
 
     def _check_alive(self, work: Coroutine[Any, Any, Any]) -> None:
         if not self._thread.is_alive():

@@ -103,6 +103,8 @@ class JobRecorder:
         ask: Asks a person; without one, what nothing shows is an error.
         known: How far the steps had come that began before, by path.
         asked: What failed steps asked a person, by path.
+        before_end: Called before a step ends or fails, while the job still has what it
+            had for it.
     """
 
     def __init__(
@@ -114,6 +116,7 @@ class JobRecorder:
         ask: Ask | None = None,
         known: Mapping[str, StepState] | None = None,
         asked: Mapping[str, Question] | None = None,
+        before_end: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.store = store
         self.job_id = job_id
@@ -122,11 +125,12 @@ class JobRecorder:
         self._ask = ask
         self._known = dict(known or {})
         self._asked = dict(asked or {})
+        self._before_end = before_end
         self._pending: deque[_Document] = deque()
         self._n_documents = 0
         self._n_kept = 0
-        self._settling: asyncio.Task[None] | None = None
-        self._settle_lock = asyncio.Lock()
+        self._flushing: asyncio.Task[None] | None = None
+        self._flush_lock = asyncio.Lock()
         self._patience = Patience(store, f"job {job_id}")
 
     def is_done(self, path: str) -> bool:
@@ -143,7 +147,7 @@ class JobRecorder:
 
     async def samples(self, stream: str, since_s: float) -> dict[str, list[float]]:
         """Return what this job sampled in *stream* from a lab time on, by column."""
-        await self.settle_documents()
+        await self.flush_documents()
         return await self.store.aread(
             partial(
                 samples_of,
@@ -163,6 +167,7 @@ class JobRecorder:
             kind=step.kind,
             digest=digest,
             arguments=step.arguments,
+            seat=step.seat,
             token=self.token,
             now=self._epoch + step.begun_s,
         )
@@ -199,7 +204,7 @@ class JobRecorder:
             enter(connection, changes, self.job_id, now)
             end_step(connection, self.job_id, path, result, self.token, now)
 
-        await self.settle_documents()
+        await self._prepare_end()
         await self._write(work)
         self._known[path] = StepState.DONE
 
@@ -213,9 +218,15 @@ class JobRecorder:
             enter(connection, changes, self.job_id, now)
             fail_step(connection, self.job_id, path, error, self.token, now)
 
-        await self.settle_documents()
+        await self._prepare_end()
         await self._write(work)
         self._known[path] = StepState.FAILED
+
+    async def _prepare_end(self) -> None:
+        """Keep what belongs before the end of a step."""
+        await self.flush_documents()
+        if self._before_end is not None:
+            await self._before_end()
 
     async def settle(self, path: str, found: Evidence, time: float) -> Evidence:
         """Keep what shows whether a step happened; if nothing does, ask a person.
@@ -267,12 +278,12 @@ class JobRecorder:
         self._n_documents += 1
         self._pending.append(entry)
         entry.kept = self._submit(entry)
-        if self._pending[0].kept.done() and self._settling is None:
-            self._settling = running_loop().create_task(self.settle_documents())
-            self._settling.add_done_callback(self._has_settled)
+        if self._pending[0].kept.done() and self._flushing is None:
+            self._flushing = running_loop().create_task(self.flush_documents())
+            self._flushing.add_done_callback(self._has_flushed)
 
-    def _has_settled(self, task: asyncio.Task[None]) -> None:
-        self._settling = None
+    def _has_flushed(self, task: asyncio.Task[None]) -> None:
+        self._flushing = None
         if not task.cancelled():
             task.exception()  # whoever ends a step meets it again
 
@@ -293,19 +304,19 @@ class JobRecorder:
 
         return self.store.submit(work)
 
-    async def settle_documents(self) -> None:
+    async def flush_documents(self) -> None:
         """Wait until every document is kept, in their order, however long it takes.
 
         Raises:
             StoreError: If one cannot be kept.
         """
-        async with self._settle_lock:
-            await self._settle()
+        async with self._flush_lock:
+            await self._flush()
 
-    async def _settle(self) -> None:
+    async def _flush(self) -> None:
         loop = running_loop()
         while self._pending:
-            with loop.hold("documents are kept"):
+            with loop.freezing("documents are kept"):
                 futures = [asyncio.wrap_future(one.kept) for one in self._pending]
                 await asyncio.gather(*futures, return_exceptions=True)
             while self._pending and _has_succeeded(self._pending[0].kept):

@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ppu.core.capabilities import CAPABILITIES, Door, Gripper, Transporter
-from ppu.core.custody import Books
+from ppu.core.custody import CustodyLedger
 from ppu.core.errors import InterlockError, InternalError
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import LabTimeLoop
 
-__all__ = ["PERSON", "SETTLE_S", "UNSAFE", "Claimant", "Reservations"]
+__all__ = ["GATHER_S", "PERSON", "UNSAFE", "Claimant", "Reservations"]
 
 _HANDS = (Transporter, Gripper, Door)
-SETTLE_S: Final = 1e-3
+GATHER_S: Final = 1e-3
 """Lab time after which all who ask at the same moment have asked."""
 
 
@@ -74,12 +74,12 @@ class Reservations:
     Args:
         loop: The lab's loop.
         file: The lab file.
-        books: Where containers are believed to be.
+        ledger: Where containers are believed to be.
         on_wait: Told who waits for what, in words, and with nothing when it ends.
     """
 
-    def __init__(self, loop: LabTimeLoop, file: LabFile, books: Books) -> None:
-        self.books = books
+    def __init__(self, loop: LabTimeLoop, file: LabFile, ledger: CustodyLedger) -> None:
+        self.ledger = ledger
         self.on_wait: Callable[[Claimant, str], None] = _tell_nobody
         self._loop = loop
         self.patience_s: float | None = file.scheduling.patience_s
@@ -112,7 +112,7 @@ class Reservations:
         """Take note that a plan begins."""
         self._present.add(who)
 
-    def resume(self, who: Claimant, paths: Iterable[str]) -> None:
+    def note_under_way(self, who: Claimant, paths: Iterable[str]) -> None:
         """Take note that steps of *who* were under way when its process died.
 
         Until they have back what they had, nobody takes anything for a step that was
@@ -136,7 +136,7 @@ class Reservations:
             paths.clear()
         if not paths:
             del self._resuming[who.id]
-            self.changed()
+            self.look_again()
 
     def _is_resumed(self, waiter: _Waiter) -> bool:
         """Whether a waiter may take something new, or again what it had."""
@@ -263,11 +263,11 @@ class Reservations:
         """Return who has *name*."""
         return self._owners.get(name, frozenset())
 
-    def held_by(self, who: Claimant) -> frozenset[str]:
+    def names_of(self, who: Claimant) -> frozenset[str]:
         """Return what *who* has."""
         return frozenset(n for n, owners in self._owners.items() if who.id in owners)
 
-    def changed(self) -> None:
+    def look_again(self) -> None:
         """Look again who may go on: a container was moved."""
         if self._waiters:
             self._grant_soon()
@@ -278,7 +278,7 @@ class Reservations:
         return who.id in self._owners.get(name, frozenset())
 
     def _check_ranks(self, who: Claimant, new: frozenset[str], what: str) -> None:
-        mine = self.held_by(who)
+        mine = self.names_of(who)
         if hands := mine & self._hands:
             raise InternalError(
                 f"{what} needs {_listed(new)} while it has {_listed(hands)}: a step "
@@ -299,9 +299,9 @@ class Reservations:
         )
 
     def _standing(self, location: str) -> str | None:
-        books = self.books
-        for container, place in books.places.items():
-            if location in (place, books.under_way.get(container)):
+        ledger = self.ledger
+        for container, place in ledger.places.items():
+            if location in (place, ledger.under_way.get(container)):
                 return container
         return None
 
@@ -309,7 +309,7 @@ class Reservations:
         """Decide when all have asked who ask now, so that no race decides."""
         if not self._is_due:
             self._is_due = True
-            self._loop.call_later(SETTLE_S, self._grant)
+            self._loop.call_later(GATHER_S, self._grant)
 
     def _grant(self) -> None:
         self._is_due = False

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ppu.core.custody import Books
+from ppu.core.custody import CustodyLedger
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import LabTimeLoop
+from ppu.core.remedies import Advice
 from ppu.engine.empties import Empties
 from ppu.engine.firings import Firings
 from ppu.engine.reservations import Claimant, Reservations
@@ -20,17 +21,18 @@ class Resources:
     Args:
         loop: The lab's loop.
         file: The lab file.
-        books: Where containers are believed to be.
+        ledger: Where containers are believed to be.
     """
 
-    def __init__(self, loop: LabTimeLoop, file: LabFile, books: Books) -> None:
+    def __init__(self, loop: LabTimeLoop, file: LabFile, ledger: CustodyLedger) -> None:
         scheduling = file.scheduling
         self.waits: dict[int, str] = {}
         """What each job waits for, in words."""
-        self.on_wait: Callable[[int, str], None] | None = None
-        """Told what a job waits for, and with nothing when that ends."""
+        self.on_wait: Callable[..., None] | None = None
+        """Told which job waits, for what in words, and what can be done about it;
+        without words when that ends."""
         self.failure_policies = dict(file.failure_policies)
-        self.reservations = Reservations(loop, file, books)
+        self.reservations = Reservations(loop, file, ledger)
         self.reservations.on_wait = self._note_wait
         self.firings = Firings(
             loop, self.reservations, scheduling.share_wait, scheduling.patience_s
@@ -46,13 +48,13 @@ class Resources:
         for part in (self.reservations, self.firings, self.empties):
             part.patience_s = None
 
-    def changed(self) -> None:
+    def look_again(self) -> None:
         """Look again who may go on: a person moved or cleaned a container."""
-        self.reservations.changed()
-        self.firings.entered()
-        self.empties.changed()
+        self.reservations.look_again()
+        self.firings.note_entered()
+        self.empties.look_again()
 
-    def _note_wait(self, who: Claimant, text: str) -> None:
+    def _note_wait(self, who: Claimant, text: str, *advice: Advice) -> None:
         if text == self.waits.get(who.id, ""):
             return
         if text:
@@ -60,4 +62,4 @@ class Resources:
         else:
             del self.waits[who.id]
         if self.on_wait is not None:
-            self.on_wait(who.id, text)
+            self.on_wait(who.id, text, *advice)

@@ -14,7 +14,6 @@ from typing import Any, Protocol, TypeVar
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 import bluesky.run_engine
-from bluesky.run_engine import RunEngine
 from bluesky.utils import (
     FailedStatus,
     Msg,
@@ -37,6 +36,7 @@ from ppu.core.labtime import LabTimeLoop
 from ppu.engine.recorder import JobRecorder
 from ppu.engine.reservations import Claimant
 from ppu.engine.resources import Resources
+from ppu.engine.run_engine import LabRunEngine
 from ppu.plans.lab import Lab
 from ppu.plans.seats import Role, Seat, Turn
 from ppu.plans.steps import Begun, Decision, Evidence, Failed, Needs, StepRecord
@@ -53,33 +53,6 @@ _NOT_ITS_FAULT = (AbortedError, StaleTokenError, StoreError)
 
 _PRINTING = threading.Lock()
 """Standard output is one for all threads: they redirect it one after the other."""
-
-
-class LabRunEngine(RunEngine):
-    """A RunEngine whose documents carry lab time, and which is never paused."""
-
-    def emit_sync(self, name: Any, doc: dict[str, Any]) -> None:
-        """Stamp *doc* in lab time before anybody sees it."""
-        kind = str(getattr(name, "name", name))
-        if kind == "event":
-            doc["time"] = max(doc["timestamps"].values(), default=self._stamp())
-        elif kind == "event_page":
-            columns = list(doc["timestamps"].values())
-            if columns:
-                doc["time"] = [max(row) for row in zip(*columns, strict=True)]
-        elif "time" in doc:
-            doc["time"] = self._stamp()
-        super().emit_sync(name, doc)
-
-    def request_pause(self, defer: bool = False) -> None:
-        """Refuse: a pause replays acts. Holding waits at the begin of a step."""
-        raise InternalError(
-            f"the engine is never paused (defer={defer}); hold at a step instead"
-        )
-
-    def _stamp(self) -> float:
-        loop = self.loop
-        return loop.stamp() if isinstance(loop, LabTimeLoop) else 0.0
 
 
 @dataclass
@@ -158,11 +131,9 @@ class Runner:
         self._is_left = False
         self._is_running = False
         self._is_called = False
-        self._releases: list[Callable[[], None]] = []
+        self._thaws: list[Callable[[], None]] = []
         self._on_first_message: Callable[[], None] | None = None
-        self.engine = LabRunEngine(
-            loop=loop, context_managers=[], call_returns_result=True
-        )
+        self.engine = LabRunEngine(loop)
         commands: dict[str, Callable[[Msg], Awaitable[Any]]] = {
             "step_begin": self._begin_step,
             "step_end": self._end_step,
@@ -181,7 +152,7 @@ class Runner:
         }
         for name, command in commands.items():
             self.engine.register_command(name, command)
-        self.engine.subscribe(self._record_document)
+        self.engine.subscribe_strictly(self._record_document)
 
     # -- running ---------------------------------------------------------------------
 
@@ -206,9 +177,9 @@ class Runner:
             PPUError: What made the plan fail, if it was an error of PPU's tree.
         """
         self._set_up(recorder, who, gate)
-        # Thread start and thread end would race with the jump: time is held until
+        # Thread start and thread end would race with the jump: time is frozen until
         # the first message, and again from idle until the call is back.
-        self._releases.append(self.loop.take_hold("the engine is starting"))
+        self._thaws.append(self.loop.freeze("the engine is starting"))
         try:
             return self._call(plan)
         finally:
@@ -241,7 +212,7 @@ class Runner:
         self._set_up(recorder, who, gate)
         begun = asyncio.Event()
         self._on_first_message = begun.set
-        self._releases.append(self.loop.take_hold("the engine is starting"))
+        self._thaws.append(self.loop.freeze("the engine is starting"))
         try:
             async with starting:
                 future = self.loop.run_in_executor(executor, self._call, plan)
@@ -267,7 +238,7 @@ class Runner:
         self._is_left = True
         why = "its cell ends; the job goes on in the next one"
         # The engine waits for the loop to take note: not on the loop itself.
-        with self.loop.hold("a plan is left"):
+        with self.loop.freezing("a plan is left"):
             await self.loop.run_in_executor(executor, self.abort, why)
         await asyncio.gather(future, return_exceptions=True)
 
@@ -286,13 +257,13 @@ class Runner:
         self._n_steps = {}
         self._unsafe = {}
         self.timing = Timing()
-        self._releases = []
+        self._thaws = []
 
     def _let_go(self) -> None:
         self._is_running = False
         self._is_called = False
-        for release in self._releases:
-            release()
+        for thaw in self._thaws:
+            thaw()
         self._recorder = None
         self._gate = None
         self._on_first_message = None
@@ -305,16 +276,16 @@ class Runner:
         def on_message(_: Msg) -> None:
             timing = self.timing
             timing.last_lab_s, timing.last_wall_s = loop.time(), loop.wall_time()
-            if self._releases and not timing.first_wall_s:
+            if self._thaws and not timing.first_wall_s:
                 timing.first_lab_s = timing.last_lab_s
                 timing.first_wall_s = timing.last_wall_s
-                self._releases.pop()()
+                self._thaws.pop()()
                 if self._on_first_message is not None:
                     self._on_first_message()
 
         def on_state(new: str, _: str) -> None:
             if new == "idle" and self._is_called:
-                self._releases.append(loop.take_hold("the engine has ended"))
+                self._thaws.append(loop.freeze("the engine has ended"))
 
         # bluesky's annotations say None only.
         vars(self.engine).update(msg_hook=on_message, state_hook=on_state)
@@ -329,7 +300,13 @@ class Runner:
         except RequestAbort as exc:
             raise AbortedError(self._reason or str(exc)) from None
         except FailedStatus as exc:
-            raise cause_of(exc) from exc
+            cause = cause_of(exc)
+            if isinstance(cause, asyncio.CancelledError):
+                raise AbortedError(
+                    "what the plan waited for was ended from outside, as by whoever "
+                    f"made the device safe: {exc.args[0] if exc.args else exc}"
+                ) from exc
+            raise cause from exc
         finally:
             self._is_running = False
         if len(loop.faults) > n_faults:
@@ -375,7 +352,7 @@ class Runner:
                 contextlib.redirect_stdout(io.StringIO()),
                 contextlib.suppress(_ENDED),  # in this moment, by itself
             ):
-                if not self.engine._state.is_idle:
+                if not self.engine.state.is_idle:
                     self.engine.abort(reason)
 
     @property
@@ -406,6 +383,7 @@ class Runner:
             self.loop.time(),
             msg.kwargs["expected_s"],
             msg.kwargs["arguments"],
+            seat=msg.kwargs["seat"],
         )
         lab = msg.kwargs["lab"]
         self._give_back_unsafe("")  # the plan goes on after what failed in it
@@ -585,13 +563,15 @@ class Runner:
         return await self._shared.firings.load(self._who, msg.kwargs["seat"])
 
     async def _begin_firing(self, msg: Msg) -> None:
-        self._shared.firings.begun(self._who, msg.kwargs["seat"])
+        self._shared.firings.note_begun(self._who, msg.kwargs["seat"])
 
     async def _follow_firing(self, msg: Msg) -> FiringRecord | Turn:
         return await self._shared.firings.follow(self._who, msg.kwargs["seat"])
 
     async def _end_firing(self, msg: Msg) -> None:
-        self._shared.firings.fired(self._who, msg.kwargs["seat"], msg.kwargs["record"])
+        self._shared.firings.note_fired(
+            self._who, msg.kwargs["seat"], msg.kwargs["record"]
+        )
 
     async def _leave_seat(self, msg: Msg) -> None:
         self._shared.firings.vacate(self._who, msg.kwargs["seat"])
@@ -611,7 +591,7 @@ class Runner:
     async def _compute(self, msg: Msg) -> Any:
         """Run a function in a worker thread; time does not jump meanwhile."""
         (function,) = msg.args
-        with self.loop.hold(f"computing {function}"):
+        with self.loop.freezing(f"computing {function}"):
             return await self.loop.run_in_executor(None, function)
 
     def _record_document(self, name: str, document: dict[str, Any]) -> None:

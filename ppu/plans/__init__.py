@@ -1,8 +1,7 @@
 """What a protocol author imports: protocols, steps, the lab, and plan stubs."""
 
-from bluesky.utils import MsgGenerator
-
 from ppu.plans.lab import Lab
+from ppu.plans.messages import MsgGenerator, bps
 from ppu.plans.protocol import ProtocolResult, RegisteredProtocol, protocol
 from ppu.plans.steps import StepKind, compute, step
 
@@ -12,6 +11,7 @@ __all__ = [
     "ProtocolResult",
     "RegisteredProtocol",
     "StepKind",
+    "bps",
     "compute",
     "protocol",
     "step",

@@ -13,9 +13,16 @@ from ppu.core.capabilities import (
     Gripper,
     Transporter,
 )
-from ppu.core.custody import Books, Change, Claimed, Left, Moved, StockUsed
-from ppu.core.errors import ConfigurationError, InterlockError, LimitError, nearest
+from ppu.core.custody import Change, Claimed, CustodyLedger, Left, Moved, StockUsed
+from ppu.core.errors import (
+    ConfigurationError,
+    InterlockError,
+    LimitError,
+    NotFoundError,
+    nearest,
+)
 from ppu.core.labfile import ContainerEntry, LabFile
+from ppu.core.remedies import Remedy, advise
 
 __all__ = ["Lab"]
 
@@ -30,7 +37,7 @@ class Lab:
         devices: Connected devices by name.
         flush_period_s: Lab time between collections of what a long step sampled [s]:
             what is not collected dies with the process.
-        books: What is believed of containers and stock, shared by all jobs; by
+        ledger: What is believed of containers and stock, shared by all jobs; by
             default what the lab file says.
     """
 
@@ -39,18 +46,19 @@ class Lab:
         file: LabFile,
         devices: Mapping[str, Any],
         flush_period_s: float = 600.0,
-        books: Books | None = None,
+        ledger: CustodyLedger | None = None,
     ) -> None:
         self.file = file
         self.flush_period_s = flush_period_s
-        self.devices = dict(devices)
+        self.devices = devices
+        self._provided_by: dict[type, list[str]] = {}
         self.sample_id = ""
         """Identity of the sample that the present job makes."""
         self.changes: list[Change] = []
         """What was changed since the engine last kept it, with a step's end."""
         self.claimed: set[str] = set()
         """Containers that the present job has claimed, kept or not."""
-        self._books = Books.of(file) if books is None else books
+        self._ledger = CustodyLedger.of(file) if ledger is None else ledger
 
     @property
     def name(self) -> str:
@@ -93,6 +101,11 @@ class Lab:
 
     def _providers(self, capability: type) -> list[str]:
         """Return who provides *capability*, or one that includes it."""
+        if capability not in self._provided_by:
+            self._provided_by[capability] = self._find_providers(capability)
+        return self._provided_by[capability]
+
+    def _find_providers(self, capability: type) -> list[str]:
         return [
             device
             for device, entry in self.file.devices.items()
@@ -160,7 +173,7 @@ class Lab:
             ConfigurationError: If there is no such container.
         """
         if name not in self.file.containers:
-            raise ConfigurationError(
+            raise NotFoundError(
                 f"there is no container '{name}'; {nearest(name, self.file.containers)}"
             )
         return self.file.containers[name]
@@ -182,20 +195,22 @@ class Lab:
         Raises:
             LimitError: If there is none just now; says what a person can do.
         """
-        books = self._books
-        strays = []
+        ledger = self._ledger
+        strays, advice = [], [advise(Remedy.RELEASE_SAMPLE)]
         for name, entry in self.file.containers.items():
-            if entry.kind != kind or entry.contents or name in books.used:
+            if entry.kind != kind or entry.contents or name in ledger.used:
                 continue
-            if books.places[name] == entry.at and name not in books.under_way:
+            if ledger.places[name] == entry.at and name not in ledger.under_way:
                 return name
             strays.append(
-                f"; {name} is free but not at home: carry it to {entry.at} and say "
-                f"'ppu samples --move {name}={entry.at}'"
+                f"; {name} is free but not at home: carry it to {entry.at} and say so"
+            )
+            advice.append(
+                advise(Remedy.MOVE_CONTAINER, container=name, location=entry.at)
             )
         raise LimitError(
-            f"no {kind} is empty and at home; clean one and say 'ppu samples --release "
-            f"SAMPLE'{''.join(strays)}"
+            f"no {kind} is empty and at home; clean one and say so{''.join(strays)}",
+            advice=advice,
         )
 
     def claim_container(self, name: str) -> None:
@@ -205,7 +220,7 @@ class Lab:
 
     def is_used(self, name: str) -> bool:
         """Return whether a sample uses *name*."""
-        return name in self._books.used
+        return name in self._ledger.used
 
     def location_of(self, container: str) -> str:
         """Return where PPU believes a container to be.
@@ -213,50 +228,50 @@ class Lab:
         Raises:
             InterlockError: If it never arrived where it was carried.
         """
-        books = self._books
-        if container in books.under_way:
+        ledger = self._ledger
+        if container in ledger.under_way:
             raise InterlockError(
                 f"nobody knows where {container} is: it was taken from "
-                f"{books.places[container]} and did not arrive at "
-                f"{books.under_way[container]}; look for it"
+                f"{ledger.places[container]} and did not arrive at "
+                f"{ledger.under_way[container]}; look for it"
             )
-        return books.places[container]
+        return ledger.places[container]
 
     def left_from(self, container: str) -> str:
         """Return where PPU believes a container to be, or to have been when it left."""
-        return self._books.places[container]
+        return self._ledger.places[container]
 
     def container_at(self, location: str) -> str | None:
         """Return the container that PPU believes to be at *location*."""
-        books = self._books
-        for container, place in books.places.items():
-            if location in (place, books.under_way.get(container)):
+        ledger = self._ledger
+        for container, place in ledger.places.items():
+            if location in (place, ledger.under_way.get(container)):
                 return container
         return None
 
     def beliefs(self) -> dict[str, str | None]:
         """Return where PPU believes each container to be, None while on its way."""
-        books = self._books
+        ledger = self._ledger
         return {
-            container: None if container in books.under_way else place
-            for container, place in books.places.items()
+            container: None if container in ledger.under_way else place
+            for container, place in ledger.places.items()
         }
 
     def moving(self, container: str, destination: str) -> None:
         """Believe that *container* is on its way to *destination*."""
-        self._enter(Left(container, self._books.places[container], destination))
+        self._enter(Left(container, self._ledger.places[container], destination))
 
     def stayed(self, container: str) -> None:
         """Believe that *container* never left, if it was on its way."""
-        if container in self._books.under_way:
+        if container in self._ledger.under_way:
             self.moved(container, self.left_from(container))
 
     def moved(self, container: str, destination: str) -> None:
         """Believe that *container* is at *destination* now."""
-        self._enter(Moved(container, self._books.places[container], destination))
+        self._enter(Moved(container, self._ledger.places[container], destination))
 
     def _enter(self, change: Change) -> None:
-        self._books.enter(change)
+        self._ledger.enter(change)
         self.changes.append(change)
 
     def home_of(self, container: str) -> str:
@@ -271,13 +286,13 @@ class Lab:
         Raises:
             LimitError: If it is not in stock at all.
         """
-        if powder not in self._books.stock_g:
+        if powder not in self._ledger.stock_g:
             raise LimitError(
                 # No nearest name: another powder is another substance.
                 f"there is no {powder} in stock; in stock are "
-                f"{', '.join(sorted(self._books.stock_g)) or 'none'}"
+                f"{', '.join(sorted(self._ledger.stock_g)) or 'none'}"
             )
-        return self._books.stock_g[powder]
+        return self._ledger.stock_g[powder]
 
     def use_stock(self, powder: str, mass_g: float) -> None:
         """Deduct what was used."""

@@ -12,13 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bluesky.utils import MsgGenerator
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ppu.core.errors import ConfigurationError, InternalError, nearest
+from ppu.core.errors import ConfigurationError, InternalError, NotFoundError, nearest
 from ppu.core.labfile import describe_faults
 from ppu.core.registry import plug_ins
 from ppu.plans.lab import Lab
+from ppu.plans.messages import MsgGenerator
 from ppu.plans.report import RunRecord, Section
 
 __all__ = ["ProtocolResult", "RegisteredProtocol", "find_protocol", "protocol"]
@@ -37,6 +37,30 @@ class ProtocolResult(BaseModel):
         exclude=True,
         description="Files to keep beside the result, by what they are",
     )
+
+    def summary(self) -> list[str]:
+        """Return the lines that tell people what came of it.
+
+        By default one for each field of its own; override it to say it better.
+        """
+        own = type(self).model_fields.keys() - ProtocolResult.model_fields.keys()
+        content = self.model_dump(mode="json")
+        return [
+            f"{name}: {_worded(content[name])}"
+            for name in type(self).model_fields
+            if name in own and name in content
+        ]
+
+
+def _worded(value: Any) -> str:
+    """Return plain data as people read it."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_worded(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return "; ".join(map(_worded, value)) or "none"
+    return str(value)
 
 
 Check = Callable[[Lab, Any], None]
@@ -58,7 +82,7 @@ class RegisteredProtocol:
         hazards: What can hurt people or things.
         check: Refuses what the lab does not allow, before anything moves.
         report: Makes the protocol's own part of a report of what a run left behind.
-        stock: Says what it will use, so that it can be reserved.
+        stock: Says what it will use, so that it can be allocated.
     """
 
     name: str
@@ -116,7 +140,7 @@ def protocol(
             does not allow; runs before anything moves.
         report: Makes the protocol's own part of the report.
         stock: Returns how much of each powder parameters ask for [g]; that much is
-            reserved for a job when it is submitted.
+            allocated for a job when it is submitted.
     """
 
     def register(plan: Callable[..., MsgGenerator[Any]]) -> RegisteredProtocol:
@@ -166,7 +190,7 @@ def find_protocol(name: str) -> RegisteredProtocol:
     """
     protocols = known_protocols()
     if name not in protocols:
-        raise ConfigurationError(
+        raise NotFoundError(
             f"there is no protocol '{name}'; {nearest(name, protocols)}"
         )
     return protocols[name]

@@ -1,8 +1,6 @@
-"""Reports: one self-contained HTML page of what a run left behind.
+"""What an author writes a section of a report with: tables and figures.
 
-A protocol adds its own sections; timeline and furnace curves come by themselves. The
-page needs no script and no network, follows the reader's light or dark preference, and
-prints. Figures are inline SVG whose colours are the page's own.
+Figures are inline SVG whose colours are those of the page that they come to stand in.
 """
 
 from __future__ import annotations
@@ -14,13 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from ppu.core.labtime import iso
 from ppu.plans.steps import StepRecord
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["RunRecord", "Section", "build_report", "figure", "svg_of", "table"]
+__all__ = ["SERIES", "RunRecord", "Section", "figure", "svg_of", "table"]
 
 SERIES = tuple(f"#00000{n}" for n in range(1, 7))
 """Placeholder colours of figures, replaced by the page's colours 1 to 6."""
@@ -38,6 +35,7 @@ class RunRecord:
         result: What ``result.json`` says.
         steps: The steps as they happened.
         samples: Columns of each stream's samples, by stream and data key.
+        units: Unit of each data key that has one.
         truth: What no instrument can know; empty on hardware.
         protocol_result: The typed result.
         started_s: Lab time of the first message [s].
@@ -47,6 +45,7 @@ class RunRecord:
     result: Mapping[str, Any]
     steps: Sequence[StepRecord]
     samples: Mapping[str, Mapping[str, list[float]]]
+    units: Mapping[str, str]
     truth: Mapping[str, Any]
     protocol_result: Any
     started_s: float
@@ -107,9 +106,9 @@ def figure(
         keywords: Passed to ``Figure.subplots``.
     """
     # Plotting is heavy; protocols import this module to be listed.
-    import matplotlib as mpl  # noqa: PLC0415
-    from cycler import cycler  # noqa: PLC0415
-    from matplotlib.figure import Figure as NewFigure  # noqa: PLC0415
+    import matplotlib as mpl  # noqa: PLC0415 - heavy
+    from cycler import cycler  # noqa: PLC0415 - heavy
+    from matplotlib.figure import Figure as NewFigure  # noqa: PLC0415 - heavy
 
     style: dict[Any, Any] = {
         "svg.fonttype": "none",
@@ -158,259 +157,3 @@ def svg_of(drawn: Figure, description: str) -> str:
     text = text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     return f"<figure>{text}<figcaption>{html.escape(description)}</figcaption></figure>"
-
-
-def build_report(record: RunRecord, sections: Sequence[Section]) -> str:
-    """Return the whole page."""
-    result = record.result
-    title = f"{result['protocol']} in {result['lab']}"
-    parts = [*sections, _timeline(record)]
-    parts += [part for part in (_curves(record),) if part is not None]
-    parts += [_incidents(record), _parameters(record), _provenance(record)]
-    body = "".join(
-        f"<section><h2>{html.escape(part.title)}</h2>"
-        + (f"<p class=note>{html.escape(part.note)}</p>" if part.note else "")
-        + f"{part.body}</section>"
-        for part in parts
-    )
-    is_simulated = bool(result["simulated"])
-    banner = (
-        "<p class=simulated>Simulated: no real sample was made or measured.</p>"
-        if is_simulated
-        else ""
-    )
-    mark = ' class="watermarked"' if is_simulated else ""
-    started = iso(record.epoch + record.started_s)
-    return _PAGE.format(
-        title=html.escape(title),
-        mark=mark,
-        banner=banner,
-        subtitle=html.escape(f"started {started}, lab time"),
-        body=body,
-        watermark=_WATERMARK if is_simulated else "",
-    )
-
-
-def duration(seconds: float) -> str:
-    """Return *seconds* as a person says it.
-
-    Example:
-        >>> duration(75.0), duration(19_800.0)
-        ('1.2 min', '5.50 h')
-    """
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.2f} h"
-
-
-def _timeline(record: RunRecord) -> Section:
-    steps = [step for step in record.steps if step.ended_s is not None]
-    if not steps:
-        return Section("Timeline", "<p>No step was completed.</p>")
-    drawn, axes = figure(0.8 + 0.32 * len(steps))
-    colours = {"repeatable": 0, "resumable": 1, "irreversible": 2}
-    shown: set[str] = set()
-    total = (max(step.ended_s or 0.0 for step in steps) - record.started_s) / 3600
-    for row, step in enumerate(steps):
-        begun = (step.begun_s - record.started_s) / 3600
-        ended = ((step.ended_s or step.begun_s) - record.started_s) / 3600
-        axes.barh(
-            row,
-            max(ended - begun, 0.004 * total),  # wide enough to be seen
-            left=begun,
-            height=0.6,
-            color=SERIES[colours.get(step.kind, 0)],
-            label=step.kind if step.kind not in shown else None,
-        )
-        shown.add(step.kind)
-    axes.set_yticks(range(len(steps)), [step.label for step in steps])
-    axes.invert_yaxis()
-    axes.set_xlabel("lab time since the start [h]")
-    axes.legend(loc="lower left")
-    rows = [
-        (
-            step.label,
-            step.kind,
-            duration(step.begun_s - record.started_s),
-            duration((step.ended_s or step.begun_s) - step.begun_s),
-        )
-        for step in steps
-    ]
-    body = svg_of(drawn, "Steps of the run over lab time") + table(
-        ("step", "kind", "begun after", "took"), rows
-    )
-    return Section("Timeline", body)
-
-
-def _curves(record: RunRecord) -> Section | None:
-    """Return the furnace curves, if anything was fired."""
-    firings = {
-        stream: columns
-        for stream, columns in record.samples.items()
-        if any(key.endswith("process_value") for key in columns)
-    }
-    if not firings:
-        return None
-    drawn, axes = figure(3.6)
-    start = record.epoch + record.started_s
-    for columns in firings.values():
-        hours = [(t - start) / 3600 for t in columns["time"]]
-        for key, values in columns.items():
-            if key.endswith("working_setpoint"):
-                axes.plot(hours, values, color=SERIES[0], lw=1, label="program")
-            elif key.endswith("process_value"):
-                axes.plot(hours, values, color=SERIES[1], lw=1.4, label="controller")
-    note = ""
-    curve = record.truth.get("sample_curve", {})
-    if curve.get("time_s"):
-        hours = [(t - record.started_s) / 3600 for t in curve["time_s"]]
-        axes.plot(
-            hours,
-            curve["temperature_degc"],
-            color=SERIES[2],
-            lw=1.2,
-            ls="--",
-            label="sample (simulated truth)",
-        )
-        note = (
-            "The sample's temperature is simulated truth: no instrument measured it, "
-            "and a run on hardware does not have it."
-        )
-    axes.set_xlabel("lab time since the start [h]")
-    axes.set_ylabel("temperature [degC]")
-    axes.legend(loc="upper right")
-    return Section(
-        "Furnace", svg_of(drawn, "Program, controller and sample temperatures"), note
-    )
-
-
-def _incidents(record: RunRecord) -> Section:
-    incidents = record.result["incidents"]
-    if not incidents:
-        return Section("Incidents", "<p>None.</p>")
-    rows = [
-        (
-            duration(i["lab_time_s"] - record.started_s),
-            i["kind"],
-            i["device"],
-            i["text"],
-        )
-        for i in incidents
-    ]
-    return Section("Incidents", table(("after", "kind", "device", "what"), rows))
-
-
-def _parameters(record: RunRecord) -> Section:
-    asked = record.result["parameters_asked"]
-    actual = record.result["parameters_actual"]
-    rows = [
-        (name, _shown(value), _shown(actual.get(name, "")))
-        for name, value in asked.items()
-    ]
-    return Section("Parameters", table(("parameter", "asked", "actual"), rows))
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_shown(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(_shown(item) for item in value)
-    return "-" if value is None else str(value)
-
-
-def _provenance(record: RunRecord) -> Section:
-    result = record.result
-    names = ("lab", "target", "seed", "protocol", "protocol_version", "ppu_version")
-    rows = [(name.replace("_", " "), _shown(result[name])) for name in names]
-    rows.append(("lab time", duration(result["lab_time_s"])))
-    devices = [
-        (
-            name,
-            f"{who['maker']} {who['model']}",
-            who.get("serial_number"),
-            who.get("firmware"),
-        )
-        for name, who in result.get("devices", {}).items()
-    ]
-    head = ("device", "instrument", "serial number", "firmware")
-    return Section("Provenance", table(("what", "value"), rows) + table(head, devices))
-
-
-_WATERMARK = '<div class="watermark" aria-hidden="true">simulated</div>'
-
-_PAGE = """<!doctype html>
-<html lang="en"{mark}>
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>
-:root {{
-  --ground: #fbfbf9; --ink: #1c2024; --soft: #5b6570; --faint: #c3c8ce;
-  --card: #ffffff; --warn-ground: #fff1d6; --warn-ink: #6b4300;
-  --series-1: #6b7785; --series-2: #b4431c; --series-3: #1f6f8b;
-  --series-4: #6a8f2a; --series-5: #7b4fa3; --series-6: #a3842a;
-}}
-@media (prefers-color-scheme: dark) {{
-  :root {{
-    --ground: #14171a; --ink: #e6e9ec; --soft: #a2abb5; --faint: #444c55;
-    --card: #1b1f23; --warn-ground: #3a2a08; --warn-ink: #ffd990;
-    --series-1: #98a4b1; --series-2: #ff8a5c; --series-3: #62c1e0;
-    --series-4: #a9d15f; --series-5: #c29be6; --series-6: #e0c060;
-  }}
-}}
-* {{ box-sizing: border-box; }}
-body {{
-  margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 62rem;
-  background: var(--ground); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif;
-}}
-h1 {{ font-size: 1.6rem; margin: 0 0 .2rem; overflow-wrap: anywhere; }}
-h2 {{ font-size: 1.15rem; margin: 0 0 .5rem; }}
-.subtitle, .note, figcaption, caption {{ color: var(--soft); font-size: .9rem; }}
-.note {{ margin: 0 0 .5rem; }}
-section {{
-  background: var(--card); border: 1px solid var(--faint); border-radius: 8px;
-  padding: 1rem; margin: 1rem 0;
-}}
-.simulated {{
-  background: var(--warn-ground); color: var(--warn-ink); padding: .5rem 1rem;
-  border-radius: 8px; font-weight: 600;
-}}
-.watermark {{
-  position: fixed; inset: 0; display: grid; place-items: center; z-index: 1;
-  font-size: min(18vw, 11rem); font-weight: 700; letter-spacing: .05em;
-  color: var(--ink); opacity: .05; transform: rotate(-24deg);
-  pointer-events: none; overflow: hidden;
-}}
-figure {{ margin: 0 0 1rem; overflow-x: auto; }}
-figure svg {{ width: 100%; min-width: 30rem; height: auto; display: block; }}
-figcaption {{ position: sticky; left: 0; }}
-figure text {{ font-family: system-ui, sans-serif !important; }}
-.scroll {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; width: 100%; font-size: .92rem; }}
-th, td {{
-  text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--faint);
-}}
-th {{ color: var(--soft); font-weight: 600; }}
-th.number, td.number {{ text-align: right; }}
-td.number {{ font-variant-numeric: tabular-nums; white-space: nowrap; }}
-.verdict {{ font-size: 1.1rem; font-weight: 600; }}
-ul.reasons {{ margin: .3rem 0 0; padding-left: 1.2rem; }}
-@media print {{ section {{ break-inside: avoid; }} .watermark {{ opacity: .08; }} }}
-</style>
-</head>
-<body>
-{watermark}
-<h1>{title}</h1>
-<p class="subtitle">{subtitle}</p>
-{banner}
-{body}
-</body>
-</html>
-"""

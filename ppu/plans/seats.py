@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from bluesky.utils import Msg, MsgGenerator
-
 from ppu.core.capabilities import FiringProfile, FiringRecord, Furnace, GasFlow
 from ppu.plans.lab import Lab
+from ppu.plans.messages import Msg, MsgGenerator
 
 __all__ = [
     "Role",

@@ -12,7 +12,6 @@ import typing
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal, ParamSpec, TypeVar, cast
 
-from bluesky.utils import Msg, MsgGenerator, RunEngineControlException
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from ppu.core.errors import (
@@ -23,7 +22,9 @@ from ppu.core.errors import (
     NothingToJoinError,
 )
 from ppu.core.failure import FailurePolicy
+from ppu.core.labels import label_of
 from ppu.plans.lab import Lab
+from ppu.plans.messages import Msg, MsgGenerator, utils
 
 __all__ = [
     "Begun",
@@ -31,6 +32,7 @@ __all__ = [
     "Failed",
     "FailurePolicy",
     "Needs",
+    "SeatUse",
     "StepKind",
     "StepRecord",
     "compute",
@@ -50,6 +52,10 @@ StepKind = Literal["repeatable", "resumable", "irreversible"]
 """How a step that was under way is treated after a crash: run again, join what goes
 on, or settle by evidence and never run again blindly."""
 
+SeatUse = Literal["takes", "leaves"]
+"""What a step does that is done: it returns the place in a firing that its job has from
+then on, or it has given that back."""
+
 
 @dataclasses.dataclass
 class StepRecord:
@@ -61,6 +67,7 @@ class StepRecord:
     expected_s: float | None = None
     arguments: Any = None
     ended_s: float | None = None
+    seat: SeatUse | None = None
 
     @property
     def label(self) -> str:
@@ -71,10 +78,7 @@ class StepRecord:
             ...     ["lab a-lab", "crucible_01", "balance.pan"], {}]).label
             'move container: crucible_01, balance.pan'
         """
-        name = self.name.replace("_", " ")
-        words = self.arguments[0][1:] if self.arguments else []
-        names = [word for word in words if isinstance(word, str)]
-        return f"{name}: {', '.join(names)}" if names else name
+        return label_of(self.name, self.arguments)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,6 +198,7 @@ def step(
     on_failure: FailurePolicy | None = None,
     park: Callable[..., MsgGenerator[None]] | None = None,
     skipped: Any = _CANNOT_SKIP,
+    seat: SeatUse | None = None,
 ) -> Callable[[Callable[P, MsgGenerator[T]]], Callable[P, MsgGenerator[T]]]:
     """Make a sub-plan a step of *kind*: its begin and end are journalled.
 
@@ -225,6 +230,9 @@ def step(
         park: The plan, with the same arguments, that puts the sample where it harms
             nobody, for the policy ``park``.
         skipped: What it returns if it failed and is skipped; without it, it cannot be.
+        seat: Whether it takes a place in a firing or leaves it, so that the job has it
+            still after its process has died in between. One that takes returns the
+            :class:`~ppu.plans.seats.Seat`.
 
     Example:
         >>> @step(kind="repeatable")
@@ -258,6 +266,7 @@ def step(
                 lab=args[0] if args else None,
                 expected_s=None if expected_s is None else expected_s(*args, **kwargs),
                 needs=functools.partial(_needs_of, needs, args, kwargs),
+                seat=seat,
             )
             if begun.is_done:
                 return cast(T, restored(plan, begun.result))
@@ -295,7 +304,7 @@ class _Step:
         for n_failures in itertools.count(1):
             try:
                 return (yield from self._attempt(begun.key, args, kwargs, is_again))
-            except RunEngineControlException as exc:
+            except utils.RunEngineControlException as exc:
                 yield Msg("step_failed", None, key=begun.key, error=exc)
                 raise
             except Exception as exc:
@@ -360,7 +369,7 @@ def _needs_of(
     }
     if needs is None:
         found = {getattr(value, "name", None) for value in values}
-        names = {name for name in found if name in lab.devices}
+        names = {name for name in found if name is not None and name in lab.devices}
     else:
         names = {name for name in needs(*args, **kwargs) if name is not None}
         known = {*lab.devices, *lab.file.locations}

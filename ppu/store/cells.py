@@ -9,19 +9,19 @@ from typing import Any, Final
 from sqlalchemy import Connection, Row, func, select
 
 from ppu.core.errors import StaleTokenError, TakenOverError
-from ppu.store.events import announce
+from ppu.store.events import EventKind, announce
 from ppu.store.schema import cells, meta
 
 __all__ = [
     "LEASE_S",
     "beat",
     "boot_id",
-    "depose",
     "end",
     "is_owned",
     "lab_of",
-    "outlived",
+    "note_lease_over",
     "require_token",
+    "revoke_lease",
     "start",
     "starts",
 ]
@@ -78,7 +78,9 @@ def start(
     row = {"token": token, "name": name, "pid": pid, "boot_id": boot_id}
     row |= {"epoch": epoch, "started": now, "heartbeat": now}
     connection.execute(cells.insert(), row)
-    announce(connection, "cell", {"token": token, "name": name, "pid": pid}, now)
+    announce(
+        connection, EventKind.CELL, {"token": token, "name": name, "pid": pid}, now
+    )
     return token
 
 
@@ -110,15 +112,15 @@ def end(connection: Connection, token: int, how: str, now: float) -> None:
     connection.execute(
         cells.update().where(cells.c.token == token).values(ended=now, how=how)
     )
-    announce(connection, "cell", {"token": token, "how": how}, now)
+    announce(connection, EventKind.CELL, {"token": token, "how": how}, now)
 
 
-def depose(connection: Connection, now: float) -> Row[Any] | None:
+def revoke_lease(connection: Connection, now: float) -> Row[Any] | None:
     """Let the last cell renew nothing any more, if it may still be acting.
 
     It may unless it has ended, or was of this boot and its process is gone. Its lease
     was renewed before now: after :data:`LEASE_S` it acts no more, whatever its clock
-    says; then call :func:`outlived`.
+    says; then call :func:`note_lease_over`.
 
     Args:
         connection: A writing transaction of the store, whose lock the caller has.
@@ -137,11 +139,13 @@ def depose(connection: Connection, now: float) -> Row[Any] | None:
             .where(cells.c.token == last.token)
             .values(ended=now, how=_DEPOSED)
         )
-        announce(connection, "cell", {"token": last.token, "how": _DEPOSED}, now)
+        announce(
+            connection, EventKind.CELL, {"token": last.token, "how": _DEPOSED}, now
+        )
     return last
 
 
-def outlived(connection: Connection, token: int) -> None:
+def note_lease_over(connection: Connection, token: int) -> None:
     """Keep that the lease of a deposed cell has run out, so that nobody waits again.
 
     Raises:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Select, and_, false, func, or_, select
 
 from ppu.store.jobs import ACTIVE, ENDED, Effect, JobState
 from ppu.store.schema import (
+    allocations,
     cells,
     commands,
     containers,
@@ -17,7 +18,6 @@ from ppu.store.schema import (
     events,
     job_needs,
     jobs,
-    reservations,
     sample_containers,
     samples,
     steps,
@@ -244,16 +244,16 @@ _OF_MATTER: tuple[tuple[str, Select[Any]], ...] = (
         ),
     ),
     (
-        "more powder is reserved than there is",
+        "more powder is allocated than there is",
         select(stock.c.powder)
-        .join(reservations, reservations.c.powder == stock.c.powder)
+        .join(allocations, allocations.c.powder == stock.c.powder)
         .group_by(stock.c.powder, stock.c.mass_g)
-        .having(func.sum(reservations.c.mass_g) > stock.c.mass_g + _ROUNDING_G),
+        .having(func.sum(allocations.c.mass_g) > stock.c.mass_g + _ROUNDING_G),
     ),
     (
-        "jobs that have ended reserve powder",
-        select(reservations.c.job_id, reservations.c.powder)
-        .join(jobs, jobs.c.id == reservations.c.job_id)
+        "powder is allocated to jobs that have ended",
+        select(allocations.c.job_id, allocations.c.powder)
+        .join(jobs, jobs.c.id == allocations.c.job_id)
         .where(_is_ended),
     ),
 )

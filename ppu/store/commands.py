@@ -7,17 +7,19 @@ leaves it to the next one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, select
 
-from ppu.core.errors import ConfigurationError
-from ppu.store.events import announce, encode
+from ppu.core.errors import NotFoundError
+from ppu.core.remedies import Advice, plain_advice, read_advice
+from ppu.store.events import EventKind, announce, encode
+from ppu.store.requests import Request, UnknownRequest, read_request
 from ppu.store.schema import commands
 
-__all__ = ["REFUSED", "Command", "outcomes", "request", "settle", "waiting"]
+__all__ = ["REFUSED", "Command", "Outcome", "outcomes", "request", "settle", "waiting"]
 
 REFUSED = "refused: "
 """How the outcome of a request begins that was not granted."""
@@ -29,39 +31,60 @@ class Command:
 
     Attributes:
         sequence: Its number, which is that of the event that announced it.
-        command: What to do: ``cancel``, ``abort``, ...
+        request: What to do.
         by: Who asks.
         asked: When, as a stamp [s since 1970].
         job_id: The job that it is about, if any.
-        content: More that it says.
     """
 
     sequence: int
-    command: str
+    request: Request | UnknownRequest
     by: str
     asked: float
     job_id: int | None
-    content: dict[str, Any]
+
+    @property
+    def command(self) -> str:
+        """The name of the request."""
+        return self.request.command
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What it says beside its name, as plain data."""
+        return self.request.content
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a request.
+
+    Attributes:
+        text: In words; why, if it was refused.
+        is_refused: Whether it was not granted.
+        advice: What can be done about it.
+    """
+
+    text: str
+    is_refused: bool
+    advice: tuple[Advice, ...] = ()
 
 
 def request(
     connection: Connection,
-    command: str,
+    wanted: Request,
     by: str,
     now: float,
     *,
     job_id: int | None = None,
-    content: Mapping[str, Any] | None = None,
 ) -> int:
     """Ask the cell to do something; return the number of the request."""
-    said = content or {}
-    announced = {"command": command, "by": by, **said}
-    sequence = announce(connection, "command", announced, now, job_id)
+    announced = {"command": wanted.command, "by": by, **wanted.content}
+    sequence = announce(connection, EventKind.COMMAND, announced, now, job_id)
     row = {
         "sequence": sequence,
         "job_id": job_id,
-        "command": command,
-        "content": encode(said),
+        "command": wanted.command,
+        "content": encode(wanted.content),
         "by": by,
         "asked": now,
     }
@@ -86,37 +109,52 @@ def waiting(connection: Connection, job_id: int | None = None) -> list[Command]:
     return [
         Command(
             row.sequence,
-            row.command,
+            read_request(row.command, json.loads(row.content)),
             row.by,
             row.asked,
             row.job_id,
-            json.loads(row.content),
         )
         for row in connection.execute(query)
     ]
 
 
-def outcomes(connection: Connection, numbers: Iterable[int]) -> dict[int, str]:
+def outcomes(connection: Connection, numbers: Iterable[int]) -> dict[int, Outcome]:
     """Return what became of those of some requests that were handled."""
-    query = select(commands.c.sequence, commands.c.outcome).where(
+    query = select(commands.c.sequence, commands.c.outcome, commands.c.advice).where(
         commands.c.sequence.in_(list(numbers)), commands.c.handled.is_not(None)
     )
-    return {row.sequence: row.outcome or "" for row in connection.execute(query)}
+    return {
+        row.sequence: Outcome(
+            (row.outcome or "").removeprefix(REFUSED),
+            (row.outcome or "").startswith(REFUSED),
+            read_advice(json.loads(row.advice or "[]")),
+        )
+        for row in connection.execute(query)
+    }
 
 
-def settle(connection: Connection, sequence: int, outcome: str, now: float) -> None:
-    """Say what became of a request.
+def settle(
+    connection: Connection,
+    sequence: int,
+    outcome: str,
+    now: float,
+    advice: Iterable[Advice] = (),
+) -> None:
+    """Say what became of a request, and what can be done about that.
 
     Raises:
-        ConfigurationError: If there is no such request, or it was handled before.
+        NotFoundError: If there is no such request, or it was handled before.
     """
+    said = plain_advice(advice)
     found = connection.execute(
         commands.update()
         .where(commands.c.sequence == sequence, commands.c.handled.is_(None))
-        .values(handled=now, outcome=outcome)
+        .values(handled=now, outcome=outcome, advice=encode(said))
         .returning(commands.c.job_id)
     ).first()
     if found is None:
-        raise ConfigurationError(f"no request {sequence} waits")
-    content = {"command": sequence, "outcome": outcome}
-    announce(connection, "command handled", content, now, found.job_id)
+        raise NotFoundError(f"no request {sequence} waits")
+    content: dict[str, Any] = {"command": sequence, "outcome": outcome}
+    if said:
+        content["advice"] = said
+    announce(connection, EventKind.COMMAND_HANDLED, content, now, found.job_id)

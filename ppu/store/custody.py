@@ -11,21 +11,24 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, select
 
-from ppu.core.custody import Books, Change, Claimed, Left, Moved
+from ppu.core.custody import Change, Claimed, CustodyLedger, Left, Moved
 from ppu.core.errors import (
     ConfigurationError,
+    ConflictError,
     InterlockError,
     InternalError,
+    NotFoundError,
     nearest,
 )
-from ppu.core.labfile import LabFile
+from ppu.core.remedies import Remedy, advise
 from ppu.store import cells, commands, schema
-from ppu.store.events import announce
+from ppu.store.events import EventKind, announce
 from ppu.store.jobs import Effect
+from ppu.store.requests import Abort, Answer, MoveContainer, ReleaseSample, read_request
 from ppu.store.schema import (
     containers,
     custody,
@@ -39,6 +42,9 @@ from ppu.store.schema import (
 )
 from ppu.store.stock import declare_stock, use_stock
 
+if TYPE_CHECKING:
+    from ppu.core.labfile import LabFile
+
 __all__ = [
     "ACTIVE",
     "QUARANTINED",
@@ -47,7 +53,6 @@ __all__ = [
     "Sample",
     "ask_move",
     "ask_release",
-    "books",
     "containers_of_job",
     "correct_location",
     "declare",
@@ -56,6 +61,7 @@ __all__ = [
     "give_up_samples",
     "history",
     "quarantine_samples",
+    "read_ledger",
     "release_sample",
     "review_samples",
 ]
@@ -112,7 +118,7 @@ class Entry:
 
 
 def declare(connection: Connection, file: LabFile, now: float) -> None:
-    """Open the books with what a lab file says of things that are not in them yet.
+    """Open the ledger with what a lab file says of things that are not in it yet.
 
     What is in them stays: the store knows better than the file where things went.
     Places, which no job changes, are those of the file.
@@ -138,7 +144,7 @@ def enter(
     """Keep what a job changed in the lab.
 
     Raises:
-        InternalError: If the books do not agree with where a container was, or a
+        InternalError: If the ledger does not agree with where a container was, or a
             sample is that of another job.
         InterlockError: If a claimed container holds a sample that is quarantined.
     """
@@ -204,7 +210,7 @@ def _leave(connection: Connection, change: Left, job_id: int, now: float) -> Non
     found = _place_of(connection, change.container)
     if found != change.origin:
         raise InternalError(
-            f"{change.container} leaves {change.origin}, but the books have it at "
+            f"{change.container} leaves {change.origin}, but the ledger has it at "
             f"{found}"
         )
     connection.execute(
@@ -221,7 +227,7 @@ def _arrive(connection: Connection, change: Moved, job_id: int, now: float) -> N
     found = connection.execute(select(containers.c.name).where(is_there)).scalar()
     if found not in (None, change.container):
         raise InternalError(
-            f"{change.container} arrives at {change.destination}, where the books have "
+            f"{change.container} arrives at {change.destination}, where the ledger has "
             f"{found}"
         )
     _put(connection, change.container, change.destination)
@@ -253,7 +259,7 @@ def _tell(
     if sample is not None:
         content["sample"] = sample
     row = {
-        "sequence": announce(connection, "custody", content, now, job_id),
+        "sequence": announce(connection, EventKind.CUSTODY, content, now, job_id),
         "container": container,
         "sample": sample,
         "origin": origin,
@@ -275,9 +281,9 @@ def _sample_in(connection: Connection, container: str) -> str | None:
     return connection.execute(select(sample_containers.c.sample).where(where)).scalar()
 
 
-def books(connection: Connection) -> Books:
+def read_ledger(connection: Connection) -> CustodyLedger:
     """Return what is believed of the lab, as a cell continues with it."""
-    found = Books({})
+    found = CustodyLedger({})
     for row in connection.execute(select(containers)):
         place = row.location
         if place is None:
@@ -367,7 +373,7 @@ def _set_state(
         .values(state=state, reason=reason)
     )
     content = {"sample": sample, "state": state, "reason": reason, "by": by}
-    announce(connection, "sample", content, now, job_id)
+    announce(connection, EventKind.SAMPLE, content, now, job_id)
 
 
 def _let_go(
@@ -405,14 +411,13 @@ def ask_release(connection: Connection, sample: str, by: str, now: float) -> int
         Number of the request that waits for the cell; None if it is done.
 
     Raises:
-        ConfigurationError: As :func:`release_sample`.
+        NotFoundError: As :func:`release_sample`.
+        ConflictError: As :func:`release_sample`.
     """
     job_id = _releasable(connection, sample)
     if cells.is_owned(connection):
-        said = {"sample": sample}
-        return commands.request(
-            connection, "release sample", by, now, job_id=job_id, content=said
-        )
+        wanted = ReleaseSample(sample=sample)
+        return commands.request(connection, wanted, by, now, job_id=job_id)
     release_sample(connection, sample, by, now)
     return None
 
@@ -426,7 +431,8 @@ def release_sample(
         The containers, which jobs may claim from now on.
 
     Raises:
-        ConfigurationError: If there is no such sample, or its job is not done with it.
+        NotFoundError: If there is no such sample.
+        ConflictError: If its job is not done with it, or a container is lost.
     """
     job_id = _releasable(connection, sample)
     return _let_go(connection, sample, job_id, by, "", now)
@@ -436,7 +442,8 @@ def check_release(connection: Connection, sample: str) -> list[str]:
     """Return the containers of a sample that a person may release.
 
     Raises:
-        ConfigurationError: As :func:`release_sample`.
+        NotFoundError: As :func:`release_sample`.
+        ConflictError: As :func:`release_sample`.
     """
     _releasable(connection, sample)
     return list(_known(connection, sample).places)
@@ -446,18 +453,19 @@ def _releasable(connection: Connection, sample: str) -> int:
     """Return the job of a sample that a person may release."""
     found = _known(connection, sample)
     if found.state == RELEASED:
-        raise ConfigurationError(f"sample {sample} is released already")
+        raise ConflictError(f"sample {sample} is released already")
     job = _job_of(connection, found.job_id)
     if job.ended is None:
-        raise ConfigurationError(
+        raise ConflictError(
             f"sample {sample} is that of job {job.id}, which is {job.state}; let it "
             "end, or abort it"
         )
     for container, place in found.places.items():
         if place is None:
-            raise ConfigurationError(
+            raise ConflictError(
                 f"{container} did not arrive where it was carried; look for it and say "
-                f"where it is (ppu samples --move {container}=LOCATION)"
+                "where it is",
+                advice=[advise(Remedy.MOVE_CONTAINER, container=container)],
             )
     return found.job_id
 
@@ -473,13 +481,15 @@ def ask_move(
         Number of the request that waits for the cell; None if it is done.
 
     Raises:
+        NotFoundError: As :func:`correct_location`.
         ConfigurationError: As :func:`correct_location`.
+        ConflictError: As :func:`correct_location`.
     """
     is_owned = cells.is_owned(connection)
     _check_move(connection, container, location, is_asked=is_owned)
     if is_owned:
-        said = {"container": container, "location": location}
-        return commands.request(connection, "move", by, now, content=said)
+        wanted = MoveContainer(container=container, location=location)
+        return commands.request(connection, wanted, by, now)
     correct_location(connection, container, location, by, now)
     return None
 
@@ -504,8 +514,9 @@ def correct_location(
         at_work: Jobs that have a place to themselves for a step, by place.
 
     Raises:
-        ConfigurationError: If there is no such container or location, they do not
-            fit, something else is there, or a job is at work with it.
+        NotFoundError: If there is no such container or location.
+        ConfigurationError: If they do not fit.
+        ConflictError: If something else is there, or a job is at work with it.
     """
     origin = check_correction(connection, container, location, at_work)
     _put(connection, container, location)
@@ -521,14 +532,16 @@ def check_correction(
     """Return where a container was, if a person may say that it is elsewhere.
 
     Raises:
+        NotFoundError: As :func:`correct_location`.
         ConfigurationError: As :func:`correct_location`.
+        ConflictError: As :func:`correct_location`.
     """
     _check_move(connection, container, location)
     origin = _place_of(connection, container) or _left_from(connection, container)
     for place in (origin, location):
         at_place = (at_work or {}).get(place, ())
         if at_place and _job_in(connection, container) not in at_place:
-            raise ConfigurationError(
+            raise ConflictError(
                 f"job {', '.join(map(str, sorted(at_place)))} has {place} for a step; "
                 "let that end, or abort it"
             )
@@ -540,12 +553,12 @@ def _check_move(
 ) -> None:
     rows = {row.name: row for row in connection.execute(select(containers))}
     if container not in rows:
-        raise ConfigurationError(
+        raise NotFoundError(
             f"there is no container '{container}'; {nearest(container, rows)}"
         )
     holds = {row.name: row.holds for row in connection.execute(select(locations))}
     if location not in holds:
-        raise ConfigurationError(
+        raise NotFoundError(
             f"there is no location '{location}'; {nearest(location, holds)}"
         )
     kind = rows[container].kind
@@ -561,25 +574,24 @@ def _check_move(
         if row.name in asked:
             places = {asked[row.name]}
         if row.name != container and location in places:
-            raise ConfigurationError(
-                f"{row.name} is believed to be at {location}; say where that is first "
-                f"(ppu samples --move {row.name}=LOCATION)"
+            raise ConflictError(
+                f"{row.name} is believed to be at {location}; say where that is first",
+                advice=[advise(Remedy.MOVE_CONTAINER, container=row.name)],
             )
     job_id = _job_in(connection, container)
     if job_id is not None:
         job = _job_of(connection, job_id)
         if job.state in _MOVES_ALONE:
-            raise ConfigurationError(
+            raise ConflictError(
                 f"job {job.id} is {job.state} with {container}; let it end, or abort it"
             )
 
 
 def _moves_asked(connection: Connection) -> dict[str, str]:
     """Return where containers will be when the cell has seen to what was asked."""
-    said = [
-        one.content for one in commands.waiting(connection) if one.command == "move"
-    ]
-    return {one["container"]: one["location"] for one in said}
+    asked = [one.request for one in commands.waiting(connection)]
+    moves = [one for one in asked if isinstance(one, MoveContainer)]
+    return {one.container: one.location for one in moves}
 
 
 def _job_in(connection: Connection, container: str) -> int | None:
@@ -620,7 +632,7 @@ def history(connection: Connection, sample: str) -> tuple[Sample, list[Entry]]:
     """Return a sample and all that happened to it, oldest first.
 
     Raises:
-        ConfigurationError: If there is no such sample.
+        NotFoundError: If there is no such sample.
     """
     found = _known(connection, sample)
     moves = (
@@ -668,11 +680,11 @@ def _said(connection: Connection, job_id: int) -> list[Entry]:
     }
     found = []
     for row in connection.execute(query):
-        told = json.loads(row.content)
-        text, why = row.command, told.get("reason")
-        if row.command == "answer":
-            path, why = told["path"], told.get("note")
-            text = f"step {path} ({names.get(path, 'unknown')}): {told['answer']}"
+        said = read_request(row.command, json.loads(row.content))
+        text, why = row.command, said.reason if isinstance(said, Abort) else ""
+        if isinstance(said, Answer):
+            name, why = names.get(said.path, "unknown"), said.note
+            text = f"step {said.path} ({name}): {said.answer}"
         text += f" ({why})" if why else ""
         way = (None, None, None)
         found.append(Entry(row.sequence, row.asked, "said", *way, row.by, text))
@@ -696,7 +708,7 @@ def _known(connection: Connection, sample: str) -> Sample:
             select(samples.c.id).where(samples.c.state != RELEASED)
         )
         hint = nearest(sample, known.scalars())
-        raise ConfigurationError(f"there is no sample '{sample}'; {hint}")
+        raise NotFoundError(f"there is no sample '{sample}'; {hint}")
     return _sample_of(connection, row)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import uuid
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
@@ -10,8 +11,9 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, select
 
+from ppu.core.errors import ConfigurationError
 from ppu.store.cells import require_token
-from ppu.store.events import announce, encode
+from ppu.store.events import EventKind, announce, encode
 from ppu.store.schema import documents
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "open_runs",
     "samples_of",
     "streams_of",
+    "units_of",
 ]
 
 _STOPS: Final = uuid.UUID("c6a3f5c2-2b0f-4a57-9a45-8d0d6f7f5a11")
@@ -50,16 +53,32 @@ def add_document(
     """
     require_token(connection, token)
     run_uid = _run_of(connection, job_id, name, document)
-    sequence = announce(connection, "document", {"name": name}, now, job_id)
+    sequence = announce(connection, EventKind.DOCUMENT, {"name": name}, now, job_id)
     row = {
         "sequence": sequence,
         "job_id": job_id,
         "run_uid": run_uid,
         "name": name,
-        "content": encode(document),
+        "content": _encoded(document),
     }
     connection.execute(documents.insert(), row)
     return sequence
+
+
+def _encoded(document: Mapping[str, Any]) -> str:
+    """Return *document* as JSON; a reading that must not be used becomes null."""
+    try:
+        return encode(document)
+    except ConfigurationError:
+        return encode(_without_nan(document))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _run_of(
@@ -166,6 +185,17 @@ def samples_of(
     return {key: values[first:] for key, values in columns.items()}
 
 
+def units_of(connection: Connection, job_id: int) -> dict[str, str]:
+    """Return the unit of each data key of a job that has one."""
+    units: dict[str, str] = {}
+    for name, document in documents_of(connection, job_id):
+        if name == "descriptor":
+            for key, described in document["data_keys"].items():
+                if described.get("units"):
+                    units[key] = described["units"]
+    return units
+
+
 def streams_of(
     connection: Connection, job_id: int
 ) -> dict[str, dict[str, list[float]]]:
@@ -177,7 +207,7 @@ def streams_of(
 
     Returns:
         By stream, whichever of the job's runs it is in, a column for each data key,
-        and ``time``, the stamps [s since 1970].
+        NaN where nothing was measured, and ``time``, the stamps [s since 1970].
     """
     streams: dict[str, dict[str, list[float]]] = {}
     names: dict[str, str] = {}
@@ -189,5 +219,7 @@ def streams_of(
             columns = streams.setdefault(stream, {"time": []})
             columns["time"] += document["time"]
             for key, values in document["data"].items():
-                columns.setdefault(key, []).extend(values)
+                columns.setdefault(key, []).extend(
+                    math.nan if value is None else value for value in values
+                )
     return streams

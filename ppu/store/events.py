@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -18,6 +19,7 @@ from ppu.store.schema import events
 
 __all__ = [
     "Event",
+    "EventKind",
     "announce",
     "announce_all",
     "encode",
@@ -27,6 +29,24 @@ __all__ = [
 ]
 
 
+class EventKind(StrEnum):
+    """What an event is about."""
+
+    JOB = "job"
+    STEP = "step"
+    WAIT = "wait"
+    DOCUMENT = "document"
+    SAMPLE = "sample"
+    CUSTODY = "custody"
+    STOCK = "stock"
+    CELL = "cell"
+    COMMAND = "command"
+    COMMAND_HANDLED = "command handled"
+    INCIDENT = "incident"
+    SAFE_STATE = "safe state"
+    UNSAFE = "unsafe"
+
+
 @dataclass(frozen=True)
 class Event:
     """One change.
@@ -34,14 +54,14 @@ class Event:
     Attributes:
         sequence: Its number in the store, from 1 and without gaps.
         stamp: Lab time of the change, as UTC [s since 1970].
-        kind: What changed.
+        kind: What changed; one that only a newer PPU knows is its bare name.
         content: What a view needs to follow it.
         job_id: The job it is about, if any.
     """
 
     sequence: int
     stamp: float
-    kind: str
+    kind: EventKind | str
     content: dict[str, Any]
     job_id: int | None = None
 
@@ -70,7 +90,7 @@ def _plain(value: Any) -> Any:
 
 def announce(
     connection: Connection,
-    kind: str,
+    kind: EventKind,
     content: Mapping[str, Any],
     now: float,
     job_id: int | None = None,
@@ -84,13 +104,18 @@ def announce(
         now: Stamp of the change [s since 1970].
         job_id: The job it is about, if any.
     """
-    row = {"stamp": now, "kind": kind, "job_id": job_id, "content": encode(content)}
+    row = {
+        "stamp": now,
+        "kind": str(kind),
+        "job_id": job_id,
+        "content": encode(content),
+    }
     return int(connection.execute(_APPEND, row).scalar_one())
 
 
 def announce_all(
     connection: Connection,
-    kind: str,
+    kind: EventKind,
     changes: Sequence[tuple[int | None, Mapping[str, Any]]],
     now: float,
 ) -> int:
@@ -100,7 +125,7 @@ def announce_all(
         {
             "sequence": first + index,
             "stamp": now,
-            "kind": kind,
+            "kind": str(kind),
             "job_id": job_id,
             "content": encode(content),
         }
@@ -132,7 +157,7 @@ def events_after(
     connection: Connection,
     after: int = 0,
     limit: int = 1000,
-    kinds: Iterable[str] = (),
+    kinds: Iterable[EventKind | str] = (),
     job_id: int | None = None,
 ) -> list[Event]:
     """Return up to *limit* events that are newer than number *after*, oldest first.
@@ -145,12 +170,21 @@ def events_after(
         job_id: Only what is about this job.
     """
     query = select(events).where(events.c.sequence > after)
-    if chosen := list(kinds):
+    if chosen := [str(kind) for kind in kinds]:
         query = query.where(events.c.kind.in_(chosen))
     if job_id is not None:
         query = query.where(events.c.job_id == job_id)
     rows = connection.execute(query.order_by(events.c.sequence).limit(limit))
     return [
-        Event(row.sequence, row.stamp, row.kind, json.loads(row.content), row.job_id)
+        Event(
+            row.sequence,
+            row.stamp,
+            _KINDS.get(row.kind, row.kind),
+            json.loads(row.content),
+            row.job_id,
+        )
         for row in rows
     ]
+
+
+_KINDS = {str(kind): kind for kind in EventKind}

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from ppu.core.remedies import Advice, read_advice
 from ppu.store.events import encode
 
 __all__ = ["ACTIVE", "ALLOWED", "ENDED", "Effect", "Job", "JobRequest", "JobState"]
@@ -106,8 +107,8 @@ class JobRequest:
         tags: Words to find the job by.
         needs: Jobs that must have succeeded before.
         parent_id: The job that this one retries.
-        is_held: Whether it waits until it is released.
-        stock: Powders that it will use, which are reserved for it [g]. They follow
+        is_held: Whether it waits until it is resumed.
+        stock: Powders that it will use, which are allocated for it [g]. They follow
             from the parameters, so they do not tell experiments apart.
     """
 
@@ -144,6 +145,7 @@ class Job:
 
     Attributes:
         id: Its number, which is that of the event that announced it.
+        advice: What can be done about the reason.
         rank: Place among those that are equal otherwise; the lower goes first.
         lease_token: Token of the cell that owns it, None if no cell does.
         lease_expires: Stamp after which that cell is no longer trusted to.
@@ -167,6 +169,7 @@ class Job:
     is_retryable: bool
     reason_code: str | None
     reason_text: str | None
+    advice: tuple[Advice, ...]
     result: Any
     submitted: float
     started: float | None
@@ -182,6 +185,7 @@ class Job:
             del values[column]
         values["parameters"] = json.loads(row.parameters)
         values["tags"] = tuple(json.loads(row.tags))
+        values["advice"] = read_advice(json.loads(row.advice or "[]"))
         values["state"] = JobState(row.state)
         values["physical_effect"] = Effect(row.physical_effect)
         values["result"] = None if row.result is None else json.loads(row.result)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 
 __all__ = ["MIGRATIONS"]
 
@@ -82,4 +82,32 @@ def _run_of(name: str, document: dict[str, str], uids: dict[str, str]) -> str:
     return uids.get(document.get("descriptor", ""), "")
 
 
-MIGRATIONS: Sequence[Callable[[Connection], None]] = (take_over_journal,)
+def add_seats(connection: Connection) -> None:
+    """Keep of each step whether it takes a place in a firing or leaves it.
+
+    When only names were kept, the two steps that did had these.
+    """
+    columns = {column["name"] for column in inspect(connection).get_columns("steps")}
+    if "seat" not in columns:  # else it was made a moment ago, and is empty
+        connection.execute(text("ALTER TABLE steps ADD COLUMN seat VARCHAR"))
+    for name, seat in (("take_seat", "takes"), ("vacate_seat", "leaves")):
+        connection.execute(
+            text("UPDATE steps SET seat = :seat WHERE name = :name"),
+            {"name": name, "seat": seat},
+        )
+
+
+def add_advice(connection: Connection) -> None:
+    """Give jobs and commands a place for codes of what can be done about them."""
+    for table in ("jobs", "commands"):
+        columns = {column["name"] for column in inspect(connection).get_columns(table)}
+        if "advice" in columns:  # it was made a moment ago: the file is of version 1
+            continue
+        connection.execute(text(f"ALTER TABLE {table} ADD COLUMN advice TEXT"))
+
+
+MIGRATIONS: Sequence[Callable[[Connection], None]] = (
+    take_over_journal,
+    add_seats,
+    add_advice,
+)

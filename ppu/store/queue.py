@@ -26,21 +26,28 @@ from sqlalchemy import (
     text,
 )
 
-from ppu.core.errors import ConfigurationError, StaleTokenError
+from ppu.core.errors import (
+    ConfigurationError,
+    ConflictError,
+    NotFoundError,
+    StaleTokenError,
+)
+from ppu.core.remedies import Advice, plain_advice
 from ppu.store.cells import is_owned, require_token
 from ppu.store.commands import request, settle, waiting
 from ppu.store.custody import give_up_samples
-from ppu.store.events import announce, announce_all, encode, last_event
+from ppu.store.events import EventKind, announce, announce_all, encode, last_event
 from ppu.store.jobs import ACTIVE, ALLOWED, ENDED, Effect, Job, JobRequest, JobState
 from ppu.store.order import LEAST_USE_S, Candidate, decayed, order
+from ppu.store.requests import Abort, Cancel
 from ppu.store.schema import (
+    allocations,
     campaigns,
     cells,
     job_needs,
     jobs,
-    reservations,
 )
-from ppu.store.stock import reserve
+from ppu.store.stock import allocate
 
 __all__ = [
     "abort",
@@ -56,9 +63,9 @@ __all__ = [
     "lose_leased",
     "lose_vanished",
     "prioritize",
-    "release",
     "renew",
     "reorder",
+    "resume",
     "submit",
     "submit_many",
     "transition",
@@ -86,9 +93,10 @@ def submit(
     """Put a job into the queue, or find it there by its key; return its id.
 
     Raises:
-        ConfigurationError: If the key names another experiment, or a job that it
-            needs or retries is not there or can no longer succeed.
-        LimitError: If there is not enough of a powder that nobody has reserved.
+        ConflictError: If the key names another experiment, or a job that it needs can
+            no longer succeed.
+        NotFoundError: If a job that it needs or retries is not there.
+        LimitError: If there is not enough of a powder that is allocated to nobody.
     """
     return submit_many(connection, [wanted], now, state)[0]
 
@@ -108,7 +116,8 @@ def submit_many(
         state: Where they start; not beyond ``queued``.
 
     Raises:
-        ConfigurationError: As :func:`submit`.
+        ConflictError: As :func:`submit`.
+        NotFoundError: As :func:`submit`.
         LimitError: As :func:`submit`, for all of them together.
     """
     if state not in _BEFORE_START:
@@ -118,7 +127,7 @@ def submit_many(
     needed = _states(connection, {need for one in wanted for need in one.needs})
     parents = {one.parent_id for one in wanted if one.parent_id is not None}
     if unknown := parents - _states(connection, parents).keys():
-        raise ConfigurationError(f"there is no job {min(unknown)} to retry")
+        raise NotFoundError(f"there is no job {min(unknown)} to retry")
     first = last_event(connection) + 1
     ids: list[int] = []
     rows: list[dict[str, Any]] = []
@@ -128,7 +137,7 @@ def submit_many(
         if one.key is not None and one.key in known:
             job_id, digest_before = known[one.key]
             if digest_before != digest:
-                raise ConfigurationError(
+                raise ConflictError(
                     f"key {one.key!r} names job {job_id}, which is another experiment; "
                     "use a new key"
                 )
@@ -146,12 +155,15 @@ def submit_many(
             known[one.key] = (job_id, digest)
     if rows:
         announce_all(
-            connection, "job", [(row["id"], _submission_of(row)) for row in rows], now
+            connection,
+            EventKind.JOB,
+            [(row["id"], _submission_of(row)) for row in rows],
+            now,
         )
         connection.execute(jobs.insert(), rows)
     if needs:
         connection.execute(job_needs.insert(), needs)
-    reserve(connection, powders)
+    allocate(connection, powders)
     return ids
 
 
@@ -192,9 +204,9 @@ def _submission_of(row: dict[str, Any]) -> dict[str, Any]:
 
 def _is_unmet(need: int, state: JobState | None) -> bool:
     if state is None:
-        raise ConfigurationError(f"there is no job {need} to wait for")
+        raise NotFoundError(f"there is no job {need} to wait for")
     if state in ENDED and state is not JobState.SUCCEEDED:
-        raise ConfigurationError(f"job {need} is needed and has ended as {state}")
+        raise ConflictError(f"job {need} is needed and has ended as {state}")
     return state is not JobState.SUCCEEDED
 
 
@@ -239,7 +251,7 @@ def get(connection: Connection, job_id: int) -> Job:
     """Return a job.
 
     Raises:
-        ConfigurationError: If there is none of that number.
+        NotFoundError: If there is none of that number.
     """
     return Job.from_row(_row(connection, job_id))
 
@@ -267,7 +279,7 @@ def find(
 def _row(connection: Connection, job_id: int) -> Row[Any]:
     row = connection.execute(_BY_ID, {"wanted": job_id}).first()
     if row is None:
-        raise ConfigurationError(f"there is no job {job_id}")
+        raise NotFoundError(f"there is no job {job_id}")
     return row
 
 
@@ -283,7 +295,7 @@ def hold(connection: Connection, job_id: int, now: float) -> Job:
     return _set(connection, job_id, now, is_held=True)
 
 
-def release(connection: Connection, job_id: int, now: float) -> Job:
+def resume(connection: Connection, job_id: int, now: float) -> Job:
     """End the hold of a job."""
     return _set(connection, job_id, now, is_held=False)
 
@@ -303,10 +315,10 @@ def _set(
 ) -> Job:
     row = _row(connection, job_id)
     if row.state in ENDED or (only_waiting and row.state not in _BEFORE_START):
-        raise ConfigurationError(f"job {job_id} is {row.state}; it no longer waits")
+        raise ConflictError(f"job {job_id} is {row.state}; it no longer waits")
     if any(row._mapping[name] != value for name, value in change.items()):
         connection.execute(_CHANGE.values(**change), {"wanted": job_id})
-        announce(connection, "job", change, now, job_id)
+        announce(connection, EventKind.JOB, change, now, job_id)
     return get(connection, job_id)
 
 
@@ -316,14 +328,14 @@ def reorder(connection: Connection, job_id: int, before_id: int, now: float) -> 
     Between campaigns the fair share still decides first.
 
     Raises:
-        ConfigurationError: If one of them is not queued or their priorities differ.
+        ConflictError: If one of them is not queued or their priorities differ.
     """
     moved, before = _row(connection, job_id), _row(connection, before_id)
     for row in (moved, before):
         if row.state != JobState.QUEUED:
-            raise ConfigurationError(f"job {row.id} is {row.state}; it is not queued")
+            raise ConflictError(f"job {row.id} is {row.state}; it is not queued")
     if moved.priority != before.priority:
-        raise ConfigurationError(
+        raise ConflictError(
             f"job {job_id} has priority {moved.priority} and job {before_id} has "
             f"{before.priority}; change the priority instead"
         )
@@ -347,7 +359,7 @@ def reorder(connection: Connection, job_id: int, before_id: int, now: float) -> 
         change = _CHANGE.values(rank=bindparam("new_rank"))
         connection.execute(change, changes)
         content = {"goes_before": before_id}
-        announce(connection, "job", content, now, job_id)
+        announce(connection, EventKind.JOB, content, now, job_id)
 
 
 def expire(connection: Connection, now: float) -> list[int]:
@@ -380,7 +392,7 @@ def cancel(connection: Connection, job_id: int, by: str, now: float) -> Job:
         reason = ("cancelled", f"cancelled by {by}")
         return transition(connection, job_id, JobState.CANCELLED, now, reason=reason)
     if row.state not in ENDED:
-        request(connection, "cancel", by, now, job_id=job_id)
+        request(connection, Cancel(), by, now, job_id=job_id)
     return get(connection, job_id)
 
 
@@ -402,8 +414,7 @@ def abort(connection: Connection, job_id: int, by: str, reason: str, now: float)
         why = ("aborted", text)
         return transition(connection, job_id, JobState.ABORTED, now, reason=why)
     if row.state not in ENDED:
-        content = {"reason": reason}
-        request(connection, "abort", by, now, job_id=job_id, content=content)
+        request(connection, Abort(reason=reason), by, now, job_id=job_id)
     return get(connection, job_id)
 
 
@@ -459,7 +470,7 @@ def adopt(
 
     Raises:
         StaleTokenError: If a newer cell has taken over.
-        ConfigurationError: If the job is not lost.
+        ConflictError: If the job is not lost.
     """
     require_token(connection, token)
     row = _row(connection, job_id)
@@ -543,6 +554,7 @@ def transition(
     effect: Effect | None = None,
     is_retryable: bool | None = None,
     reason: tuple[str, str] | None = None,
+    advice: Iterable[Advice] = (),
     result: Any = None,
 ) -> Job:
     """Bring a job into another state.
@@ -557,11 +569,12 @@ def transition(
         effect: How much has happened to matter.
         is_retryable: Whether a new job might do better.
         reason: Code and text; kept until another one is given.
+        advice: What can be done about the reason.
         result: The protocol's result, as plain data.
 
     Raises:
         StaleTokenError: If the job is not, or no longer, the caller's.
-        ConfigurationError: If the new state cannot follow the present one.
+        ConflictError: If the new state cannot follow the present one.
     """
     row = _row(connection, job_id)
     if row.lease_token != token:
@@ -578,6 +591,8 @@ def transition(
         more["is_retryable"] = is_retryable
     if result is not None:
         more["result"] = encode(result)
+    if reason is not None:
+        more["advice"] = encode(plain_advice(advice))
     return _change_state(
         connection, row, state, now, effect=effect, reason=reason, **more
     )
@@ -616,7 +631,7 @@ def _change_state(
     ended = [(row.id, state)] if state in ENDED else []
     while ended:
         job_id, how = ended.pop()
-        connection.execute(_UNRESERVE, {"wanted": job_id})
+        connection.execute(_UNALLOCATE, {"wanted": job_id})
         dependents = connection.execute(_DEPENDENTS, {"wanted": job_id}).scalars().all()
         if how is JobState.SUCCEEDED:
             if dependents:
@@ -639,7 +654,7 @@ _DEPENDENTS = (
     .order_by(job_needs.c.job_id)
 )
 _NEED_MET = _CHANGE.values(n_unmet_needs=jobs.c.n_unmet_needs - 1)
-_UNRESERVE = reservations.delete().where(reservations.c.job_id == bindparam("wanted"))
+_UNALLOCATE = allocations.delete().where(allocations.c.job_id == bindparam("wanted"))
 
 
 def _write_state(
@@ -654,22 +669,23 @@ def _write_state(
 ) -> None:
     """Write a job's state and what always goes with it, and announce it."""
     if state not in ALLOWED[JobState(row.state)]:
-        raise ConfigurationError(f"job {row.id} is {row.state} and cannot be {state}")
+        raise ConflictError(f"job {row.id} is {row.state} and cannot be {state}")
     change: dict[str, Any] = {"state": str(state), **more}
     had = Effect(row.physical_effect)
     if effect is not None:
         if _EXTENT.index(effect) < _EXTENT.index(had):
-            raise ConfigurationError(f"job {row.id} has had {had} effect, not {effect}")
+            raise ConflictError(f"job {row.id} has had {had} effect, not {effect}")
         had = effect
         change["physical_effect"] = str(effect)
     if reason is not None:
         change["reason_code"], change["reason_text"] = reason
+        change.setdefault("advice", None)
     if state not in ACTIVE and row.lease_token is not None:
         change |= {"lease_token": None, "lease_began": None, "lease_expires": None}
         _add_use(connection, row.campaign, now, now - row.lease_began)
     if state is JobState.QUEUED and row.started is not None:
         if had is not Effect.NONE:
-            raise ConfigurationError(
+            raise ConflictError(
                 f"job {row.id} has had {had} effect; it cannot go back to the queue"
             )
         change["started"] = None
@@ -680,12 +696,12 @@ def _write_state(
     for name in ("physical_effect", "reason_code", "reason_text", "lease_token"):
         if change.get(name) is not None:
             announced[name] = change[name]
-    announce(connection, "job", announced, now, row.id)
+    announce(connection, EventKind.JOB, announced, now, row.id)
     if state in ENDED:
-        _settle_requests(connection, row.id, state, now)
+        _close_requests(connection, row.id, state, now)
 
 
-def _settle_requests(
+def _close_requests(
     connection: Connection, job_id: int, state: JobState, now: float
 ) -> None:
     """Keep that nothing is left to do of what was asked about a job that ended."""

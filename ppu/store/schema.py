@@ -31,12 +31,14 @@ from ppu.store.migrations import MIGRATIONS
 
 __all__ = [
     "SCHEMA_VERSION",
+    "allocations",
     "calibrations",
     "campaigns",
     "cells",
     "commands",
     "containers",
     "custody",
+    "descriptions",
     "documents",
     "events",
     "job_needs",
@@ -45,7 +47,6 @@ __all__ = [
     "meta",
     "metadata",
     "prepare",
-    "reservations",
     "sample_containers",
     "samples",
     "steps",
@@ -122,6 +123,7 @@ jobs = Table(
     Column("is_retryable", Boolean, nullable=False),
     Column("reason_code", String),
     Column("reason_text", Text),
+    Column("advice", Text),
     Column("result", Text),
     Column("submitted", Double, nullable=False),
     Column("started", Double),
@@ -138,15 +140,11 @@ jobs = Table(
         "jobs_leased",
         "lease_token",
         sqlite_where=text("lease_token IS NOT NULL"),
-        postgresql_where=text("lease_token IS NOT NULL"),
     ),
     Index(
         "jobs_expiring",
         "deadline",
         sqlite_where=text("deadline IS NOT NULL AND started IS NULL AND ended IS NULL"),
-        postgresql_where=text(
-            "deadline IS NOT NULL AND started IS NULL AND ended IS NULL"
-        ),
     ),
     Index("jobs_by_campaign", "campaign", "id"),
     Index("jobs_by_parent", "parent_id"),
@@ -177,6 +175,7 @@ steps = Table(
     Column("token", BIG, ForeignKey("cells.token"), nullable=False),
     Column("begun", Double, nullable=False),
     Column("ended", Double),
+    Column("seat", String),
 )
 """Steps by path: "3" is the job's third, "3.1" the first within it."""
 
@@ -254,7 +253,7 @@ stock = Table(
     Column("mass_g", Double, CheckConstraint("mass_g >= 0"), nullable=False),
 )
 
-reservations = Table(
+allocations = Table(
     "reservations",
     metadata,
     Column("job_id", BIG, ForeignKey("jobs.id"), primary_key=True),
@@ -286,15 +285,38 @@ commands = Table(
     Column("asked", Double, nullable=False),
     Column("handled", Double),
     Column("outcome", Text),
+    Column("advice", Text),
     Index("commands_of_job", "job_id", "sequence"),
     Index(
         "commands_waiting",
         "sequence",
         sqlite_where=text("handled IS NULL"),
-        postgresql_where=text("handled IS NULL"),
     ),
 )
 """What people and clients ask the cell to do; ``sequence`` names the command."""
+
+descriptions = Table(
+    "descriptions",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("lab", String, nullable=False),
+    Column("described", Double, nullable=False),
+    Column("content", Text, nullable=False),
+)
+"""What is known of labs without their instruments, by a digest of their files."""
+
+
+def _make_indexes_partial() -> None:
+    """Let indexes of PostgreSQL be partial, too.
+
+    Not where they are declared: that would load all drivers of PostgreSQL in every
+    process that only looks at an SQLite file.
+    """
+    for table in metadata.tables.values():
+        for index in table.indexes:
+            where = index.dialect_kwargs.get("sqlite_where")
+            if where is not None:
+                index.dialect_kwargs["postgresql_where"] = where
 
 
 def prepare(connection: Connection) -> None:
@@ -313,6 +335,7 @@ def prepare(connection: Connection) -> None:
         )
     if version == SCHEMA_VERSION:
         return
+    _make_indexes_partial()
     metadata.create_all(connection, checkfirst=version > 0)
     for migrate in MIGRATIONS[max(version, 1) - 1 :] if version else []:
         migrate(connection)

@@ -14,12 +14,18 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, or_, select
 
-from ppu.core.errors import ConfigurationError, DivergedError
+from ppu.core.errors import (
+    ConfigurationError,
+    ConflictError,
+    DivergedError,
+    NotFoundError,
+)
 from ppu.store.cells import require_token
 from ppu.store.commands import request, settle, waiting
 from ppu.store.custody import review_samples
-from ppu.store.events import announce, encode
+from ppu.store.events import EventKind, announce, encode
 from ppu.store.jobs import ENDED, Effect
+from ppu.store.requests import Answer
 from ppu.store.schema import commands, jobs, steps
 
 __all__ = [
@@ -59,6 +65,7 @@ class Step:
         result: What it returned, as plain data, once it is done.
         evidence: What showed whether it happened, if that was asked.
         begun: Stamp of its begin, or of its last one if it failed [s since 1970].
+        seat: Whether it ``takes`` a place in a firing or ``leaves`` it, if it does.
     """
 
     job_id: int
@@ -73,6 +80,7 @@ class Step:
     evidence: Any
     begun: float
     ended: float | None
+    seat: str | None = None
 
     @property
     def is_unsettled(self) -> bool:
@@ -125,6 +133,7 @@ def begin_step(
     arguments: Any,
     token: int,
     now: float,
+    seat: str | None = None,
 ) -> Step | None:
     """Keep that a step begins; return what was known of it before, None if nothing.
 
@@ -166,6 +175,7 @@ def begin_step(
             "kind": kind,
             "digest": digest,
             "arguments": encode(arguments),
+            "seat": seat,
         }
         connection.execute(steps.insert(), values)
     else:
@@ -260,12 +270,13 @@ def ask_step(
     earlier ones about this step and those within; no answer to these is for it.
 
     Raises:
-        ConfigurationError: If there is no such step, or it is not the step that waits.
+        NotFoundError: If there is no such step.
+        ConflictError: If it is not the step that waits.
         StaleTokenError: If a newer cell has taken over; nothing is kept.
     """
     row = _row(connection, job_id, path)
     if row.state != StepState.FAILED:
-        raise ConfigurationError(
+        raise ConflictError(
             f"job {job_id}, step {path} is {row.state}; only one that failed is asked "
             "about"
         )
@@ -325,8 +336,8 @@ def answer(
         note: What the person saw, for the record.
 
     Raises:
-        ConfigurationError: If nothing is asked, the answer does not fit, or the
-            question is answered already.
+        ConfigurationError: If the answer does not fit, or it is not said which step.
+        ConflictError: If nothing is asked, or the question is answered already.
     """
     asked = [
         one
@@ -335,7 +346,7 @@ def answer(
     ]
     if not asked:
         where = "" if path is None else f" about step {path}"
-        raise ConfigurationError(f"job {job_id} asks nothing{where}")
+        raise ConflictError(f"job {job_id} asks nothing{where}")
     if len(asked) > 1:
         paths = ", ".join(one.step.path for one in asked)
         raise ConfigurationError(f"job {job_id} asks about steps {paths}; say which")
@@ -346,12 +357,12 @@ def answer(
             f"'{question.text}'; allowed are {', '.join(question.answers)}"
         )
     if question.answered is not None:
-        raise ConfigurationError(
+        raise ConflictError(
             f"job {job_id}, step {question.step.path} is answered already with "
             f"'{question.answered}', which waits for the cell"
         )
-    content = {"path": question.step.path, "answer": said, "note": note}
-    request(connection, "answer", by, now, job_id=job_id, content=content)
+    wanted = Answer(path=question.step.path, answer=said, note=note)
+    request(connection, wanted, by, now, job_id=job_id)
     return question
 
 
@@ -375,9 +386,10 @@ def _act_on_answers(
     That of "abort" is the end of the job.
     """
     for asked in waiting(connection, job_id):
-        content = asked.content
-        is_meant = asked.command == "answer" and content["path"] == path
-        if is_meant and content["answer"] in said:
+        given = asked.request
+        if not isinstance(given, Answer) or given.path != path:
+            continue
+        if given.answer in said:
             settle(connection, asked.sequence, "acted on", now)
 
 
@@ -395,8 +407,8 @@ def _end_questions_within(
         .values(policy=None)
     )
     for asked in waiting(connection, job_id):
-        within = asked.content.get("path", "").startswith(path + ".")
-        if asked.command == "answer" and within:
+        given = asked.request
+        if isinstance(given, Answer) and given.path.startswith(path + "."):
             settle(connection, asked.sequence, f"step {path} decided", now)
 
 
@@ -415,7 +427,7 @@ def _row(connection: Connection, job_id: int, path: str) -> Row[Any]:
     where = (steps.c.job_id == job_id) & (steps.c.path == path)
     row = connection.execute(select(steps).where(where)).first()
     if row is None:
-        raise ConfigurationError(f"job {job_id} has no step {path}")
+        raise NotFoundError(f"job {job_id} has no step {path}")
     return row
 
 
@@ -436,4 +448,4 @@ def _announce(
     **more: Any,
 ) -> None:
     content = {"path": path, "state": str(state), **more}
-    announce(connection, "step", content, now, job_id)
+    announce(connection, EventKind.STEP, content, now, job_id)

@@ -1,22 +1,27 @@
-"""Stock: what is left of each powder, and what waiting jobs have reserved of it."""
+"""Stock: what is left of each powder, and what is allocated of it to waiting jobs."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, func, select
 
-from ppu.core.errors import ConfigurationError, LimitError, nearest
-from ppu.core.labfile import LabFile
+from ppu.core.errors import ConfigurationError, LimitError, NotFoundError, nearest
+from ppu.core.remedies import Remedy, advise
 from ppu.store import cells, commands
-from ppu.store.events import announce
-from ppu.store.schema import reservations, stock
+from ppu.store.events import EventKind, announce
+from ppu.store.requests import CorrectStock, Refill
+from ppu.store.schema import allocations, stock
+
+if TYPE_CHECKING:
+    from ppu.core.labfile import LabFile
 
 __all__ = [
     "Powder",
+    "allocate",
     "ask_correction",
     "ask_refill",
     "correct_stock",
@@ -25,7 +30,6 @@ __all__ = [
     "free_stock",
     "lacking",
     "refill",
-    "reserve",
     "use_stock",
 ]
 
@@ -34,62 +38,62 @@ _ROUNDING_G = 1e-9
 
 @dataclass(frozen=True)
 class Powder:
-    """How much of a powder there is, as the books say.
+    """How much of a powder there is, as the ledger says.
 
     Attributes:
         name: Its name in the lab file.
         mass_g: What should be there [g]; None before a cell has declared it.
-        reserved_g: What jobs that wait or run will use of it [g].
+        allocated_g: What jobs that wait or run will use of it [g].
     """
 
     name: str
     mass_g: float | None
-    reserved_g: float
+    allocated_g: float
 
 
 def declare_stock(connection: Connection, file: LabFile) -> None:
-    """Open the books of the powders of a lab file that are not in them yet.
+    """Enter the powders of a lab file that are not in it yet.
 
-    Jobs may have been submitted before: the oldest keep what they reserved.
+    Jobs may have been submitted before: the oldest keep what was allocated to them.
     """
     known = set(connection.execute(select(stock.c.powder)).scalars())
     for name, powder in file.stock.items():
         if name not in known:
             left = {"powder": name, "mass_g": powder.mass_g}
             connection.execute(stock.insert(), left)
-            _fit_reservations(connection, name, powder.mass_g)
+            _fit_allocations(connection, name, powder.mass_g)
 
 
 def find_stock(connection: Connection) -> list[Powder]:
-    """Return every powder that is known or reserved, by name."""
+    """Return every powder that is known or allocated, by name."""
     there = {row.powder: row.mass_g for row in connection.execute(select(stock))}
     query = select(
-        reservations.c.powder, func.sum(reservations.c.mass_g).label("mass_g")
-    ).group_by(reservations.c.powder)
-    reserved = {row.powder: row.mass_g for row in connection.execute(query)}
+        allocations.c.powder, func.sum(allocations.c.mass_g).label("mass_g")
+    ).group_by(allocations.c.powder)
+    allocated = {row.powder: row.mass_g for row in connection.execute(query)}
     return [
-        Powder(name, there.get(name), reserved.get(name, 0.0))
-        for name in sorted(there.keys() | reserved.keys())
+        Powder(name, there.get(name), allocated.get(name, 0.0))
+        for name in sorted(there.keys() | allocated.keys())
     ]
 
 
 def free_stock(connection: Connection) -> dict[str, float]:
-    """Return how much of each known powder nobody has reserved [g]."""
-    reserved = func.coalesce(func.sum(reservations.c.mass_g), 0.0)
+    """Return how much of each known powder is allocated to nobody [g]."""
+    allocated = func.coalesce(func.sum(allocations.c.mass_g), 0.0)
     query = (
-        select(stock.c.powder, (stock.c.mass_g - reserved).label("free"))
-        .outerjoin(reservations, reservations.c.powder == stock.c.powder)
+        select(stock.c.powder, (stock.c.mass_g - allocated).label("free"))
+        .outerjoin(allocations, allocations.c.powder == stock.c.powder)
         .group_by(stock.c.powder, stock.c.mass_g)
     )
     return {row.powder: row.free for row in connection.execute(query)}
 
 
-def reserve(
+def allocate(
     connection: Connection, wanted: Sequence[tuple[int, Mapping[str, float]]]
 ) -> None:
-    """Reserve powders for jobs, all or none.
+    """Allocate powders for jobs, all or none.
 
-    A powder that the store does not know yet is reserved, too: nobody can say how much
+    A powder that the store does not know yet is allocated, too: nobody can say how much
     there is of it before a cell declares it.
 
     Args:
@@ -112,23 +116,27 @@ def reserve(
         for powder, mass_g in powders.items():
             if not 0 <= mass_g < math.inf:
                 raise ConfigurationError(
-                    f"{mass_g} g of {powder} cannot be reserved; give 0 or more"
+                    f"{mass_g} g of {powder} cannot be allocated; give 0 or more"
                 )
             asked[powder] = asked.get(powder, 0.0) + mass_g
     free = free_stock(connection)
     lacking = [
-        f"{asked[powder]:.6g} g of {powder} are asked for, "
-        f"{max(free[powder], 0.0):.6g} g are free"
+        powder
         for powder in sorted(asked)
         if powder in free and asked[powder] > free[powder] + _ROUNDING_G
     ]
     if lacking:
         raise LimitError(
-            "; ".join(lacking) + " (in stock, and not reserved by jobs that wait or "
-            "run); refill and say so (ppu stock POWDER --refill GRAMS), ask for less, "
-            "or cancel others"
+            "; ".join(
+                f"{asked[powder]:.6g} g of {powder} are asked for, "
+                f"{max(free[powder], 0.0):.6g} g are free"
+                for powder in lacking
+            )
+            + " (in stock, and not allocated to jobs that wait or run); refill and say "
+            "so, ask for less, or cancel others",
+            advice=[advise(Remedy.REFILL, powder=powder) for powder in lacking],
         )
-    connection.execute(reservations.insert(), rows)
+    connection.execute(allocations.insert(), rows)
 
 
 def ask_refill(
@@ -153,12 +161,13 @@ def ask_refill(
         Number of the request that waits for the cell; None if it is done.
 
     Raises:
+        NotFoundError: As :func:`refill`.
         ConfigurationError: As :func:`refill`.
     """
     _check_refill(connection, powder, mass_g)
     if cells.is_owned(connection):
-        said = {"powder": powder, "mass_g": mass_g, "note": note}
-        return commands.request(connection, "refill", by, now, content=said)
+        wanted = Refill(powder=powder, mass_g=mass_g, note=note)
+        return commands.request(connection, wanted, by, now)
     refill(connection, powder, mass_g, by, now, note)
     return None
 
@@ -174,12 +183,13 @@ def refill(
     """Keep that a person added *mass_g* of *powder* to what was there [g].
 
     Raises:
-        ConfigurationError: If there is no such powder, or the mass cannot be.
+        NotFoundError: If there is no such powder.
+        ConfigurationError: If the mass cannot be.
     """
     left_g = _check_refill(connection, powder, mass_g) + mass_g
     _set_left(connection, powder, left_g)
     content = {"powder": powder, "added_g": mass_g, "mass_g": left_g}
-    announce(connection, "stock", content | {"by": by, "note": note}, now)
+    announce(connection, EventKind.STOCK, content | {"by": by, "note": note}, now)
 
 
 def _check_refill(connection: Connection, powder: str, mass_g: float) -> float:
@@ -212,12 +222,13 @@ def ask_correction(
         Number of the request that waits for the cell; None if it is done.
 
     Raises:
+        NotFoundError: As :func:`correct_stock`.
         ConfigurationError: As :func:`correct_stock`.
     """
     _check_correction(connection, powder, mass_g, note)
     if cells.is_owned(connection):
-        said = {"powder": powder, "mass_g": mass_g, "note": note}
-        return commands.request(connection, "correct stock", by, now, content=said)
+        wanted = CorrectStock(powder=powder, mass_g=mass_g, note=note)
+        return commands.request(connection, wanted, by, now)
     correct_stock(connection, powder, mass_g, by, now, note)
     return None
 
@@ -230,24 +241,24 @@ def correct_stock(
     now: float,
     note: str,
 ) -> float:
-    """Keep that a person found *mass_g* of *powder*, whatever the books say [g].
+    """Keep that a person found *mass_g* of *powder*, whatever the ledger says [g].
 
-    If jobs have reserved more, the newest reservations shrink.
+    If more is allocated to jobs, the newest allocations shrink.
 
     Returns:
         How much more that is than was believed; < 0 if it is less [g].
 
     Raises:
-        ConfigurationError: If there is no such powder, the mass cannot be, or nothing
-            says why.
+        NotFoundError: If there is no such powder.
+        ConfigurationError: If the mass cannot be, or nothing says why.
     """
     before_g = _check_correction(connection, powder, mass_g, note)
     lack_g = lacking(connection, powder, mass_g)
     _set_left(connection, powder, mass_g)
-    _fit_reservations(connection, powder, mass_g)
+    _fit_allocations(connection, powder, mass_g)
     content = {"powder": powder, "believed_g": before_g, "mass_g": mass_g}
     content |= {"lacking_g": {str(job): lack for job, lack in lack_g.items()}}
-    announce(connection, "stock", content | {"by": by, "note": note}, now)
+    announce(connection, EventKind.STOCK, content | {"by": by, "note": note}, now)
     return mass_g - before_g
 
 
@@ -259,7 +270,9 @@ def _check_correction(
     if not 0 <= mass_g < math.inf:
         raise ConfigurationError(f"{mass_g} g cannot be there; give 0 or more")
     if not note.strip():
-        raise ConfigurationError("say why it is corrected: --note WHY")
+        raise ConfigurationError(
+            "say why it is corrected", advice=[advise(Remedy.EXPLAIN)]
+        )
     return left_g
 
 
@@ -267,7 +280,7 @@ def lacking(connection: Connection, powder: str, mass_g: float) -> dict[int, flo
     """Return which jobs lack powder if only *mass_g* of it is there [g].
 
     Returns:
-        How much of what it has reserved each of them lacks [g], by job.
+        How much each of them lacks of what was allocated to it [g], by job.
     """
     return {
         row.job_id: row.mass_g - kept
@@ -276,15 +289,15 @@ def lacking(connection: Connection, powder: str, mass_g: float) -> dict[int, flo
 
 
 def _left_g(connection: Connection, powder: str) -> float:
-    """Return how much of *powder* there is, as the books say [g].
+    """Return how much of *powder* there is, as the ledger says [g].
 
     Raises:
-        ConfigurationError: If there is no such powder.
+        NotFoundError: If there is no such powder.
     """
     there = {row.powder: row.mass_g for row in connection.execute(select(stock))}
     if powder not in there:
-        raise ConfigurationError(
-            f"there is no powder '{powder}' in the books, which a cell opens with its "
+        raise NotFoundError(
+            f"there is no powder '{powder}' in the ledger, which a cell opens with its "
             f"lab file; {nearest(powder, there)}"
         )
     return float(there[powder])
@@ -296,38 +309,36 @@ def _set_left(connection: Connection, powder: str, mass_g: float) -> None:
 
 
 def use_stock(connection: Connection, powder: str, mass_g: float, job_id: int) -> None:
-    """Deduct what a job took, from the stock and from what it had reserved.
+    """Deduct what a job took, from the stock and from what was allocated to it.
 
     Real doses are not what was asked for to the last grain: if more was taken than the
-    books have, nothing is left, and the newest reservations shrink.
+    ledger has, nothing is left, and the newest allocations shrink.
     """
     is_it = stock.c.powder == powder
     left = connection.execute(select(stock.c.mass_g).where(is_it)).scalar_one()
     left = max(left - mass_g, 0.0)
     _set_left(connection, powder, left)
-    is_its = (reservations.c.powder == powder) & (reservations.c.job_id == job_id)
-    reserved = connection.execute(select(reservations.c.mass_g).where(is_its)).scalar()
-    if reserved is not None:
-        rest = max(reserved - mass_g, 0.0)
-        connection.execute(reservations.update().where(is_its).values(mass_g=rest))
-    _fit_reservations(connection, powder, left)
+    is_its = (allocations.c.powder == powder) & (allocations.c.job_id == job_id)
+    allocated = connection.execute(select(allocations.c.mass_g).where(is_its)).scalar()
+    if allocated is not None:
+        rest = max(allocated - mass_g, 0.0)
+        connection.execute(allocations.update().where(is_its).values(mass_g=rest))
+    _fit_allocations(connection, powder, left)
 
 
-def _fit_reservations(connection: Connection, powder: str, left_g: float) -> None:
-    """Let the newest reservations of *powder* shrink to what there is."""
+def _fit_allocations(connection: Connection, powder: str, left_g: float) -> None:
+    """Let the newest allocations of *powder* shrink to what there is."""
     for row, kept in _fitted(connection, powder, left_g):
-        is_it = (reservations.c.powder == powder) & (
-            reservations.c.job_id == row.job_id
-        )
-        connection.execute(reservations.update().where(is_it).values(mass_g=kept))
+        is_it = (allocations.c.powder == powder) & (allocations.c.job_id == row.job_id)
+        connection.execute(allocations.update().where(is_it).values(mass_g=kept))
 
 
 def _fitted(
     connection: Connection, powder: str, left_g: float
 ) -> list[tuple[Row[Any], float]]:
-    """Return the reservations of *powder* that must shrink to fit, and to what [g]."""
-    of_powder = reservations.c.powder == powder
-    query = select(reservations).where(of_powder).order_by(reservations.c.job_id)
+    """Return the allocations of *powder* that must shrink to fit, and to what [g]."""
+    of_powder = allocations.c.powder == powder
+    query = select(allocations).where(of_powder).order_by(allocations.c.job_id)
     rows = connection.execute(query).all()
     if sum(row.mass_g for row in rows) <= left_g + _ROUNDING_G:
         return []

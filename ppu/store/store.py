@@ -163,9 +163,9 @@ class Store:
         future = self.submit(work)
         answer = asyncio.wrap_future(future)
         if isinstance(loop, LabTimeLoop):
-            release = loop.take_hold("the store commits")
+            thaw = loop.freeze("the store commits")
             # Comes after the answer's own callback: time starts with it on the loop.
-            future.add_done_callback(lambda _: release())
+            future.add_done_callback(lambda _: thaw())
         return await asyncio.shield(answer)
 
     # -- reading -------------------------------------------------------------------
@@ -196,7 +196,7 @@ class Store:
         loop = asyncio.get_running_loop()
         if not isinstance(loop, LabTimeLoop):
             return await loop.run_in_executor(None, read)
-        with loop.hold("the store is read"):
+        with loop.freezing("the store is read"):
             return await loop.run_in_executor(None, read)
 
     def check(self) -> list[str]:

@@ -1,18 +1,20 @@
-"""Why a job does not go on: what it waits for, in words."""
+"""Why a job does not go on: what it waits for, in words and codes."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, Select, and_, false, func, or_, select
 
+from ppu.core.remedies import Advice, Remedy, advise, read_advice
 from ppu.store.cells import is_owned
 from ppu.store.jobs import ACTIVE, ENDED, Job, JobState
 from ppu.store.schema import commands, events, job_needs, jobs
 from ppu.store.steps import questions
 
-__all__ = ["reasons_to_wait", "waits_of"]
+__all__ = ["Wait", "reasons_to_wait", "waits_of"]
 
 _STANDS = {str(JobState.PAUSED), str(JobState.NEEDS_INPUT), str(JobState.LOST)}
 _BEGINS = {str(JobState.STAGING), str(JobState.RECOVERING)}
@@ -20,8 +22,21 @@ _BEGINS = {str(JobState.STAGING), str(JobState.RECOVERING)}
 _GOES = {str(state) for state in ACTIVE} - _STANDS
 
 
-def reasons_to_wait(connection: Connection, job: Job) -> list[str]:
-    """Return what a job waits for, a sentence each; nothing if it waits for nothing."""
+@dataclass(frozen=True)
+class Wait:
+    """Something that a job waits for.
+
+    Attributes:
+        text: What, for people.
+        advice: What they can do about it.
+    """
+
+    text: str
+    advice: tuple[Advice, ...] = ()
+
+
+def reasons_to_wait(connection: Connection, job: Job) -> list[Wait]:
+    """Return all that a job waits for; nothing if it waits for nothing."""
     return [] if job.state in ENDED else list(_reasons(connection, job))
 
 
@@ -60,33 +75,33 @@ def waits_of(
     return found if since is None else [*found, (since, until)]
 
 
-def _reasons(connection: Connection, job: Job) -> Iterator[str]:
+def _reasons(connection: Connection, job: Job) -> Iterator[Wait]:
     if job.is_held:
-        yield f"it is held; 'ppu resume {job.id}' lets it go on"
+        yield Wait("it is held", (advise(Remedy.RESUME, job=job.id),))
     if job.state is JobState.QUEUED:
         unmet = list(_unmet_needs(connection, job))
         yield from unmet
         n_before = connection.execute(_n_before(job)).scalar_one()
         if n_before:
             are = "job is" if n_before == 1 else "jobs are"
-            yield f"{n_before} {are} before it"
+            yield Wait(f"{n_before} {are} before it")
         elif is_owned(connection) and not job.is_held and not unmet:
-            yield "the cell begins it when it has room (scheduling.jobs_at_once)"
+            yield Wait("the cell begins it when it has room (scheduling.jobs_at_once)")
     if job.state is JobState.LOST:
-        yield "its cell vanished; the next one finds out what became of it"
-    if job.state in ACTIVE and (waits := _said(connection, job)):
+        yield Wait("its cell vanished; the next one finds out what became of it")
+    if job.state in ACTIVE and (waits := _said(connection, job)).text:
         yield waits
     for question in questions(connection, job.id):
         asks = f"it asks about step {question.step.path}: {question.text}"
         if question.answered is None:
-            yield f"{asks} (answer with 'ppu recover {job.id}')"
+            yield Wait(asks, (advise(Remedy.ANSWER, job=job.id),))
     for command, by in connection.execute(_asked(job)):
-        yield f"the cell has not yet seen to '{command}', asked by {by}"
+        yield Wait(f"the cell has not yet seen to '{command}', asked by {by}")
     if not is_owned(connection):
-        yield "no cell works on this store"
+        yield Wait("no cell works on this store")
 
 
-def _unmet_needs(connection: Connection, job: Job) -> Iterator[str]:
+def _unmet_needs(connection: Connection, job: Job) -> Iterator[Wait]:
     query = (
         select(jobs.c.id, jobs.c.state)
         .join(job_needs, job_needs.c.needed_id == jobs.c.id)
@@ -95,7 +110,7 @@ def _unmet_needs(connection: Connection, job: Job) -> Iterator[str]:
         .order_by(jobs.c.id)
     )
     for needed, state in connection.execute(query):
-        yield f"it needs job {needed}, which is {state}"
+        yield Wait(f"it needs job {needed}, which is {state}")
 
 
 def _n_before(job: Job) -> Select[tuple[int]]:
@@ -112,7 +127,7 @@ def _n_before(job: Job) -> Select[tuple[int]]:
     )
 
 
-def _said(connection: Connection, job: Job) -> str:
+def _said(connection: Connection, job: Job) -> Wait:
     """Return what its cell said last of what the job waits for; empty if it goes on."""
     query = (
         select(events.c.kind, events.c.content)
@@ -122,10 +137,10 @@ def _said(connection: Connection, job: Job) -> str:
     for kind, content in connection.execute(query):
         said = json.loads(content)
         if kind == "wait":
-            return str(said["for"])
+            return Wait(str(said["for"]), read_advice(said.get("advice", ())))
         if said.get("state") in _BEGINS:
             break
-    return ""
+    return Wait("")
 
 
 def _asked(job: Job) -> Select[tuple[str, str]]:

@@ -30,7 +30,9 @@ digit was flipped, so it may be displayed, and what is acted upon must be confir
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
+import math
 import tempfile
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
@@ -38,17 +40,20 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import pytest
+from ophyd_async.core import Command, SignalW
 
 from ppu.core.errors import (
     ConfigurationError,
     ConnectError,
     InstrumentError,
+    InterlockError,
     LimitError,
     PPUError,
 )
 from ppu.core.labfile import load_lab
 from ppu.devices.build import build_devices, driver_class
-from ppu.devices.signals import Quality
+from ppu.devices.readings import Quality
+from ppu.devices.signals import is_open_to_plans
 from ppu.testing.cancelling import cancelled_at
 from ppu.testing.servers import Reply, serve
 from ppu.testing.stage import InstrumentContract, Stage, lab_text, read_lab
@@ -93,12 +98,20 @@ _N_MOMENTS: Final = 6
 _MOST_STEPS: Final = 500
 _TESTS_OF_HOOKS: Final = (
     (("act",), "test_act_works"),
+    (("act",), "test_act_works_while_somebody_watches"),
     (("act",), "test_device_can_be_read_when_an_act_was_cancelled"),
     (("refused",), "test_refusal_names_the_device_and_leaves_the_link_usable"),
     (("forbidden", "refused"), "test_limit_is_refused_before_a_byte_is_sent"),
     (("begin",), "test_abort_is_an_error_when_nobody_answers"),
 )
 """Which tests need one of which hooks."""
+_TESTS_OF_READING: Final = (
+    "test_subscriber_hears_a_first_value_at_once_and_each_later_one_once",
+    "test_reading_is_an_exchange_of_its_own_while_somebody_watches",
+)
+"""Which tests need a signal that is safe to read."""
+_N_PERIODS: Final = 5
+"""For how many periods of its polls a device is watched."""
 _ABORT_TAKES_S: Final = 3600.0
 """After which the world must be as the abort state says: ramps take their time."""
 
@@ -134,6 +147,9 @@ class DeviceContract(InstrumentContract):
         super().__init_subclass__()
         for hooks, test in _TESTS_OF_HOOKS:
             if not any(cls._defines(hook) for hook in hooks):
+                setattr(cls, test, None)
+        if cls.reading is None:
+            for test in _TESTS_OF_READING:
                 setattr(cls, test, None)
 
     @classmethod
@@ -256,7 +272,101 @@ class DeviceContract(InstrumentContract):
 
         self._play(play, tmp_path, scenario, connects=True)
 
+    # -- who listens -----------------------------------------------------------------
+
+    def test_staging_costs_no_exchange(self, play: Play, tmp_path: Path) -> None:
+        """What is staged is read when a plan reads it, and not before."""
+
+        async def scenario(stage: Stage) -> None:
+            before = stage.link.statistics()
+            await stage.device.stage()
+            await asyncio.sleep(_N_PERIODS * stage.device.poll_period_s)
+            await stage.device.unstage()
+            assert stage.link.statistics() == before
+
+        self._play(play, tmp_path, scenario, connects=True)
+
+    def test_subscriber_hears_a_first_value_at_once_and_each_later_one_once(
+        self, play: Play, tmp_path: Path
+    ) -> None:
+        """One poll a period, however many listen; none when nobody does any more."""
+
+        async def scenario(stage: Stage) -> None:
+            first, second = _Listener(), _Listener()
+            signal = getattr(stage.device, self.reading or "")
+            period_s = stage.device.poll_period_s
+            before = stage.link.statistics().n_exchanges
+            first.listen_to(signal)
+            second.listen_to(signal)
+            await asyncio.sleep(min(2 * stage.link.deadline_s, 0.5 * period_s))
+            assert len(first.heard) == 1, "nothing was heard at once"
+            stage.check(first.heard[0]["value"], await stage.look())
+            await asyncio.sleep((_N_PERIODS - 0.25) * period_s)
+            heard = first.heard
+            stamps = [reading["timestamp"] for reading in heard]
+            assert stamps == sorted(set(stamps)), "something was heard twice"
+            # What `look` read is no poll, and may stand for one.
+            assert _N_PERIODS - 1 <= len(heard) <= _N_PERIODS + 2
+            assert second.heard == heard
+            assert stage.link.statistics().n_exchanges - before == len(heard)
+            first.clear()
+            second.clear()
+            silent = stage.link.statistics()
+            await asyncio.sleep(_N_PERIODS * period_s)
+            assert stage.link.statistics() == silent, "it is polled on"
+
+        self._play(play, tmp_path, scenario, connects=True)
+
+    def test_reading_is_an_exchange_of_its_own_while_somebody_watches(
+        self, play: Play, tmp_path: Path
+    ) -> None:
+        """Who reads gets what is so now, not what was polled last."""
+
+        async def scenario(stage: Stage) -> None:
+            listener = _Listener()
+            signal = getattr(stage.device, self.reading or "")
+            listener.listen_to(signal)
+            await asyncio.sleep(1.5 * stage.device.poll_period_s)
+            before = stage.link.statistics().n_exchanges
+            (reading,) = (await signal.read()).values()
+            assert stage.link.statistics().n_exchanges == before + 1
+            assert listener.heard[-1] == reading, "the listener did not hear it"
+            listener.clear()
+
+        self._play(play, tmp_path, scenario, connects=True)
+
+    def test_act_works_while_somebody_watches(self, play: Play, tmp_path: Path) -> None:
+        """Whoever listens, and fails at it, disturbs no act."""
+
+        async def scenario(stage: Stage) -> None:
+            listeners = []
+            for signal in stage.device.signals().values():
+                listeners.append(_Listener(fails=True))
+                listeners[-1].listen_to(signal)
+            await self.act(stage.device)
+            assert list(stage.world.incidents) == []
+            for listener in listeners:
+                listener.clear()
+
+        self._play(play, tmp_path, scenario, connects=True)
+
     # -- refusals --------------------------------------------------------------------
+
+    def test_raw_write_is_refused_before_a_byte_is_sent(
+        self, play: Play, tmp_path: Path
+    ) -> None:
+        """A plan writes nothing directly that its address does not open to plans."""
+
+        async def scenario(stage: Stage) -> None:
+            before = stage.link.statistics()
+            for name, child in _closed_children(stage.device):
+                for value in _values_for(child):
+                    with pytest.raises((InterlockError, LimitError)) as caught:
+                        await _write_raw(child, value)
+                    assert self.device in str(caught.value)
+                    assert stage.link.statistics() == before, f"{name} was sent"
+
+        self._play(play, tmp_path, scenario, connects=True)
 
     def test_refusal_names_the_device_and_leaves_the_link_usable(
         self, play: Play, tmp_path: Path
@@ -568,6 +678,61 @@ async def _check_no_task_is_left(n_before: int) -> None:
     await asyncio.sleep(1.0)
     tasks = asyncio.all_tasks()
     assert len(tasks) <= n_before, f"something goes on: {tasks}"
+
+
+class _Listener:
+    """Keeps what one subscriber of one signal hears.
+
+    Args:
+        fails: Whether it raises whenever it hears something.
+    """
+
+    def __init__(self, *, fails: bool = False) -> None:
+        self.heard: list[dict[str, Any]] = []
+        self._fails = fails
+        self._signal: Any = None
+
+    def __call__(self, readings: dict[str, Any]) -> None:
+        """Hear a reading."""
+        self.heard.extend(readings.values())
+        if self._fails:
+            raise RuntimeError("this subscriber fails, which must disturb nobody")
+
+    def listen_to(self, signal: Any) -> None:
+        """Subscribe to *signal*."""
+        self._signal = signal
+        signal.subscribe_reading(self)
+
+    def clear(self) -> None:
+        """Subscribe no more."""
+        self._signal.clear_sub(self)
+
+
+def _closed_children(device: Any) -> list[tuple[str, Any]]:
+    """Return the signals and commands of *device* that are closed to plans, by name."""
+    return [
+        (name, child)
+        for name, child in device.children()
+        if isinstance(child, SignalW | Command) and not is_open_to_plans(child)
+    ]
+
+
+def _values_for(child: Any) -> list[Any]:
+    """Return values to try on *child*, allowed ones first."""
+    if isinstance(child, Command):
+        return [None]
+    if issubclass(child.datatype, enum.Enum):
+        return list(child.datatype)
+    return [child.datatype(1), 0, 1e9, math.nan, "1"]
+
+
+async def _write_raw(child: Any, value: Any) -> None:
+    """Write *value* as a plan does, or trigger what is no signal."""
+    if isinstance(child, Command):
+        n_arguments = len(child.signature.parameters) if child.signature else 0
+        await child.execute(*[1.0] * n_arguments)
+    else:
+        await child.set(value)
 
 
 class _Stranger:

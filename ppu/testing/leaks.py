@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,7 +33,11 @@ def open_paths() -> dict[int, str]:
 
 def _pending_tasks() -> set[asyncio.Task[Any]]:
     """Return the tasks of all loops that have not ended."""
-    everything = list(asyncio.tasks._all_tasks)  # type: ignore[attr-defined]  # across loops
+    if sys.version_info >= (3, 14):  # it keeps a list for each thread, in C
+        everything = [one for one in gc.get_objects() if isinstance(one, asyncio.Task)]
+    else:
+        name = "_scheduled_tasks" if sys.version_info >= (3, 12) else "_all_tasks"
+        everything = list(getattr(asyncio.tasks, name))  # across loops
     return {task for task in everything if not task.done()}
 
 

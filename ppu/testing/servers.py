@@ -118,7 +118,7 @@ class _PtyServer:
     def _readable(self) -> None:
         data = os.read(self._master, 4096)
         if self._debt is not None:
-            self._debt.settle_request(len(data))
+            self._debt.pay_request(len(data))
         self._timers = {t for t in self._timers if t.when() > self._loop.time()}
         for reply in self._answerer.hear(data):
             timer = self._loop.call_later(reply.delay_s, self._send, reply.data)
@@ -176,7 +176,7 @@ class _TcpClient(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._server.debt is not None:
-            self._server.debt.settle(len(data))
+            self._server.debt.pay(len(data))
         self._answer(self._server.answerer.hear(data))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -257,7 +257,7 @@ class _HttpServer:
         )
 
     async def _wait(self, delay_s: float | None) -> None:
-        """Wait in lab time, or for ever; the client's hold is lifted meanwhile."""
+        """Wait in lab time, or for ever; time is not frozen by the client meanwhile."""
         task = asyncio.current_task()
         assert task is not None
         self._waiting.add(task)

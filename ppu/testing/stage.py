@@ -16,9 +16,10 @@ from ppu.core.errors import PPUError
 from ppu.core.labfile import DeviceEntry, LabFile, load_lab
 from ppu.core.labtime import LabTimeLoop, running_loop
 from ppu.core.registry import find_lab
+from ppu.devices.address import InvalidReading
 from ppu.devices.build import build_devices
 from ppu.devices.instrument import Instrument
-from ppu.devices.signals import InvalidReading, Quality
+from ppu.devices.readings import Quality
 from ppu.transports.link import Link
 from ppu.twin.bench import Bench
 

@@ -161,6 +161,7 @@ class HttpClient(Link):
             query: Query parameters.
             is_safe: Whether it may be sent again after a failure.
         """
+        self.check_change()
         return await self._attempt(
             lambda: self._request_once("POST", path, query, body), is_safe=is_safe
         )

@@ -89,6 +89,7 @@ class LineClient:
         command: str,
         *,
         is_safe: bool = True,
+        is_question: bool | None = None,
         is_last: Callable[[str], bool] | None = None,
         deadline_lab_s: float | None = None,
     ) -> list[str]:
@@ -99,6 +100,7 @@ class LineClient:
         Args:
             command: The text to send; ASCII.
             is_safe: Whether it may be sent again after a failure.
+            is_question: Whether it changes nothing; by default whether it is safe.
             is_last: Tells whether a line ends the answer; by default the first does.
             deadline_lab_s: Lab time to wait instead of the link's deadline [s].
 
@@ -106,6 +108,8 @@ class LineClient:
             TransportError: No complete answer.
             MalformedReply: The answer is not ASCII or never ends.
         """
+        if not (is_safe if is_question is None else is_question):
+            self.link.check_change()
         allowance = self.link.allowance(deadline_lab_s)
         return await self._ask(command, is_safe, is_last, deadline_lab_s, allowance)
 

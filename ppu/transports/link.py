@@ -141,8 +141,10 @@ class Link(ABC):
         self.identify: Callable[[], Awaitable[None]] | None = None
         """Checks who answers; called each time the path was opened."""
         self.permit: Callable[[], None] | None = None
-        """Raises if this process must not use the path any more; called before each
-        exchange, because somebody else may own the instrument by now."""
+        """Raises if this process must not use the path any more; called before it is
+        opened, and before each exchange: somebody else may own the instrument now."""
+        self.permit_change: Callable[[], None] | None = None
+        """Raises if nothing may be changed now; see :meth:`check_change`."""
         self.log = logging.getLogger("ppu.link")
         self._lock = asyncio.Lock()
         self._ends_s = math.inf
@@ -206,6 +208,15 @@ class Link(ABC):
                 raise ConnectError(
                     f"{exc}; is it on, and are address and line settings right?"
                 ) from exc
+
+    def check_change(self) -> None:
+        """Refuse to send what changes the instrument, if somebody forbids that.
+
+        Clients ask before each exchange that is more than a question, also if
+        repeating it would be harmless.
+        """
+        if self.permit_change is not None:
+            self.permit_change()
 
     async def close(self) -> None:
         """Close the path; the next exchange opens it again."""
@@ -314,6 +325,8 @@ class Link(ABC):
                 return answer
 
     async def _open_and_identify(self) -> None:
+        if self.permit is not None:
+            self.permit()
         try:
             await self._open()
         except ConnectError:
@@ -633,7 +646,7 @@ class ByteLink(Link):
         """Take what came; unsolicited bytes are dropped."""
         self._n_received += len(data)
         if self._debt is not None:
-            self._debt.settle(len(data))
+            self._debt.pay(len(data))
         if self._heard is not None:
             self._heard.set()
         answer = self._answer

@@ -244,6 +244,7 @@ class ModbusMaster:
             )
 
     async def _write(self, request: ModbusPDU) -> ModbusPDU:
+        self.link.check_change()
         allowance = self.link.allowance()
         if self._probe is not None and self.link.was_late:
             # An old write of the same would be acknowledged with the same words.

@@ -163,7 +163,7 @@ class SerialLink(ByteLink):
         loop.remove_reader(self._fd)
         loop.remove_writer(self._fd)
         if self._debt is not None:
-            self._debt.settle_request(len(self._unsent))  # nobody ever reads it
+            self._debt.pay_request(len(self._unsent))  # nobody ever reads it
             self._debt.close()
         self._unsent = b""
         self._is_writing = False

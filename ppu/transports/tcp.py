@@ -77,7 +77,7 @@ class TcpLink(ByteLink):
     async def _open(self) -> None:
         loop = running_loop()
         # Connecting takes no lab time: the kernel answers for the listener.
-        release = loop.take_hold(f"connecting to {self.endpoint}")
+        thaw = loop.freeze(f"connecting to {self.endpoint}")
         try:
             wait = self._at_most(loop.wire_seconds(self.deadline_s))
             async with asyncio.timeout(wait):
@@ -93,7 +93,7 @@ class TcpLink(ByteLink):
                 f"{exc.strerror or exc}; is the instrument on, and the address right?"
             ) from exc
         finally:
-            release()
+            thaw()
         self._transport = transport
         # A gateway to a serial line may pass on to a new connection what comes late.
         self._opened(is_new=not self.was_late, is_in_memory=self._is_in_memory)

@@ -54,7 +54,7 @@ class ControlSocket:
             )
         except OSError as exc:
             raise ConfigurationError(
-                f"--control {self._port}: cannot listen there: {exc.strerror}"
+                f"port {self._port} for control: cannot listen there: {exc.strerror}"
             ) from exc
         return f"{_HOST}:{self._server.sockets[0].getsockname()[1]}"
 

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import bluesky.plan_stubs as bps
-from bluesky.utils import FailedStatus
-
 from ppu.core.capabilities import (
     Balance,
     Carry,
@@ -31,7 +28,8 @@ from ppu.core.capabilities import (
     Transporter,
 )
 from ppu.core.errors import InternalError, MalformedReply, TransportError
-from ppu.plans import Lab, MsgGenerator
+from ppu.plans import Lab, MsgGenerator, bps
+from ppu.plans.messages import utils
 from ppu.plans.steps import Evidence
 
 __all__ = [
@@ -163,7 +161,7 @@ def _stands_on_pan(lab: Lab, container: str, place: str) -> MsgGenerator[bool | 
         try:
             yield from bps.trigger(balance, wait=True)
             reading = yield from bps.read(balance)
-        except FailedStatus:
+        except utils.FailedStatus:
             return None  # it does not settle, or bears too much
         gross: float = reading[balance.mass_key]["value"]
         tare = lab.container(container).tare_g
@@ -194,7 +192,7 @@ def _recall_watched(
         yield from bps.wait(group=group)
         if hand is not None and grips is not None:
             grips.append((yield from _look_at(hand)))
-    except FailedStatus as exc:
+    except utils.FailedStatus as exc:
         return _cannot_be_asked(exc), grips
     return _recollection_of(transporter), grips
 
@@ -219,7 +217,7 @@ def _cannot_tell(name: str) -> Recollection:
     return Recollection(None, False, f"{name} cannot tell; ask whether it was done")
 
 
-def _cannot_be_asked(exc: FailedStatus) -> Recollection:
+def _cannot_be_asked(exc: utils.FailedStatus) -> Recollection:
     """Return that an instrument could not be asked, if that is why it failed."""
     cause = exc.__cause__
     if not isinstance(cause, TransportError | MalformedReply):
@@ -250,7 +248,7 @@ def _find_handled(station: PowderStation, task: PowderTask) -> MsgGenerator[Evid
     if isinstance(station, Recalling):
         try:
             yield from bps.prepare(station, TaskUnderWay(task), wait=True)
-        except FailedStatus as exc:
+        except utils.FailedStatus as exc:
             said = _cannot_be_asked(exc)
         else:
             said = _recollection_of(station)
@@ -276,7 +274,7 @@ def find_dosed(
         return Evidence(None, _cannot_tell(doser.name).text, asked_g)
     try:
         yield from bps.prepare(doser, TaskUnderWay(request), wait=True)
-    except FailedStatus as exc:
+    except utils.FailedStatus as exc:
         _use_stock(lab, doser.dosed_g)
         return Evidence(None, _cannot_be_asked(exc).text, asked_g)
     said = _recollection_of(doser)

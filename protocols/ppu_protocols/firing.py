@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
+from typing_extensions import override
 
 from ppu.core.capabilities import Balance, FiringProfile, Segment
 from ppu.core.errors import LimitError
@@ -55,11 +56,22 @@ class FiredSample(BaseModel):
     mass_after_g: float
     loss_percent: float = Field(description="Of the mass before")
 
+    def summary(self) -> str:
+        """Return the line that tells people of it."""
+        return (
+            f"sample {self.id} in {self.container}: {self.mass_before_g:.4f} g before, "
+            f"{self.mass_after_g:.4f} g after: lost {self.loss_percent:.2f} %"
+        )
+
 
 class FireSampleResult(ProtocolResult):
     """What came of it."""
 
     sample: FiredSample
+
+    @override
+    def summary(self) -> list[str]:
+        return [self.sample.summary()]
 
 
 def check(lab: Lab, parameters: FireSampleParameters) -> None:

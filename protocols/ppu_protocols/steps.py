@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import bluesky.plan_stubs as bps
-
 from ppu.core.capabilities import (
     Balance,
     Carry,
@@ -31,7 +29,7 @@ from ppu.core.errors import (
     InternalError,
     LimitError,
 )
-from ppu.plans import Lab, MsgGenerator, step
+from ppu.plans import Lab, MsgGenerator, bps, step
 from ppu.plans.seats import (
     Role,
     Seat,
@@ -510,7 +508,7 @@ def _see_through(
 # -- firings that jobs share -----------------------------------------------------------
 
 
-@step(kind="repeatable")
+@step(kind="repeatable", seat="takes")
 def take_seat(
     lab: Lab, container: str, profile: FiringProfile, furnaces: Sequence[str]
 ) -> MsgGenerator[Seat]:
@@ -573,7 +571,7 @@ def fire_seat(lab: Lab, seat: Seat, role: Role) -> MsgGenerator[FiringRecord]:
     return record
 
 
-@step(kind="repeatable")
+@step(kind="repeatable", seat="leaves")
 def vacate_seat(lab: Lab, seat: Seat) -> MsgGenerator[None]:
     """Give a place in a furnace back."""
     del lab

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import bluesky.plan_stubs as bps
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from typing_extensions import override
 
 from ppu.core.capabilities import (
     Balance,
@@ -30,7 +30,7 @@ from ppu.core.errors import (
     InterlockError,
     LimitError,
 )
-from ppu.plans import Lab, MsgGenerator, ProtocolResult, compute, protocol, step
+from ppu.plans import Lab, MsgGenerator, ProtocolResult, bps, compute, protocol, step
 from ppu.plans.report import RunRecord, Section
 from ppu_protocols.evidence import find_dosed, leave_dosed
 from ppu_protocols.steps import (
@@ -210,6 +210,14 @@ class Sample(BaseModel):
     loss_percent: float
     expected_loss_percent: float
 
+    def summary(self) -> str:
+        """Return the line that tells people of it."""
+        return (
+            f"sample {self.id} in {self.container}: {self.mass_before_g:.4f} g before, "
+            f"{self.mass_after_g:.4f} g after: lost {self.loss_percent:.2f} % "
+            f"(complete reaction: {self.expected_loss_percent:.2f} %)"
+        )
+
 
 class PhaseFraction(BaseModel):
     """How much of one phase there is."""
@@ -238,6 +246,18 @@ class SynthesisResult(ProtocolResult):
     confidence_reasons: tuple[str, ...]
     fit: Fit
     analysed: Any = Field(exclude=True, description="Scan and its full analysis")
+
+    @override
+    def summary(self) -> list[str]:
+        lines = ["phases:"] if self.phases else []
+        lines += [
+            f"  {phase.name:16} {100 * phase.weight_fraction:6.2f} wt% "
+            f"+- {100 * phase.standard_error:.2f}"
+            for phase in self.phases
+        ]
+        lines.append(f"confidence: {self.confidence}")
+        lines += [f"  {reason}" for reason in self.confidence_reasons]
+        return [*lines, self.sample.summary()]
 
 
 def stock(recipe: SolidStateRecipe) -> Mapping[str, float]:

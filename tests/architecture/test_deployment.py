@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ppu.cell import cell
+from ppu.cell.cell import GUARDLESS_S
 from ppu.cell.predecessor import DRAIN_S
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -60,7 +60,7 @@ def test_cell_drains_before_anybody_kills_it_when_the_guard_dies() -> None:
     found = service()
 
     assert (found["KillMode"], found["OOMPolicy"]) == ("process", "continue")
-    assert cell._DRAIN_S < DRAIN_S
+    assert GUARDLESS_S < DRAIN_S
 
 
 def test_unit_uses_only_variables_of_the_example_and_known_options(

@@ -20,7 +20,7 @@ from ppu.cell.execution import Execution
 from ppu.cli.exits import EXIT_MEANINGS, Exit
 from ppu.cli.main import attach_all
 from ppu.cli.new import Example, Wire, write_files
-from ppu.core.errors import ConfigurationError
+from ppu.core.errors import ConfigurationError, NotFoundError
 from ppu.plans.protocol import RegisteredProtocol
 
 ROOT = Path(__file__).parents[2]
@@ -167,7 +167,7 @@ def test_commands_of_the_queue_are_as_the_how_to_shows_them(
         # A usage error is raised as one of typer's own, and fails the test.
         try:
             codes[line] = command.main(shlex.split(line), standalone_mode=False)
-        except ConfigurationError as exc:
+        except (ConfigurationError, NotFoundError) as exc:
             codes[line] = str(exc)
     refused = {line.split()[0] for line, code in codes.items() if code}
 

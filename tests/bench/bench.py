@@ -32,6 +32,8 @@ from ppu.core.labfile import load_lab
 from ppu.core.labtime import Debt, LabTimeLoop, stopwatch
 from ppu.core.registry import find_lab
 from ppu.devices.build import build_devices
+from ppu.operations import access, checking, description
+from ppu.plans.protocol import find_protocol
 from ppu.store import cells
 from ppu.store.jobs import JobRequest
 from ppu.store.queue import claim, submit, submit_many
@@ -44,9 +46,9 @@ from ppu_protocols.analysis.quantify import quantify
 from ppu_protocols.analysis.scan import Scan
 from ppu_simulators.physics.diffraction import (
     Diffractometer,
-    imperfect_specimen,
     measure,
 )
+from ppu_simulators.physics.specimens import imperfect_specimen
 
 CAMPAIGN = "## Quantification"
 """Heading from which on others write; `make bench` leaves that alone."""
@@ -56,6 +58,7 @@ RUNS = 3
 N_SUBMITTED = 10_000
 N_ENDED = 100_000
 N_CLAIMED = 200
+N_CHECKED = 1000
 
 Once = Callable[[], Awaitable[object]]
 
@@ -99,7 +102,7 @@ class BareModbus:
             self._counted = 0
             self._debt.add(len(data))
         else:  # pymodbus shows the whole buffer again each time it grows
-            self._debt.settle(len(data) - self._counted)
+            self._debt.pay(len(data) - self._counted)
             self._counted = len(data)
         return data
 
@@ -137,7 +140,7 @@ class BareSerial:
 
     def _readable(self) -> None:
         data = self._port.read(1024)
-        self._debt.settle(len(data))
+        self._debt.pay(len(data))
         self._buffer += data
         if self._buffer.endswith(b"\r\n") and self._future is not None:
             line, self._buffer = self._buffer, b""
@@ -364,6 +367,54 @@ def measure_refinement() -> dict[str, float]:
     return dict(zip(("refinement", "texture", "budget"), least, strict=True))
 
 
+@dataclass
+class DoorFigures:
+    """What doors cost: CPU of whole commands [s], and of checks [ms]."""
+
+    commands_s: dict[str, float]
+    checks_ms: dict[str, float]
+
+
+def measure_doors() -> DoorFigures:
+    """Measure commands on a store, and checks from a lab's kept description."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = f"{folder}/store.sqlite"
+        submit_job = ("submit", "solid_state_synthesis", "--store", store)
+        run_command(*submit_job)  # makes the store and describes the lab
+        commands = {
+            "ppu jobs": measure_cpu("jobs", "--store", store),
+            "ppu submit": measure_cpu(*submit_job),
+        }
+        with access.open_store(store) as opened:
+            lab = description.describe_lab("a-lab", opened)
+    checks = {}
+    for name in ("solid_state_synthesis", "fire_sample"):
+        protocol = find_protocol(name)
+        checking.check(lab, protocol, {})  # loads what it analyses with
+        began = os.times().user
+        for _ in range(N_CHECKED):
+            checking.check(lab, protocol, {})
+        checks[name] = 1000 * (os.times().user - began) / N_CHECKED
+    return DoorFigures(commands, checks)
+
+
+def measure_cpu(*words: str) -> float:
+    """Return the CPU time of ``ppu`` with *words*, the median of several [s]."""
+
+    def measure() -> float:
+        before = os.times()
+        run_command(*words)
+        after = os.times()
+        return (
+            after.children_user
+            + after.children_system
+            - before.children_user
+            - before.children_system
+        )
+
+    return statistics.median(measure() for _ in range(RUNS))
+
+
 def processor() -> str:
     """Return the processor's name."""
     info = Path("/proc/cpuinfo")
@@ -379,6 +430,7 @@ def write_page(
     runs: list[tuple[float, dict[str, Any]]],
     help_s: float,
     queues: list[QueueFigures],
+    doors: DoorFigures,
     refinement: dict[str, float],
 ) -> str:
     """Return the page."""
@@ -442,6 +494,27 @@ def write_page(
     ]
     lines += [
         "",
+        "## Doors",
+        "",
+        "CPU time, user and system. A check is that of the protocol's own defaults, "
+        f"warm, from the kept description of `a-lab`, the mean of {N_CHECKED:,}: no "
+        "driver is loaded. `solid_state_synthesis` balances a reaction and looks for "
+        "lines of its phases.",
+        "",
+        "| what | CPU | required |",
+        "|---|---|---|",
+    ]
+    required = {"ppu jobs": "0.5 s", "ppu submit": "0.8 s"}
+    lines += [
+        f"| `{name}` | {cpu_s:.2f} s | {required[name]} |"
+        for name, cpu_s in doors.commands_s.items()
+    ]
+    lines += [
+        f"| check of `{name}` | {cpu_ms:.2f} ms | 1 ms |"
+        for name, cpu_ms in doors.checks_ms.items()
+    ]
+    lines += [
+        "",
         "## A refinement",
         "",
         "CPU of `quantify` for 4 phases and 5,000 points, least of "
@@ -471,6 +544,7 @@ def main() -> None:
         measure_demonstrations(),
         help_s,
         measure_queues(),
+        measure_doors(),
         measure_refinement(),
     )
     path = Path(sys.argv[1])

@@ -36,6 +36,7 @@ from ppu.store.cells import newest
 from ppu.store.custody import ask_move
 from ppu.store.documents import documents_of
 from ppu.store.jobs import ENDED, Job, JobRequest, JobState
+from ppu.store.requests import AllowHeat
 from ppu.store.schema import containers, jobs, sample_containers, samples
 from ppu.store.steps import Question, StepState, answer, questions, steps_of
 
@@ -163,7 +164,7 @@ class Person:
                 return False
             if any(one.command == "may heat" for one in commands.waiting(connection)):
                 return False
-            commands.request(connection, "may heat", "campaign", now)
+            commands.request(connection, AllowHeat(), "campaign", now)
             return True
 
         if self._lab.write(work):

@@ -24,7 +24,7 @@ from ppu.cell.cell import Cell
 from ppu.cell.lab import OpenLab
 from ppu.cell.open_lab import open_lab
 from ppu.core.labtime import stopwatch
-from ppu.plans.gantt import Bar, gantt
+from ppu.exports.gantt import Bar, gantt
 from ppu.store.jobs import JobRequest, JobState
 from ppu.store.queue import find, submit_many
 from ppu.store.steps import steps_of
@@ -131,19 +131,19 @@ def make(lab_file: Path, folder: Path, n_samples: int) -> Figures:
 def watch(lab: OpenLab, lies: list[str], compared: list[int]) -> None:
     """Compare belief and truth whenever the cell notes that something moved."""
     bench: Any = lab.bench
-    enter = lab.books.enter
+    enter = lab.ledger.enter
 
     def compare(change: Any) -> None:
         enter(change)
         truth = bench.world.truth(lab.host.loop.time())["containers"]
-        for container, place in lab.books.places.items():
-            if container in lab.books.under_way:
+        for container, place in lab.ledger.places.items():
+            if container in lab.ledger.under_way:
                 continue
             compared[0] += 1
             if truth[container] != place:
                 lies.append(f"{container}: believed at {place}, is {truth[container]}")
 
-    lab.books.enter = compare  # type: ignore[method-assign]  # it is watched
+    lab.ledger.enter = compare  # type: ignore[method-assign]  # it is watched
 
 
 if __name__ == "__main__":

@@ -287,11 +287,11 @@ class AlicatWire(DriverWire):
     @override
     async def is_true(self, is_confirmed: bool) -> bool:
         if is_confirmed:
-            frame = await self.device._confirmed()
+            frame = await self.device._read_confirmed()
             if frame is None:
                 raise MalformedReply("the frames differ")
         else:
-            frame = await self.device._poll()
+            frame = await self.device._read_frame()
         self.found = frame
         full_scale = self.device.settings.full_scale_ml_per_min
         return bool(
@@ -303,7 +303,7 @@ class AlicatWire(DriverWire):
     @override
     async def start(self) -> None:
         await super().start()
-        self._gas = (await self.device._poll()).gas
+        self._gas = (await self.device._read_frame()).gas
 
 
 class HttpWire(DriverWire):
@@ -352,7 +352,7 @@ class DashboardWire(DriverWire):
     @override
     async def is_true(self, is_confirmed: bool) -> bool:
         if is_confirmed:
-            found = await self.device._program()
+            found = await self.device._read_program_state()
         else:
             found = parse_program_state(await self.device._client.ask("programState"))
         self.found = found

@@ -9,7 +9,7 @@ from ppu.core.errors import MalformedReply
 from ppu.testing import check_codec
 from ppu_drivers.furnace_door import DoorStatus, parse_status
 from ppu_drivers.mettler_sics import Weight, parse_text, parse_weight
-from ppu_drivers.operator import understand
+from ppu_drivers.operator import parse_answer
 from ppu_drivers.panalytical_aeris import take_message
 from ppu_drivers.universal_robots_ur5e import ProgramState, parse_program_state
 
@@ -80,7 +80,7 @@ def test_status_of_the_door() -> None:
 def test_words_of_people() -> None:
     """What a person says is done, or refused, or not understood."""
     check_codec(
-        by_line(lambda lines: understand(lines[0]), b"\n"),
+        by_line(lambda lines: parse_answer(lines[0]), b"\n"),
         [(b"done\n", (True, "")), (b"refused no time\n", (False, "no time"))],
     )
 

@@ -20,7 +20,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import iso, running_loop
-from ppu.devices.signals import InvalidReading
+from ppu.devices.address import InvalidReading
 from ppu.transports.serial import SerialConnection
 from ppu_drivers.alicat_mfc import AlicatMfc, AlicatMfcLimits, AlicatMfcSettings
 from ppu_simulators.fronts.conversation import Answer

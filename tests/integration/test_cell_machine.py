@@ -24,9 +24,10 @@ from hypothesis.stateful import (
 
 from exercise import LAB, N_CUPS, World, exercise
 from mortal import MortalCell
-from ppu.core.errors import ConfigurationError
+from ppu.core.errors import ConfigurationError, ConflictError
 from ppu.store import commands, custody, queue, steps
 from ppu.store.jobs import ENDED, JobRequest, JobState
+from ppu.store.requests import Abort, AllowHeat
 
 N_SEQUENCES = int(os.environ.get("PPU_MACHINE_SEQUENCES", "50"))
 """`make campaign-machine` runs a thousand."""
@@ -55,7 +56,7 @@ class CellMachine(RuleBasedStateMachine):
 
     def write(self, work: Any) -> None:
         """Write as a command line does: beside the cell, which may be quicker."""
-        with contextlib.suppress(ConfigurationError):
+        with contextlib.suppress(ConfigurationError, ConflictError):
             self.life.store.write(partial(work, now=self.life.loop.stamp()))
 
     def open_jobs(self) -> list[int]:
@@ -93,7 +94,7 @@ class CellMachine(RuleBasedStateMachine):
     def resume(self, which: int) -> None:
         """Let a job go on."""
         if (job := self.pick(which)) is not None:
-            self.write(partial(queue.release, job_id=job))
+            self.write(partial(queue.resume, job_id=job))
             self.life.advance(0.1)
 
     @rule(which=WHICH)
@@ -107,7 +108,7 @@ class CellMachine(RuleBasedStateMachine):
     def abort(self, which: int) -> None:
         """Abort a job."""
         if (job := self.pick(which)) is not None:
-            ask = partial(commands.request, command="abort", by="somebody", job_id=job)
+            ask = partial(commands.request, wanted=Abort(), by="somebody", job_id=job)
             self.write(ask)
             self.life.advance(0.1)
 
@@ -156,10 +157,10 @@ class CellMachine(RuleBasedStateMachine):
     @rule()
     def tidy(self) -> None:
         """Carry home what jobs that ended left elsewhere, and say so."""
-        books = self.life.lab.books
+        ledger = self.life.lab.ledger
         for container, entry in self.life.lab.file.containers.items():
-            is_home = books.places[container] == entry.at
-            if container in books.under_way or not is_home:
+            is_home = ledger.places[container] == entry.at
+            if container in ledger.under_way or not is_home:
                 said = partial(custody.ask_move, container=container, by="anna")
                 self.write(partial(said, location=entry.at))
         self.life.advance(0.1)
@@ -167,7 +168,7 @@ class CellMachine(RuleBasedStateMachine):
     @rule()
     def allow_heat(self) -> None:
         """Agree to heat after a death."""
-        self.write(partial(commands.request, command="may heat", by="anna"))
+        self.write(partial(commands.request, wanted=AllowHeat(), by="anna"))
         self.life.advance(0.1)
 
     # -- what happens ----------------------------------------------------------------
@@ -213,7 +214,7 @@ class CellMachine(RuleBasedStateMachine):
         World.n_faults_due = 0
         for _ in range(60):
             for job in self.open_jobs():
-                self.write(partial(queue.release, job_id=job))
+                self.write(partial(queue.resume, job_id=job))
             self.allow_heat()
             self.tidy()
             with self.life.store.read() as connection:
@@ -235,8 +236,8 @@ class CellMachine(RuleBasedStateMachine):
         bench = self.life.lab.bench
         assert bench is not None
         truth = bench.world.truth(self.life.loop.time())["containers"]
-        for container, place in self.life.lab.books.places.items():
-            if container not in self.life.lab.books.under_way:
+        for container, place in self.life.lab.ledger.places.items():
+            if container not in self.life.lab.ledger.under_way:
                 assert truth[container] == place, container
 
 

@@ -22,7 +22,9 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import LabTimeLoop, running_loop
-from ppu.devices.signals import InvalidReading, Quality
+from ppu.devices.address import InvalidReading
+from ppu.devices.readings import Quality
+from ppu.devices.signals import write
 from ppu.transports.serial import SerialConnection
 from ppu_drivers.eurotherm_3216 import (
     Eurotherm3216,
@@ -1346,7 +1348,7 @@ def test_setting_is_refused_when_it_is_outside_of_its_register_limits(
 
     async def scenario(bench: Bench) -> None:
         with pytest.raises(LimitError, match="500"):
-            await bench.driver.idle_setpoint.set(500.0)
+            await write(bench.driver.idle_setpoint, 500.0)
         assert bench.wire.n_writes == 0
 
     play(on_bench(scenario))

@@ -770,9 +770,9 @@ def test_abort_feeds_no_more_when_the_chamber_is_cold(play: Play) -> None:
         await bench.begin(FiringProfile((Segment(70.0, 10.0, 600.0),), 40.0))
         await asyncio.sleep(600.0)
         await bench.driver.go_to_abort_state()
-        keeper = bench.driver._keeper
-        assert keeper is not None
-        await bench.until(keeper.done)
+        feeding = bench.driver._feeder.task
+        assert feeding is not None
+        await bench.until(feeding.done)
         assert bench.truth(1) <= 610
 
     play(on_bench(scenario))

@@ -48,7 +48,7 @@ from ppu_drivers.universal_robots_ur5e import (
     UniversalRobotsUr5e,
     UniversalRobotsUr5eLimits,
     UniversalRobotsUr5eSettings,
-    _is_of,
+    is_state_of,
 )
 from ppu_simulators.fronts.conversation import Answer
 from ppu_simulators.instruments.dh_gripper import SimulatedDhGripper
@@ -706,11 +706,13 @@ def test_program_in_a_folder_is_known_by_its_name() -> None:
     """The controller says a program's name without its folder, or with all of them."""
     program = CarryProgram(program="ppu/rack_to_pan.urp", duration_s=40)
 
-    assert _is_of(ProgramState("PLAYING", "rack_to_pan.urp"), program)
-    assert _is_of(ProgramState("PLAYING", "/programs/ppu/rack_to_pan.urp"), program)
-    assert _is_of(ProgramState("STOPPED", ""), program)
-    assert not _is_of(ProgramState("PLAYING", "back_to_pan.urp"), program)
-    assert not _is_of(ProgramState("PLAYING", "to_pan.urp"), program)
+    assert is_state_of(ProgramState("PLAYING", "rack_to_pan.urp"), program.program)
+    assert is_state_of(
+        ProgramState("PLAYING", "/programs/ppu/rack_to_pan.urp"), program.program
+    )
+    assert is_state_of(ProgramState("STOPPED", ""), program.program)
+    assert not is_state_of(ProgramState("PLAYING", "back_to_pan.urp"), program.program)
+    assert not is_state_of(ProgramState("PLAYING", "to_pan.urp"), program.program)
 
 
 def test_arm_gives_up_when_a_program_takes_too_long(on_cell: OnCell) -> None:

@@ -168,7 +168,7 @@ def test_report_stands_alone_and_is_watermarked_when_simulated() -> None:
     assert 'href="http' not in page
     for heading in ("Phases", "Diffraction pattern", "Doses", "Mass balance"):
         assert f"<h2>{heading}</h2>" in page
-    for heading in ("Timeline", "Furnace", "Incidents", "Parameters"):
+    for heading in ("Timeline", "Temperatures", "Incidents", "Parameters"):
         assert f"<h2>{heading}</h2>" in page
 
 

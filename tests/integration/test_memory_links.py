@@ -15,6 +15,7 @@ from ppu import open_lab
 from ppu.core.errors import ConnectError
 from ppu.store import commands, queue
 from ppu.store.jobs import JobRequest
+from ppu.store.requests import AllowHeat
 from ppu.store.schema import jobs, steps
 
 
@@ -76,7 +77,7 @@ def journal_of(folder: Path) -> list[Any]:
         for _ in range(3):
             life.kill()
             life.start()
-            agree = partial(commands.request, command="may heat", by="anna")
+            agree = partial(commands.request, wanted=AllowHeat(), by="anna")
             life.store.write(partial(agree, now=life.loop.stamp()))
             life.advance(1777.0)
         life.advance(20_000.0)

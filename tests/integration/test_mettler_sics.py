@@ -17,7 +17,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import running_loop
-from ppu.devices.signals import InvalidReading
+from ppu.devices.address import InvalidReading
 from ppu.transports.serial import SerialConnection
 from ppu_drivers.mettler_sics import (
     MettlerSics,

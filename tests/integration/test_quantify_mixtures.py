@@ -24,9 +24,9 @@ from ppu_simulators.physics.diffraction import (
     Diffractometer,
     Specimen,
     aeris_two_theta,
-    imperfect_specimen,
     measure,
 )
+from ppu_simulators.physics.specimens import imperfect_specimen
 
 PHASES = ("BaTiO3", "BaCO3", "TiO2-rutile", "TiO2-anatase", "CaCO3", "CaO")
 SECONDS_PER_STEP = 12.495

@@ -19,7 +19,7 @@ from ppu.cell.cell import Cell
 from ppu.cell.lab import OpenLab
 from ppu.cell.open_lab import open_lab
 from ppu.cell.ownership import Ownership
-from ppu.cell.predecessor import await_end, outlive
+from ppu.cell.predecessor import await_end, wait_out_predecessor
 from ppu.core.errors import StaleTokenError
 from ppu.core.labfile import load_lab
 from ppu.core.labtime import running_loop
@@ -60,7 +60,7 @@ def outlived_after(play: Play, store: Store) -> float:
     async def wait() -> float:
         began = running_loop().time()
         with store.own():
-            await outlive(store)
+            await wait_out_predecessor(store)
         return running_loop().time() - began
 
     waited: float = play(wait())
@@ -111,7 +111,7 @@ def test_guard_waits_for_a_cell_elsewhere_once_and_its_cell_does_not(
 def test_wait_that_was_cut_short_is_begun_anew(play: Play, store: Store) -> None:
     """A new owner that dies while it waits has outlived nobody."""
     start(store, **ELSEWHERE)
-    store.write(partial(cells.depose, now=1.0))
+    store.write(partial(cells.revoke_lease, now=1.0))
 
     assert outlived_after(play, store) >= cells.LEASE_S
 
@@ -144,10 +144,10 @@ def test_whoever_began_during_the_wait_keeps_the_store(
 ) -> None:
     """The lock may be lost once more; two that waited must not both go on."""
     token = start(store, **ELSEWHERE)
-    store.write(partial(cells.depose, now=1.0))
+    store.write(partial(cells.revoke_lease, now=1.0))
     start(store, **ELSEWHERE)
     with pytest.raises(StaleTokenError, match="another cell"):
-        store.write(partial(cells.outlived, token=token))
+        store.write(partial(cells.note_lease_over, token=token))
 
 
 def test_nobody_waits_for_the_owner_of_a_file(play: Play, tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ def test_move_ends_well_wherever_its_process_died(
 
     async def load_another() -> None:
         arm = laboratory.devices["robot_arm"]
-        await arm._load(arm.settings.programs["rack_1.2 -> balance.pan"])
+        await arm._load_program(arm.settings.programs["rack_1.2 -> balance.pan"])
 
     laboratory.host.call(load_another())
     laboratory.begin(
@@ -268,7 +268,7 @@ def test_move_is_left_to_a_person_when_the_hand_holds_the_container(make: Make) 
     laboratory.begin(lambda: carry(laboratory.devices, RACK, PAN), 20.0)
 
     async def stop() -> None:
-        await laboratory.devices["robot_arm"]._stop()
+        await laboratory.devices["robot_arm"]._stop_program()
 
     laboratory.host.call(stop())
     found = laboratory.host.run(find_carried(laboratory.lab, CUP, PAN))
@@ -377,7 +377,7 @@ def test_dose_is_done_anew_when_the_rack_was_not_given_back(make: Make) -> None:
         body = {
             "WorkflowName": f"{CUP}-1",
             "Quadrant": 1,
-            "InputFile": robot._inputs(REQUEST),
+            "InputFile": robot._encode(REQUEST),
         }
         await robot._post_once("/PotsLoaded", body, lambda seen: True)
 
@@ -443,7 +443,7 @@ def test_powder_is_handled_once_wherever_the_process_died(
 
     async def load_another() -> None:
         arm = laboratory.devices["robot_arm"]
-        await arm._load(arm.settings.programs["rack_1.2 -> balance.pan"])
+        await arm._load_program(arm.settings.programs["rack_1.2 -> balance.pan"])
 
     laboratory.host.call(load_another())
     asked = Grind(cup, 60.0) if task == "grind" else MountPowder(cup, HOLDER)

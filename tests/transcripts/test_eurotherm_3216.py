@@ -13,6 +13,7 @@ import pytest
 
 from ppu.core.errors import InstrumentError
 from ppu.core.labfile import LabFile
+from ppu.devices.signals import execute, write
 from ppu.transports.serial import SerialConnection
 from ppu_drivers.eurotherm_3216 import (
     EndType,
@@ -92,7 +93,7 @@ EXCHANGES = [
         "function 16, also for one register; Modbus V1.1b3 §6.12",
         "01 10 00 17 00 01 02 00 01 64 b7",
         "01 10 00 17 00 01 b1 cd",
-        lambda driver: driver.program_status.set(ProgramStatus.RUN),
+        lambda driver: write(driver.program_status, ProgramStatus.RUN),
         None,
         {1280: 1, 1281: 1000, 1282: 50},
     ),
@@ -101,7 +102,7 @@ EXCHANGES = [
         "HA028651 p. 84, register 328: 3 is reset; alab_control writes it",
         "01 10 01 48 00 01 02 00 03 f9 19",
         "01 10 01 48 00 01 80 23",
-        lambda driver: driver.end_type.set(EndType.RESET),
+        lambda driver: write(driver.end_type, EndType.RESET),
         None,
     ),
     Exchange(
@@ -109,7 +110,7 @@ EXCHANGES = [
         "HA028651 p. 84, register 274: write 1",
         "01 10 01 12 00 01 02 00 01 74 22",
         "01 10 01 12 00 01 a0 30",
-        lambda driver: driver.acknowledge_alarms.execute(),
+        lambda driver: execute(driver.acknowledge_alarms),
         None,
     ),
     Exchange(
@@ -143,7 +144,7 @@ EXCHANGES = [
         "register 111",
         "01 10 00 18 00 01 02 01 f4 a5 9f",
         "01 90 03 0c 01",
-        lambda driver: driver.idle_setpoint.set(50.0),
+        lambda driver: write(driver.idle_setpoint, 50.0),
         InstrumentError("illegal data value", 3),
         {111: 400},
     ),

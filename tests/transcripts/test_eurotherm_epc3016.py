@@ -14,6 +14,7 @@ import pytest
 
 from ppu.core.errors import InstrumentError
 from ppu.core.labfile import LabFile
+from ppu.devices.signals import execute, write
 from ppu.transports.tcp import TcpConnection
 from ppu_drivers.eurotherm_epc3016 import (
     EurothermEpc3016,
@@ -85,7 +86,7 @@ EXCHANGES = [
         "6; Modbus V1.1b3 §6.6: the answer is the echo",
         "00 01 00 00 00 06 01 06 29 4d 00 01",
         "00 01 00 00 00 06 01 06 29 4d 00 01",
-        lambda driver: driver.run_program.execute(),
+        lambda driver: execute(driver.run_program),
         None,
     ),
     Exchange(
@@ -93,7 +94,7 @@ EXCHANGES = [
         "from driver code: 1 to Programmer.Setup.Reset at 10575 (0x294f)",
         "00 01 00 00 00 06 01 06 29 4f 00 01",
         "00 01 00 00 00 06 01 06 29 4f 00 01",
-        lambda driver: driver.reset_program.execute(),
+        lambda driver: execute(driver.reset_program),
         None,
     ),
     Exchange(
@@ -101,7 +102,7 @@ EXCHANGES = [
         "from driver code: Program.1.RampUnits at 8330 (0x208a): 1 is minute",
         "00 01 00 00 00 06 01 06 20 8a 00 01",
         "00 01 00 00 00 06 01 06 20 8a 00 01",
-        lambda driver: driver.ramp_units.set(TimeUnit.MINUTE),
+        lambda driver: write(driver.ramp_units, TimeUnit.MINUTE),
         None,
     ),
     Exchange(
@@ -149,7 +150,7 @@ EXCHANGES = [
         "Modbus V1.1b3 §7: exception 3; SP1 (24) above Loop.Setpoint.SPHighLimit (111)",
         "00 01 00 00 00 06 01 06 00 18 01 f4",
         "00 01 00 00 00 03 01 86 03",
-        lambda driver: driver.idle_setpoint.set(50.0),
+        lambda driver: write(driver.idle_setpoint, 50.0),
         InstrumentError("illegal data value", 3),
         {111: 400},
     ),

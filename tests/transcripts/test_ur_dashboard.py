@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from ppu.core.errors import InstrumentError, MalformedReply
 from ppu.core.labfile import LabFile
+from ppu.devices.signals import execute
 from ppu.transports.tcp import TcpConnection
 from ppu_drivers.universal_robots_ur5e import (
     ProgramState,
@@ -150,7 +151,7 @@ EXCHANGES = [
         f"{MANUAL}, programState",
         "programState",
         f"PLAYING {PROGRAM}",
-        lambda driver: driver._program(),
+        lambda driver: driver._read_program_state(),
         ProgramState("PLAYING", PROGRAM),
         (f"load {PROGRAM}", "play"),
     ),
@@ -159,7 +160,7 @@ EXCHANGES = [
         f"{MANUAL}, programState",
         "programState",
         f"PAUSED {PROGRAM}",
-        lambda driver: driver._program(),
+        lambda driver: driver._read_program_state(),
         ProgramState("PAUSED", PROGRAM),
         (f"load {PROGRAM}", "play", "pause"),
     ),
@@ -168,7 +169,7 @@ EXCHANGES = [
         "from users' reports: the state alone while nothing is loaded",
         "programState",
         "STOPPED",
-        lambda driver: driver._program(),
+        lambda driver: driver._read_program_state(),
         ProgramState("STOPPED", ""),
         (),
     ),
@@ -186,7 +187,7 @@ EXCHANGES = [
         f"{MANUAL}, close popup",
         "close popup",
         "closing popup",
-        lambda driver: driver.close_popup.trigger(),
+        lambda driver: execute(driver.close_popup),
         None,
         (),
     ),

@@ -226,7 +226,7 @@ class HttpFront:
     ) -> None:
         """Wait in lab time, or until something happens, or for ever.
 
-        The client's hold is lifted meanwhile.
+        Time is not frozen by the client meanwhile.
         """
         task = asyncio.current_task()
         if task is not None:

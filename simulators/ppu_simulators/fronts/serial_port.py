@@ -125,7 +125,7 @@ class _PseudoTerminal:
     def _readable(self) -> None:
         data = os.read(self._master, 4096)
         if self._debt is not None:
-            self._debt.settle_request(len(data))
+            self._debt.pay_request(len(data))
         attributes = termios.tcgetattr(self._master)
         self._hear(data, _SPEEDS.get(attributes[4], 0))
 

@@ -132,7 +132,7 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._debt is not None:
-            self._debt.settle(len(data))
+            self._debt.pay(len(data))
         now = self._loop.time()
         conversation = self._own or self._front.shared_conversation()
         if self._spoiled is None:

@@ -29,10 +29,10 @@ from ppu_simulators.physics.diffraction import (
     EMPTY_HOLDER,
     Diffractometer,
     Specimen,
-    imperfect_specimen,
     measure,
 )
 from ppu_simulators.physics.matter import Matter
+from ppu_simulators.physics.specimens import imperfect_specimen
 from ppu_simulators.world import AMBIENT_DEGC, Container, World, settings_of
 
 __all__ = ["SimulatedPanalyticalAeris", "scan_angles", "xrdml"]

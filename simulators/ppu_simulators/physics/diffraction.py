@@ -22,12 +22,17 @@ import numpy as np
 import numpy.typing as npt
 
 from .crystals import (
-    IMPURITIES,
     STRUCTURES,
     Structure,
     expand_site,
     space_group_of,
-    structure_named,
+)
+from .line_shapes import (
+    LineShapes,
+    combined_pseudo_voigt,
+    component_widths,
+    draw_lines,
+    with_axial_divergence,
 )
 
 FloatArray = npt.NDArray[np.float64]
@@ -445,35 +450,6 @@ def brindley_factor(contrast: float) -> float:
     return float(np.exp(-contrast * _sphere_path_lengths()).mean())
 
 
-def _component_widths(width: FloatArray, eta: float) -> tuple[FloatArray, FloatArray]:
-    """Split a pseudo-Voigt into Gaussian and Lorentzian widths, each (n,).
-
-    Inverse of the Thompson-Cox-Hastings formula, J. Appl. Cryst. 20 (1987) 79.
-    """
-    gaussian = width * math.sqrt(
-        max(0.0, 1.0 - 0.74417 * eta - 0.24781 * eta**2 - 0.00810 * eta**3)
-    )
-    lorentzian = width * (0.72928 * eta + 0.19289 * eta**2 + 0.07783 * eta**3)
-    return gaussian, lorentzian
-
-
-def _combined_pseudo_voigt(
-    gaussian: FloatArray, lorentzian: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return width and eta of a Voigt of given component widths, each (n,)."""
-    g, low = gaussian, lorentzian
-    width = (
-        g**5
-        + 2.69269 * g**4 * low
-        + 2.42843 * g**3 * low**2
-        + 4.47163 * g**2 * low**3
-        + 0.07842 * g * low**4
-        + low**5
-    ) ** 0.2
-    x = low / width
-    return width, 1.36603 * x - 0.47719 * x**2 + 0.11116 * x**3
-
-
 def line_widths(
     instrument: Diffractometer,
     two_theta_deg: FloatArray,
@@ -493,108 +469,10 @@ def line_widths(
         + instrument.caglioti_w_deg2
     )
     width = np.sqrt(np.maximum(squared, 1e-6))
-    gaussian, lorentzian = _component_widths(width, instrument.eta)
+    gaussian, lorentzian = component_widths(width, instrument.eta)
     scherrer = 0.9 * CU_K_ALPHA_MEAN_ANGSTROM / (10.0 * size_nm * np.cos(theta))
     lorentzian = lorentzian + np.degrees(scherrer + 4.0 * strain * tangent)
-    return _combined_pseudo_voigt(gaussian, lorentzian)
-
-
-@dataclass(frozen=True)
-class LineShapes:
-    """Lines to be drawn, each array (n,).
-
-    Attributes:
-        centre: Positions [deg].
-        width: Full widths at half maximum [deg].
-        eta: Lorentzian shares.
-        area: Integrated intensities [counts deg / s].
-    """
-
-    centre: FloatArray
-    width: FloatArray
-    eta: FloatArray
-    area: FloatArray
-
-
-_LORENTZ_REACH: Final = 18.0
-_WEAK_LORENTZ_REACH: Final = 5.0
-_GAUSS_REACH: Final = 2.3
-
-
-def _windows(
-    two_theta: FloatArray, centre: FloatArray, reach: FloatArray
-) -> tuple[IntArray, IntArray]:
-    """Return flat (point index, line index) of all points within reach of a line."""
-    start = np.searchsorted(two_theta, centre - reach)
-    length = np.searchsorted(two_theta, centre + reach) - start
-    line = np.repeat(np.arange(len(centre)), length)
-    first = np.cumsum(length) - length
-    point = np.arange(int(length.sum())) + np.repeat(start - first, length)
-    return point.astype(np.int64), line.astype(np.int64)
-
-
-def draw_lines(two_theta: FloatArray, lines: LineShapes) -> FloatArray:
-    """Return the sum of pseudo-Voigt lines on an ascending grid (n,).
-
-    The Lorentzian is cut at a number of widths and scaled up by what the cut removes,
-    so that the area of a line is kept.
-    """
-    reach = np.where(
-        lines.area > 2e-3 * lines.area.max(initial=0.0),
-        _LORENTZ_REACH,
-        _WEAK_LORENTZ_REACH,
-    )
-    result = np.zeros(len(two_theta))
-    point, line = _windows(two_theta, lines.centre, reach * lines.width)
-    kept = 2.0 / np.pi * np.arctan(2.0 * reach)
-    half = lines.width / 2.0
-    height = lines.eta * lines.area / (np.pi * half * kept)
-    offset = (two_theta[point] - lines.centre[line]) * (1.0 / half)[line]
-    result += np.bincount(
-        point, height[line] / (1.0 + offset * offset), minlength=len(two_theta)
-    )
-    point, line = _windows(two_theta, lines.centre, _GAUSS_REACH * lines.width)
-    height = (1.0 - lines.eta) * lines.area / lines.width
-    height *= 2.0 * math.sqrt(math.log(2.0) / math.pi)
-    offset = (two_theta[point] - lines.centre[line]) * (1.0 / lines.width)[line]
-    result += np.bincount(
-        point,
-        height[line] * np.exp(-4.0 * math.log(2.0) * offset * offset),
-        minlength=len(two_theta),
-    )
-    return result
-
-
-_N_AXIAL_RAYS: Final = 6
-_AXIAL_RAYS_BELOW_DEG: Final = 50.0
-
-
-def _with_axial_divergence(lines: LineShapes, soller_rad: float) -> LineShapes:
-    """Split each line into rays inclined to the plane of the goniometer.
-
-    A ray inclined by psi is found at cos(2phi) = cos(2theta) sqrt(1 + psi^2) (Finger,
-    Cox and Jephcoat, J. Appl. Cryst. 27 (1994) 892): below the line at low angles.
-    The inclination is triangular, as two equal Soller slits make it. Above 50 deg one
-    ray of mean square inclination is enough.
-    """
-    quantiles = (np.arange(_N_AXIAL_RAYS) + 0.5) / _N_AXIAL_RAYS
-    angles = soller_rad * (1.0 - np.sqrt(1.0 - quantiles))
-    low = lines.centre < _AXIAL_RAYS_BELOW_DEG
-
-    def seen(centre: FloatArray, psi: float) -> FloatArray:
-        cosine = np.cos(np.radians(centre)) * math.sqrt(1.0 + psi**2)
-        return np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
-
-    centres = [seen(lines.centre[low], float(psi)) for psi in angles]
-    centres.append(seen(lines.centre[~low], soller_rad / math.sqrt(6.0)))
-
-    def spread(values: FloatArray) -> FloatArray:
-        return np.concatenate([np.tile(values[low], _N_AXIAL_RAYS), values[~low]])
-
-    area = np.where(low, lines.area / _N_AXIAL_RAYS, lines.area)
-    return LineShapes(
-        np.concatenate(centres), spread(lines.width), spread(lines.eta), spread(area)
-    )
+    return combined_pseudo_voigt(gaussian, lorentzian)
 
 
 _RANGE_MARGIN_DEG: Final = 3.0
@@ -679,7 +557,7 @@ def _phase_lines(
         )
         position = position[seen]
         width, eta = line_widths(instrument, position, phase.size_nm, phase.strain)
-        yield _with_axial_divergence(
+        yield with_axial_divergence(
             LineShapes(position, width, eta, area[seen]), instrument.soller_rad
         )
 
@@ -810,118 +688,6 @@ AERIS_SECONDS_PER_STEP: Final = 12.495
 def aeris_two_theta() -> FloatArray:
     """Return the 8282 detector angles of the 8-minute scan of the Aeris [deg]."""
     return np.linspace(10.00943322, 99.99442286, 8282)
-
-
-def _cell_factors(
-    structure: Structure, rng: np.random.Generator, severity: float
-) -> tuple[float, float, float]:
-    """Draw factors on a, b and c; axes that symmetry makes equal stay equal."""
-    common = rng.uniform(-1e-3, 1e-3)
-    own = rng.uniform(-3e-4, 3e-4, size=3)
-    a, b, c = structure.cell[:3]
-    if math.isclose(a, b):
-        own[1] = own[0]
-    if math.isclose(a, c):
-        own[2] = own[0]
-    factors = 1.0 + severity * (common + own)
-    return float(factors[0]), float(factors[1]), float(factors[2])
-
-
-def _imperfect_phase(
-    structure: Structure,
-    weight_fraction: float,
-    rng: np.random.Generator,
-    severity: float,
-    grain_um: float | None,
-) -> PhaseInPowder:
-    # Every number is drawn whether used or not: the stream stays aligned.
-    cell_scale = _cell_factors(structure, rng, severity)
-    size_nm = 30.0 * 10.0 ** rng.uniform(0.0, 1.0)
-    strain = severity * rng.uniform(0.0, 6e-4)
-    texture = 1.0 - severity * 0.4 * rng.uniform() ** 2
-    drawn_um = float(np.exp(rng.normal(0.0, math.log(2.0))))
-    grain = drawn_um if grain_um is None else grain_um
-    b_shift = severity * float(np.clip(rng.normal(0.0, 0.3), -0.9, 0.9))
-    packing = float(np.exp(severity * np.clip(rng.normal(0.0, 0.04), -0.12, 0.12)))
-    return PhaseInPowder(
-        structure=structure,
-        weight_fraction=weight_fraction,
-        size_nm=size_nm,
-        strain=strain,
-        cell_scale=cell_scale,
-        texture_r=texture if structure.preferred_orientation is not None else 1.0,
-        grain_um=severity * grain,
-        b_shift=b_shift,
-        packing=packing,
-    )
-
-
-def imperfect_specimen(
-    weight_fractions: Mapping[str, float],
-    rng: np.random.Generator,
-    *,
-    severity: float = 1.0,
-    amorphous_fraction: float | None = None,
-    impurity_fraction: float | None = None,
-    grains_um: Mapping[str, float] | None = None,
-) -> Specimen:
-    """Draw a specimen with everything that an analysis does not know.
-
-    Ranges (our choice): surface within 0.1 mm of the axis, cells within 1.3e-3 of the
-    published ones, domains 30-300 nm, microstrain to 6e-4, March-Dollase r 0.6-1
-    (mostly near 1), grains of 1 um within a factor of 2, displacement parameters within
-    0.3 angstrom^2 (one deviation) of the published ones, intensities of a phase within
-    4 % (round robins; ASTM C1365 on repacked specimens), glass to 5 wt%, and in one
-    specimen of three an impurity outside the library of 0.5-2 wt%.
-
-    Args:
-        weight_fractions: Fraction of each phase by name; scaled to sum to 1 among
-            themselves, then reduced by glass and impurity.
-        rng: Source of all randomness.
-        severity: Factor on all imperfections but the domain size; 0 gives an ideal
-            powder, 1 a well made one, at most 1.5.
-        amorphous_fraction: Fixed weight fraction of glass instead of a drawn one.
-        impurity_fraction: Fixed weight fraction of the impurity.
-        grains_um: Diameters of the grains of phases by name, instead of drawn ones.
-
-    Raises:
-        KeyError: If a phase has no structure.
-        ValueError: If a fraction is negative, all are zero, glass and impurity leave
-            no room, or *severity* is out of range.
-    """
-    if not 0.0 <= severity <= 1.5:
-        raise ValueError(f"severity must be within [0, 1.5], not {severity}")
-    total = sum(weight_fractions.values())
-    if total <= 0.0 or min(weight_fractions.values(), default=0.0) < 0.0:
-        raise ValueError(f"weight fractions must be >= 0 and not all 0: {total}")
-    displacement = severity * rng.uniform(-0.1, 0.1)
-    drawn_glass = severity * rng.uniform(0.0, 0.05)
-    is_contaminated = rng.uniform() < 1.0 / 3.0
-    drawn_impurity = severity * rng.uniform(0.005, 0.02) * is_contaminated
-    outsiders = [IMPURITIES[n] for n in IMPURITIES if n not in weight_fractions]
-    # Drawn in any case, so that what follows has the same luck.
-    draw = int(rng.integers(max(len(outsiders), 1)))
-    glass = drawn_glass if amorphous_fraction is None else amorphous_fraction
-    impurity = drawn_impurity if impurity_fraction is None else impurity_fraction
-    if not outsiders:
-        impurity = 0.0  # everything that could be a stranger is meant to be there
-    room = 1.0 - glass - impurity
-    if room <= 0.0 or min(glass, impurity) < 0.0:
-        raise ValueError(f"glass {glass} and impurity {impurity} leave no room")
-    grains = grains_um or {}
-    phases = [
-        _imperfect_phase(
-            structure_named(name),
-            room * fraction / total,
-            rng,
-            severity,
-            grains.get(name),
-        )
-        for name, fraction in weight_fractions.items()
-    ]
-    if impurity > 0.0:
-        phases.append(_imperfect_phase(outsiders[draw], impurity, rng, severity, None))
-    return Specimen(tuple(phases), displacement, glass)
 
 
 def line_intensities(structure: Structure) -> FloatArray:

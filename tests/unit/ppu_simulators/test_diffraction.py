@@ -15,7 +15,6 @@ from ppu_simulators.physics.diffraction import (
     EMPTY_HOLDER,
     Diffractometer,
     FloatArray,
-    LineShapes,
     PhaseInPowder,
     Specimen,
     aeris_two_theta,
@@ -24,9 +23,7 @@ from ppu_simulators.physics.diffraction import (
     brindley_factor,
     dispersion,
     displacement_shift,
-    draw_lines,
     expected_counts,
-    imperfect_specimen,
     line_intensities,
     line_list,
     line_widths,
@@ -37,6 +34,8 @@ from ppu_simulators.physics.diffraction import (
     measure,
     reference_intensity_ratio,
 )
+from ppu_simulators.physics.line_shapes import LineShapes, draw_lines
+from ppu_simulators.physics.specimens import imperfect_specimen
 
 K_ALPHA1_ANGSTROM = 1.5405929
 INSTRUMENT = Diffractometer()

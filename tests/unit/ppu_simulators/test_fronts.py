@@ -142,7 +142,7 @@ def test_serial_line_takes_the_time_that_bytes_take(play: Play) -> None:
         began = loop.time()
 
         def hear() -> None:
-            debt.settle(len(os.read(fd, 100)))
+            debt.pay(len(os.read(fd, 100)))
             heard.set()
 
         loop.add_reader(fd, hear)

@@ -131,7 +131,7 @@ class SerialWire(Wire):
         except OSError:
             data = b""
         if data:
-            self.debt.settle(len(data))
+            self.debt.pay(len(data))
             self.take(data)
         else:
             self.ended = "hang-up"
@@ -167,7 +167,7 @@ class TcpWire(Wire, asyncio.Protocol):
     @override
     async def connect(self) -> None:
         loop = running_loop()
-        with loop.hold("connecting"):
+        with loop.freezing("connecting"):
             self.transport, _ = await loop.create_connection(
                 lambda: self, self.host, self.port
             )
@@ -181,7 +181,7 @@ class TcpWire(Wire, asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        self.debt.settle(len(data))
+        self.debt.pay(len(data))
         self.take(data)
 
     @override

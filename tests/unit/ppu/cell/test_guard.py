@@ -39,7 +39,7 @@ class NotedOrphans:
         self.asked: list[str] = []
         self.is_kept_safe = asyncio.Event()
 
-    async def see_to(self) -> None:
+    async def make_safe(self) -> None:
         """Note it."""
         self.asked.append("orphan state")
 

@@ -62,7 +62,7 @@ def test_instruments_that_do_nothing_are_left_alone(
 
     async def scenario() -> None:
         async with served(small_lab) as (file, _):
-            await Orphans(file, small_lab).see_to()
+            await Orphans(file, small_lab).make_safe()
 
     play(scenario())
 
@@ -78,7 +78,7 @@ def test_program_goes_on_when_its_cell_has_died(
     async def scenario() -> float:
         async with served(small_lab) as (file, bench):
             await fire_and_die(file, small_lab)
-            await Orphans(file, small_lab).see_to()
+            await Orphans(file, small_lab).make_safe()
             await asyncio.sleep(1200.0)
             return setpoint(bench)
 
@@ -95,7 +95,7 @@ def test_instrument_that_does_not_answer_is_told_and_keeps_nobody_else(
         async with served(small_lab) as (file, bench):
             await fire_and_die(file, small_lab)
             bench.inject("balance", {"fault": "drop", "for_s": 1e6})
-            await Orphans(file, small_lab).see_to()
+            await Orphans(file, small_lab).make_safe()
 
     play(scenario())
 
@@ -113,7 +113,7 @@ def test_instrument_that_answers_again_is_seen_to(
         async with served(small_lab) as (file, bench):
             await fire_and_die(file, small_lab)
             bench.inject("furnace_1", {"fault": "drop", "for_s": 2.5})
-            await Orphans(file, small_lab).see_to()
+            await Orphans(file, small_lab).make_safe()
 
     play(scenario())
 
@@ -177,7 +177,7 @@ def test_driver_that_fails_keeps_nobody_else_from_safety(
     async def scenario() -> None:
         async with served(small_lab) as (file, _):
             await fire_and_die(file, small_lab)
-            await Orphans(file, small_lab).see_to()
+            await Orphans(file, small_lab).make_safe()
 
     play(scenario())
 

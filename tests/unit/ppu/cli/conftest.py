@@ -11,6 +11,7 @@ import typer
 
 from ppu.cli.exits import code_of
 from ppu.cli.main import attach_all
+from ppu.cli.remedies import worded
 from ppu.core.errors import PPUError
 from ppu.core.notices import tell
 from ppu.store import cells, queue, steps
@@ -63,7 +64,7 @@ def ppu(command: Any, store_path: Path, capsys: pytest.CaptureFixture[str]) -> P
         try:
             code = command.main(list(map(str, arguments)), standalone_mode=False) or 0
         except PPUError as exc:
-            tell(f"error: {exc}")
+            tell(worded(f"error: {exc}", exc.advice))
             code = code_of(exc)
         printed = capsys.readouterr()
         return Ended(int(code), printed.out, printed.err)

@@ -117,7 +117,7 @@ def test_job_tells_what_it_waits_for(ppu: Ppu, queued: list[int], cell: Any) -> 
     with_cell = ppu("job", last).out
     cell.do(cells.end, cell.token, "stopped")
 
-    assert f"waits: it is held; 'ppu resume {last}' lets it go on" in with_cell
+    assert f"waits: it is held (ppu resume {last})" in with_cell
     assert f"waits: it needs job {queued[0]}, which is queued" in with_cell
     assert "waits: 3 jobs are before it" in with_cell
     assert "no cell" not in with_cell

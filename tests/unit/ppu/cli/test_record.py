@@ -6,7 +6,7 @@ import pytest
 
 from ppu.cli.options import TargetName
 from ppu.cli.record import record
-from ppu.core.errors import ConfigurationError
+from ppu.core.errors import ConfigurationError, NotFoundError
 from ppu.transports.link import wire_log
 from ppu.transports.recording import load_recording
 
@@ -65,7 +65,7 @@ def test_record_is_refused_when_there_is_nothing_to_record(
     """A typo is told with the nearest name, and no file is written."""
     path = tmp_path / "tape.jsonl"
 
-    with pytest.raises(ConfigurationError, match=reason):
+    with pytest.raises(NotFoundError, match=reason):
         record(device, LAB, TargetName.TWIN, path, signal)
     assert not path.exists()
 

@@ -302,7 +302,7 @@ def test_wrong_correction_is_told(
 
 @pytest.fixture
 def powder(cell: Any, small_lab: Path) -> None:
-    """50 g of BaCO3 in the books."""
+    """50 g of BaCO3 in the ledger."""
     content = load_lab(small_lab).model_dump()
     entry = {"at": "shelf.1", "mass_g": 50.0, "purity": 0.99}
     content["stock"] = {"BaCO3": entry | {"bulk_density_g_per_ml": 1.0}}
@@ -311,7 +311,7 @@ def powder(cell: Any, small_lab: Path) -> None:
 
 @pytest.mark.usefixtures("powder")
 def test_stock_is_listed_and_refilled(ppu: Ppu, cell: Any) -> None:
-    """What is there and what is reserved; then who added how much and why."""
+    """What is there and what is allocated; then who added how much and why."""
     cell.do(queue.submit, JobRequest("mix", "1", stock={"BaCO3": 2.0}))
     listed = ppu("stock").out
     asked = ppu("stock", "BaCO3", "--refill=50", "--note=lot 7")
@@ -325,7 +325,7 @@ def test_stock_is_listed_and_refilled(ppu: Ppu, cell: Any) -> None:
     assert "the cell was asked to take note" in asked.out
     assert done.out == "5 g of BaCO3 were added\n"
     assert "5 g added, 55.000 g then, by ann" in told
-    assert (plain["mass_g"], plain["reserved_g"]) == (55.0, 2.0)
+    assert (plain["mass_g"], plain["allocated_g"]) == (55.0, 2.0)
     assert (added["added_g"], added["by"]) == (5.0, "ann")
 
 
@@ -341,7 +341,7 @@ def test_stock_is_corrected(ppu: Ppu, cell: Any) -> None:
     (plain,) = ppu("stock", "BaCO3", "--json").json
     (corrected,) = plain["corrections"]
 
-    lacks = f"job {job_id} lacks 1.5 g of what it reserved"
+    lacks = f"job {job_id} lacks 1.5 g of what was allocated to it"
     asks = "the cell was asked to take note, and has not said so yet"
     assert asked.out == f"40 g of BaCO3 are there: {asks}\n"
     assert done.out == f"0.5 g of BaCO3 are there; {lacks}\n"

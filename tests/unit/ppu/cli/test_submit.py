@@ -115,8 +115,8 @@ def test_nothing_is_submitted_to_a_disk_that_is_nearly_full(
     assert "1 MB are free on its disk" in ended.err
 
 
-def test_protocol_says_what_is_reserved(ppu: Ppu, store_path: Path) -> None:
-    """A synthesis reserves its powders; what does not suffice is refused whole."""
+def test_protocol_says_what_is_allocated(ppu: Ppu, store_path: Path) -> None:
+    """A synthesis allocates its powders; what does not suffice is refused whole."""
     file = load_lab(find_lab("a-lab"))
     ppu("submit", "solid_state_synthesis")
     with Store(store_path) as store:

@@ -1,4 +1,4 @@
-"""Lab time: three paces, holds, debts and the watchdog."""
+"""Lab time: three paces, freezes, debts and the watchdog."""
 
 import asyncio
 import logging
@@ -231,7 +231,7 @@ def test_time_does_not_jump_past_the_news_with_which_a_hold_ended(
     heard: list[float] = []
 
     async def wait_for_a_thread() -> None:
-        release = [jumping.take_hold("a thread works")]
+        release = [jumping.freeze("a thread works")]
         done = asyncio.Event()
 
         def tell() -> None:
@@ -258,41 +258,39 @@ def test_time_does_not_jump_past_the_news_with_which_a_hold_ended(
 def test_hold_keeps_time_until_it_is_released_by_another_thread(
     jumping: LabTimeLoop, play: Play
 ) -> None:
-    """While a worker thread holds, a sleeping coroutine does not come due."""
+    """While a worker thread freezes time, a sleeping coroutine does not come due."""
     seen: list[float] = []
 
     def work() -> None:
         seen.extend(look_from_outside(jumping, 10))
 
-    async def held() -> None:
+    async def frozen() -> None:
         sleeping = asyncio.create_task(asyncio.sleep(60.0))
-        with jumping.hold("a computation"):
+        with jumping.freezing("a computation"):
             await jumping.run_in_executor(None, work)
             assert not sleeping.done()
         await sleeping
 
-    play(held())
+    play(frozen())
 
     assert seen == [0.0] * 10
     assert jumping.time() == 60.0
 
 
-def test_release_is_harmless_when_called_twice(
-    jumping: LabTimeLoop, play: Play
-) -> None:
-    """A hold ended twice takes nobody else's hold away."""
+def test_thaw_is_harmless_when_called_twice(jumping: LabTimeLoop, play: Play) -> None:
+    """Time thawed twice stays frozen for whoever else froze it."""
 
     async def twice() -> float:
-        first, second = jumping.take_hold("a"), jumping.take_hold("b")
+        first, second = jumping.freeze("a"), jumping.freeze("b")
         first()
         first()
         sleeping = asyncio.create_task(asyncio.sleep(5.0))
         for _ in range(5):
             await asyncio.sleep(0)
-        held_at = jumping.time()
+        frozen_at = jumping.time()
         second()
         await sleeping
-        return held_at
+        return frozen_at
 
     assert play(twice()) == 0.0
     assert jumping.time() == 5.0
@@ -341,7 +339,7 @@ def test_debt_keeps_time_until_the_bytes_were_read(
 def test_loop_counts_the_links_that_owe_whatever_happens_to_their_debts(
     changes: list[tuple[str, int]],
 ) -> None:
-    """The loop is held exactly while some link owes something."""
+    """Time is frozen exactly while some link owes something."""
     loop = LabTimeLoop(None)
     loop.close()
     for name, amount in changes:
@@ -365,7 +363,7 @@ def test_both_ends_share_one_debt_when_they_name_the_same_endpoint() -> None:
 def test_watchdog_names_the_link_when_nobody_serves_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A hold that no one can end becomes an error and time goes on."""
+    """A freeze that no one can end becomes an error and time goes on."""
     monkeypatch.setattr(labtime, "_WATCHDOG_WALL_S", 0.02)
     loop = LabTimeLoop(None)
     loop.debt("/dev/pts/99").add(8)
@@ -404,8 +402,8 @@ def test_request_is_owed_when_its_client_closed_and_the_other_end_counts(
     debt.add(7)  # an answer that nobody reads
     assert debt.amount == 3
 
-    debt.settle_request(3)
-    debt.settle_request(4)  # of an earlier client, long forgotten
+    debt.pay_request(3)
+    debt.pay_request(4)  # of an earlier client, long forgotten
     play(asyncio.sleep(1.0))
 
     assert debt.amount == 0
@@ -434,7 +432,7 @@ def trace_of_workers() -> list[tuple[float, int, int]]:
         for turn in range(8):
             await asyncio.sleep(0.1 * ((number * 7 + turn * 3) % 5))
             async with lock:
-                with loop.hold("computing"):
+                with loop.freezing("computing"):
                     await loop.run_in_executor(None, sum, range(100 * number))
                 trace.append((loop.time(), number, turn))
                 await asyncio.sleep(0.05)

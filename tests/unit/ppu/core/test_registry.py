@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ppu.core.errors import ConfigurationError
+from ppu.core.errors import ConfigurationError, NotFoundError
 from ppu.core.registry import bundled_labs, find_lab, load_object, plug_ins
 
 
@@ -50,7 +50,7 @@ def test_bundled_lab_is_found_by_name_or_path(tmp_path: Path) -> None:
 )
 def test_lab_is_refused_when_there_is_none(lab: str, text: str) -> None:
     """A wrong name is told with the nearest right one."""
-    with pytest.raises(ConfigurationError, match=text):
+    with pytest.raises(NotFoundError, match=text):
         find_lab(lab)
 
 

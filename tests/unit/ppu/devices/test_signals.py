@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from ophyd_async.core import StrictEnum
 
 from ppu.core.errors import InternalError, LimitError
+from ppu.devices.address import InvalidReading, Measured
 from ppu.devices.modbus import Holding
-from ppu.devices.signals import InvalidReading, Measured, Quality, quality_of
+from ppu.devices.readings import Quality, quality_of
 
 
 class State(StrictEnum):

@@ -3,7 +3,7 @@
 import asyncio
 
 from exercise import LAB
-from ppu.core.custody import Books
+from ppu.core.custody import CustodyLedger
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import LabTimeLoop
 from ppu.engine.empties import Empties
@@ -16,9 +16,9 @@ def test_container_is_not_given_to_whoever_was_aborted_a_moment_ago(
 ) -> None:
     """An abort and a release in one turn of the loop leave the container free."""
     file = LabFile.model_validate(LAB)
-    books = Books.of(file)
-    books.used |= file.containers.keys()
-    lab = Lab(file, {}, books=books)
+    ledger = CustodyLedger.of(file)
+    ledger.used |= file.containers.keys()
+    lab = Lab(file, {}, ledger=ledger)
     empties = Empties(jumping, 60.0, lambda who, text: None)
 
     async def abort_and_release() -> None:
@@ -26,8 +26,8 @@ def test_container_is_not_given_to_whoever_was_aborted_a_moment_ago(
         waiting = asyncio.create_task(wait)
         await asyncio.sleep(1.0)
         waiting.cancel()
-        books.release("cup_1")
-        empties.changed()
+        ledger.release("cup_1")
+        empties.look_again()
         await asyncio.gather(waiting, return_exceptions=True)
 
     with jumping.active():

@@ -14,7 +14,12 @@ from bluesky.utils import Msg, MsgGenerator
 from ophyd_async.core import AsyncStatus
 
 from ppu.cell.ownership import Ownership
-from ppu.core.errors import AbortedError, InstrumentError, InternalError
+from ppu.core.errors import (
+    AbortedError,
+    ConfigurationError,
+    InstrumentError,
+    InternalError,
+)
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import TWIN_EPOCH, LabTimeLoop
 from ppu.engine.host import Host
@@ -120,7 +125,7 @@ def test_abort_is_not_lost_when_the_engine_has_not_started_yet(host: Host) -> No
         return start(plan)
 
     # A stand-in for the moment that no test can hit; it passes everything on.
-    start_late._state = start._state  # type: ignore[attr-defined]  # what abort asks
+    start_late.state = start.state  # type: ignore[attr-defined]  # what abort asks
     vars(host)["engine"] = start_late
     with pytest.raises(AbortedError, match="too early"):
         host.run(move(door, 1.0))
@@ -207,9 +212,17 @@ def test_abort_works_when_nobody_reads_what_bluesky_prints(
 
 
 def test_pause_is_refused(host: Host) -> None:
-    """A pause would replay acts."""
-    with pytest.raises(InternalError, match="never paused"):
-        host.engine.request_pause()
+    """A pause would replay acts; the refusal says what to do instead."""
+    with pytest.raises(ConfigurationError, match=r"put on hold before its next step"):
+        host.run(bps.pause())
+    with pytest.raises(ConfigurationError, match="cannot `deferred_pause`"):
+        host.run(bps.deferred_pause())
+
+
+def test_plan_that_reads_the_terminal_is_refused(host: Host) -> None:
+    """Nobody may be at a terminal; people are asked through an operator."""
+    with pytest.raises(ConfigurationError, match="set an operator"):
+        host.run(bps.input_plan("load the sample"))
 
 
 def test_documents_are_stamped_in_lab_time(host: Host) -> None:
@@ -308,7 +321,7 @@ def test_fault_of_the_loop_fails_the_run_and_none_after_it(host: Host) -> None:
     """A result that time itself was wrong for is not returned; later ones are."""
 
     def fault() -> None:
-        host.loop.faults.append(InternalError("lab time was held by /dev/pts/9"))
+        host.loop.faults.append(InternalError("lab time was frozen by /dev/pts/9"))
 
     def move_wrongly(door: Door) -> MsgGenerator[list[float]]:
         yield from compute(fault)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ppu.core.custody import Books
+from ppu.core.custody import CustodyLedger
 from ppu.core.errors import InterlockError, InternalError
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import LabTimeLoop
@@ -57,7 +57,7 @@ def run(loop: LabTimeLoop, work: Callable[[], Awaitable[T]]) -> T:
 
 def of(loop: LabTimeLoop, *jobs: Claimant) -> Reservations:
     """Return the reservations of the lab, with *jobs* present."""
-    reservations = Reservations(loop, LAB, Books.of(LAB))
+    reservations = Reservations(loop, LAB, CustodyLedger.of(LAB))
     for job in jobs:
         reservations.enter(job)
     return reservations
@@ -134,7 +134,7 @@ def test_higher_priority_goes_before_age(loop: LabTimeLoop) -> None:
 def test_location_is_free_when_its_container_left(loop: LabTimeLoop) -> None:
     """Another job's container keeps a location, one's own does not."""
     reservations = of(loop, ONE, TWO)
-    reservations.books.places["cup"] = "pan"
+    reservations.ledger.places["cup"] = "pan"
 
     async def work() -> bool:
         assert await reservations.take(ONE, ["pan"], ["cup"]) == frozenset({"pan"})
@@ -142,8 +142,8 @@ def test_location_is_free_when_its_container_left(loop: LabTimeLoop) -> None:
         waiting = asyncio.create_task(reservations.take(TWO, ["pan"]))
         await asyncio.sleep(1.0)
         was_waiting = not waiting.done()
-        reservations.books.places["cup"] = "rack"
-        reservations.changed()
+        reservations.ledger.places["cup"] = "rack"
+        reservations.look_again()
         await waiting
         return was_waiting
 
@@ -273,7 +273,7 @@ def test_no_set_of_jobs_waits_in_a_circle(
 def test_job_gets_back_what_it_had_before_others_take_it(loop: LabTimeLoop) -> None:
     """An arm still shows how far it came with a step whose process died."""
     reservations = of(loop, ONE, TWO)
-    reservations.resume(TWO, ["3", "3.1"])
+    reservations.note_under_way(TWO, ["3", "3.1"])
 
     async def work() -> list[str]:
         log = []
@@ -299,7 +299,7 @@ def test_others_go_on_when_a_job_does_not_come_back_to_what_it_had(
 ) -> None:
     """Its plan has ended, or has come past that step."""
     reservations = of(loop, ONE, TWO)
-    reservations.resume(TWO, ["3"])
+    reservations.note_under_way(TWO, ["3"])
 
     async def work() -> bool:
         waiting = asyncio.create_task(reservations.take(ONE, ["arm"], path="7"))
@@ -318,7 +318,7 @@ def test_others_go_on_when_a_job_does_not_come_back_to_what_it_had(
 def test_wait_for_what_was_under_way_is_told(loop: LabTimeLoop) -> None:
     """People can see why nothing begins after a restart."""
     reservations = of(loop, ONE, TWO)
-    reservations.resume(TWO, ["3"])
+    reservations.note_under_way(TWO, ["3"])
     told: list[str] = []
     reservations.on_wait = lambda _, text: told.append(text)
 
@@ -338,8 +338,8 @@ def test_nobody_stands_still_for_ever_when_the_store_is_wrong(
 ) -> None:
     """Two steps that were under way with the same thing: one after the other."""
     reservations = of(loop, ONE, TWO)
-    reservations.resume(ONE, ["1"])
-    reservations.resume(TWO, ["1"])
+    reservations.note_under_way(ONE, ["1"])
+    reservations.note_under_way(TWO, ["1"])
 
     async def work() -> list[str]:
         log = []

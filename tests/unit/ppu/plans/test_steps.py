@@ -15,9 +15,11 @@ from ppu.core.errors import (
     InstrumentError,
     InternalError,
     LimitError,
+    NotFoundError,
     NothingToJoinError,
 )
 from ppu.core.labfile import LabFile
+from ppu.core.remedies import Remedy, advise
 from ppu.plans import Lab, ProtocolResult, protocol, step
 from ppu.plans.protocol import find_protocol, known_protocols
 from ppu.plans.steps import Begun, Evidence, digest, earlier_samples, plain
@@ -89,7 +91,7 @@ def test_protocol_must_take_a_lab_and_parameters() -> None:
 def test_installed_protocols_are_found_by_name() -> None:
     """Entry points bring them; a wrong name is told with the nearest."""
     assert find_protocol("fire_sample") is known_protocols()["fire_sample"]
-    with pytest.raises(ConfigurationError, match="did you mean 'fire_sample'"):
+    with pytest.raises(NotFoundError, match="did you mean 'fire_sample'"):
         find_protocol("fire_samples")
 
 
@@ -224,8 +226,12 @@ def test_empty_container_elsewhere_is_not_free() -> None:
     with pytest.raises(LimitError, match="empty is free but not at home: carry it to"):
         lab.free_container("crucible")
     lab.moved("empty", "rack.1")
-    with pytest.raises(LimitError, match=r"'ppu samples --move empty=rack\.2'"):
+    with pytest.raises(LimitError, match=r"carry it to rack\.2 and say so") as caught:
         lab.free_container("crucible")
+    assert caught.value.advice == (
+        advise(Remedy.RELEASE_SAMPLE),
+        advise(Remedy.MOVE_CONTAINER, container="empty", location="rack.2"),
+    )
 
     lab.moved("empty", "rack.2")
 
@@ -259,7 +265,7 @@ def test_lab_names_what_it_lacks() -> None:
         lab.the(Furnace)
     with pytest.raises(ConfigurationError, match="no device 'scale' provides Balance"):
         lab.the(Balance, "scale")
-    with pytest.raises(ConfigurationError, match="did you mean 'empty'"):
+    with pytest.raises(NotFoundError, match="did you mean 'empty'"):
         lab.container("empti")
     with pytest.raises(LimitError, match="no BaCO3 in stock; in stock are CaCO3"):
         lab.stock_g("BaCO3")

@@ -9,18 +9,18 @@ from sqlalchemy import Connection, delete, insert, select, text, update
 from ppu.store import cells, events, queue
 from ppu.store.check import find_faults
 from ppu.store.jobs import JobRequest
-from ppu.store.schema import cells as cell_rows
 from ppu.store.schema import (
+    allocations,
     containers,
     custody,
     documents,
     jobs,
-    reservations,
     sample_containers,
     samples,
     steps,
     stock,
 )
+from ppu.store.schema import cells as cell_rows
 from ppu.store.schema import events as event_rows
 from ppu.store.store import Store
 
@@ -54,14 +54,14 @@ def busy_store(store: Store, token: int) -> Store:
         connection.execute(insert(samples), row)
         row = {"container": "c1", "sample": "s1"}
         connection.execute(insert(sample_containers), row)
-        sequence = events.announce(connection, "custody", {}, 3.0, 2)
+        sequence = events.announce(connection, events.EventKind.CUSTODY, {}, 3.0, 2)
         move: dict[str, Any] = {"sequence": sequence, "container": "c1", "sample": "s1"}
         move |= {"destination": "rack.1", "by": "arm", "kind": "moved"}
         connection.execute(insert(custody), move)
         connection.execute(insert(stock), {"powder": "BaO", "mass_g": 2.0})
         row = {"job_id": 2, "powder": "BaO", "mass_g": 2.0}
-        connection.execute(insert(reservations), row)
-        sequence = events.announce(connection, "document", {}, 3.0, 2)
+        connection.execute(insert(allocations), row)
+        sequence = events.announce(connection, events.EventKind.DOCUMENT, {}, 3.0, 2)
         document: dict[str, Any] = {
             "sequence": sequence,
             "job_id": 2,
@@ -170,10 +170,10 @@ SPOILT: dict[str, Callable[[Connection], Any]] = {
         update(custody).values(kind="beamed")
     ),
     "elsewhere than custody says: c1": of_container("c1", location="rack.7"),
-    "more powder is reserved than there is: BaO": lambda c: c.execute(
+    "more powder is allocated than there is: BaO": lambda c: c.execute(
         update(stock).values(mass_g=1.9)
     ),
-    "jobs that have ended reserve powder: 2 BaO": of_job(state="failed"),
+    "powder is allocated to jobs that have ended: 2 BaO": of_job(state="failed"),
 }
 
 
@@ -224,8 +224,8 @@ IMPOSSIBLE: dict[str, Callable[[Connection], Any]] = {
         insert(steps).from_select(list(steps.c.keys()), select(steps))
     ),
     "less than no powder": lambda c: c.execute(update(stock).values(mass_g=-1.0)),
-    "a reservation of nobody": lambda c: c.execute(
-        insert(reservations), {"job_id": 77, "powder": "BaO", "mass_g": 1.0}
+    "an allocation of nobody": lambda c: c.execute(
+        insert(allocations), {"job_id": 77, "powder": "BaO", "mass_g": 1.0}
     ),
 }
 

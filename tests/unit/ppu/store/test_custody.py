@@ -7,8 +7,16 @@ import pytest
 from sqlalchemy import Connection
 
 from ppu.core.custody import Claimed, Left, Moved
-from ppu.core.errors import ConfigurationError, InterlockError, InternalError
+from ppu.core.errors import (
+    ConfigurationError,
+    ConflictError,
+    InterlockError,
+    InternalError,
+    NotFoundError,
+    PPUError,
+)
 from ppu.core.labfile import LabFile
+from ppu.core.remedies import Remedy, advise
 from ppu.store import cells, commands, custody, queue, steps
 from ppu.store.events import events_after
 from ppu.store.jobs import Effect, JobRequest, JobState
@@ -38,7 +46,7 @@ MOVE = ("0", "move_container", "irreversible", "digest", [["lab", "cup_1"], {}])
 
 
 class Bookkeeper:
-    """Does what a cell does to the books, with a job that runs."""
+    """Does what a cell does to the ledger, with a job that runs."""
 
     def __init__(self, store: Store, token: int) -> None:
         self.store, self.token, self.now = store, token, 10.0
@@ -86,12 +94,12 @@ class Bookkeeper:
     def is_used(self, container: str) -> bool:
         """Return whether a container is in use."""
         with self.store.read() as connection:
-            return container in custody.books(connection).used
+            return container in custody.read_ledger(connection).used
 
 
 @pytest.fixture
 def keeper(store: Store, token: int) -> Bookkeeper:
-    """The books of a lab in which a job runs."""
+    """The ledger of a lab in which a job runs."""
     return Bookkeeper(store, token)
 
 
@@ -108,7 +116,7 @@ def test_sample_comes_with_the_first_container_of_its_job(keeper: Bookkeeper) ->
 
 
 def test_container_may_be_claimed_for_no_sample(keeper: Bookkeeper) -> None:
-    """Plans of people who keep no books of samples work all the same."""
+    """Plans of people who keep no track of samples work all the same."""
     keeper.enter(Claimed("cup_1"))
 
     assert keeper.samples() == {}
@@ -252,17 +260,20 @@ def test_released_sample_frees_its_containers(keeper: Bookkeeper) -> None:
 def test_sample_is_not_released_while_its_job_lives(keeper: Bookkeeper) -> None:
     """Nor twice, nor one that is not there, nor one whose container is lost."""
     keeper.enter(Claimed("cup_1", "s"))
-    for name, told in (("s", "which is running"), ("t", "no sample 't'; known are: s")):
-        with pytest.raises(ConfigurationError, match=told):
+    for name, kind, told in (
+        ("s", ConflictError, "which is running"),
+        ("t", NotFoundError, "no sample 't'; known are: s"),
+    ):
+        with pytest.raises(kind, match=told):
             keeper.do(custody.release_sample, name, "ann")
     keeper.begin_move()
     keeper.enter(Left("cup_1", "rack.1", "rack.3"))
     keeper.end_job(keeper.job_id, JobState.ABORTED)
-    with pytest.raises(ConfigurationError, match="look for it and say where it is"):
+    with pytest.raises(ConflictError, match="look for it and say where it is"):
         keeper.do(custody.release_sample, "s", "ann")
     keeper.do(custody.correct_location, "cup_1", "rack.3", "ann")
     keeper.do(custody.release_sample, "s", "ann")
-    with pytest.raises(ConfigurationError, match="released already"):
+    with pytest.raises(ConflictError, match="released already"):
         keeper.do(custody.release_sample, "s", "ann")
     assert keeper.store.check() == []
 
@@ -276,12 +287,12 @@ def test_person_corrects_where_a_container_is(keeper: Bookkeeper) -> None:
     keeper.do(cells.end, keeper.token, "stopped")
     waits = keeper.do(custody.ask_move, "cup_1", "rack.3", "ann")
     with keeper.store.read() as connection:
-        books = custody.books(connection)
+        ledger = custody.read_ledger(connection)
         _, lines = custody.history(connection, "s")
     last = lines[-1]
 
     assert waits is None
-    assert (books.places["cup_1"], books.under_way) == ("rack.3", {})
+    assert (ledger.places["cup_1"], ledger.under_way) == ("rack.3", {})
     assert (last.kind, last.origin, last.destination, last.by) == (
         "found",
         "rack.1",
@@ -292,36 +303,37 @@ def test_person_corrects_where_a_container_is(keeper: Bookkeeper) -> None:
 
 
 @pytest.mark.parametrize(
-    ("container", "location", "told"),
+    ("container", "location", "kind", "told"),
     [
-        ("cup_9", "rack.3", "no container 'cup_9'; did you mean"),
-        ("cup_2", "rack.9", "no location 'rack.9'; did you mean"),
-        ("cup_2", "tray.1", "cup_2 is a crucible, and tray.1 holds a holder"),
-        ("cup_2", "rack.1", "cup_1 is believed to be at rack.1"),
-        ("cup_1", "rack.3", "is running with cup_1"),
+        ("cup_9", "rack.3", NotFoundError, "no container 'cup_9'; did you mean"),
+        ("cup_2", "rack.9", NotFoundError, "no location 'rack.9'; did you mean"),
+        ("cup_2", "tray.1", ConfigurationError, "cup_2 is a crucible, and tray.1 hol"),
+        ("cup_2", "rack.1", ConflictError, "cup_1 is believed to be at rack.1"),
+        ("cup_1", "rack.3", ConflictError, "is running with cup_1"),
     ],
 )
 def test_correction_is_refused_when_it_cannot_be(
-    keeper: Bookkeeper, container: str, location: str, told: str
+    keeper: Bookkeeper, container: str, location: str, kind: type[PPUError], told: str
 ) -> None:
     """Names, kinds and places are checked, and a job at work is not disturbed."""
     keeper.enter(Claimed("cup_1", "s"))
-    with pytest.raises(ConfigurationError, match=told):
+    with pytest.raises(kind, match=told):
         keeper.do(custody.ask_move, container, location, "ann")
 
 
 def test_place_that_something_is_under_way_to_is_taken(keeper: Bookkeeper) -> None:
     """The arm may yet put it there."""
     keeper.enter(Left("cup_1", "rack.1", "rack.3"))
-    with pytest.raises(ConfigurationError, match=r"cup_1 is believed to be at rack\.3"):
+    with pytest.raises(ConflictError, match=r"cup_1 is believed to be at rack\.3"):
         keeper.do(custody.correct_location, "cup_2", "rack.3", "ann")
 
 
 def test_place_that_something_may_never_have_left_is_taken(keeper: Bookkeeper) -> None:
     """What did not arrive may stand where it was: a person looks for it first."""
     keeper.enter(Left("cup_1", "rack.1", "rack.3"))
-    with pytest.raises(ConfigurationError, match=r"samples --move cup_1=LOCATION"):
+    with pytest.raises(ConflictError, match="say where that is first") as caught:
         keeper.do(custody.correct_location, "cup_2", "rack.1", "ann")
+    assert caught.value.advice == (advise(Remedy.MOVE_CONTAINER, container="cup_1"),)
     keeper.do(custody.correct_location, "cup_1", "rack.3", "ann")
     keeper.do(custody.correct_location, "cup_2", "rack.1", "ann")
 
@@ -332,7 +344,7 @@ def test_what_was_asked_before_counts_when_a_cell_lives(keeper: Bookkeeper) -> N
     """Two containers are not put onto one place while the cell is busy."""
     keeper.do(custody.ask_move, "cup_1", "rack.3", "ann")
     keeper.do(custody.ask_move, "cup_2", "rack.1", "ann")
-    with pytest.raises(ConfigurationError, match=r"cup_1 is believed to be at rack\.3"):
+    with pytest.raises(ConflictError, match=r"cup_1 is believed to be at rack\.3"):
         keeper.do(custody.ask_move, "cup_2", "rack.3", "bob")
 
 
@@ -344,7 +356,7 @@ def test_correction_keeps_off_places_where_another_job_works(
     keeper.enter(Claimed("cup_2", "s"))
     keeper.end_job(keeper.job_id, JobState.NEEDS_INPUT)
     move = ("cup_1", "rack.3", "ann", 20.0)
-    with pytest.raises(ConfigurationError, match=rf"job 7 has {place} for a step"):
+    with pytest.raises(ConflictError, match=rf"job 7 has {place} for a step"):
         keeper.do(custody.correct_location, *move, at_work={place: {7}})
     move = ("cup_2", "rack.3", "ann", 20.0)
     taken = {"rack.3": {keeper.job_id}}
@@ -361,13 +373,13 @@ def test_two_containers_never_arrive_at_one_place(keeper: Bookkeeper) -> None:
 
 
 def test_acts_of_people_wait_for_the_cell_if_one_lives(keeper: Bookkeeper) -> None:
-    """Its own books must change with the store's; what cannot be is refused before."""
+    """Its own ledger must change with the store's; what cannot be is refused before."""
     keeper.enter(Claimed("cup_1", "s"))
     keeper.end_job(keeper.job_id, JobState.FINISHING)
     keeper.end_job(keeper.job_id, JobState.SUCCEEDED)
     released = keeper.do(custody.ask_release, "s", "ann")
     moved = keeper.do(custody.ask_move, "cup_2", "rack.3", "bob")
-    with pytest.raises(ConfigurationError, match="no sample"):
+    with pytest.raises(NotFoundError, match="no sample"):
         keeper.do(custody.ask_release, "none", "ann")
     with keeper.store.read() as connection:
         asked = commands.waiting(connection)
@@ -384,14 +396,14 @@ def test_books_of_a_cell_follow_what_people_say(keeper: Bookkeeper) -> None:
     """In memory as in the store."""
     keeper.enter(Claimed("cup_1", "s"), Left("disc", "tray.1", "rack.1"))
     with keeper.store.read() as connection:
-        books = custody.books(connection)
-    books.release("cup_1")
-    books.correct("disc", "tray.1")
-    books.refill("BaO", 5.0)
+        ledger = custody.read_ledger(connection)
+    ledger.release("cup_1")
+    ledger.correct("disc", "tray.1")
+    ledger.refill("BaO", 5.0)
 
-    assert (books.used, books.under_way) == (set(), {})
-    assert books.stock_g == {"BaO": 5.0}
-    assert books.places["disc"] == "tray.1"
+    assert (ledger.used, ledger.under_way) == (set(), {})
+    assert ledger.stock_g == {"BaO": 5.0}
+    assert ledger.places["disc"] == "tray.1"
 
 
 def test_state_of_a_sample_is_announced_to_its_job(keeper: Bookkeeper) -> None:

@@ -1,5 +1,7 @@
 """Documents: runs that nobody ended are ended."""
 
+import math
+from functools import partial
 from typing import Any
 
 import event_model
@@ -86,3 +88,34 @@ def test_runs_are_ended_once(store: Store, token: int, job_id: int) -> None:
     second = store.write(lambda c: close_runs(c, job_id, token))
 
     assert (len(first), second) == (2, [])
+
+
+def test_reading_that_must_not_be_used_is_kept_as_nothing(
+    store: Store, token: int, job_id: int
+) -> None:
+    """A broken sensor ends no job for want of a word in JSON, and plots as a gap."""
+    described = {"uid": "d", "run_start": "r", "name": "firing", "data_keys": {}}
+    page = {
+        "descriptor": "d",
+        "time": [1.0, 2.0],
+        "data": {"t": [math.nan, 20.0]},
+        "timestamps": {"t": [1.0, 2.0]},
+    }
+    for name, document in (("descriptor", described), ("event_page", page)):
+        store.write(
+            partial(
+                documents.add_document,
+                job_id=job_id,
+                name=name,
+                document=document,
+                token=token,
+                now=2.0,
+            )
+        )
+    with store.read() as connection:
+        *_, (_, kept) = documents.documents_of(connection, job_id)
+        column = documents.streams_of(connection, job_id)["firing"]["t"]
+
+    assert kept["data"]["t"] == [None, 20.0]
+    assert math.isnan(column[0])
+    assert column[1] == 20.0

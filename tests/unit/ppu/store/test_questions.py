@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from ppu.core.errors import ConfigurationError, StaleTokenError
+from ppu.core.errors import (
+    ConfigurationError,
+    ConflictError,
+    NotFoundError,
+    PPUError,
+    StaleTokenError,
+)
 from ppu.store import cells, commands, queue, steps
 from ppu.store.jobs import JobRequest, JobState
 from ppu.store.store import Store
@@ -103,9 +109,9 @@ def test_question_ends_with_its_step_or_its_job(
 
 def test_only_a_failed_step_is_asked_about(do: Do, job_id: int, token: int) -> None:
     """A cell that asks about another has made a mistake; a stale one may not ask."""
-    with pytest.raises(ConfigurationError, match="step 0 is intent; only one that"):
+    with pytest.raises(ConflictError, match="step 0 is intent; only one that"):
         do(steps.ask_step, job_id, "0", *ASK, token, 5.0)
-    with pytest.raises(ConfigurationError, match="has no step 9"):
+    with pytest.raises(NotFoundError, match="has no step 9"):
         do(steps.ask_step, job_id, "9", *ASK, token, 5.0)
     do(cells.end, token, "killed", 5.0)
     with pytest.raises(StaleTokenError):
@@ -118,7 +124,7 @@ def test_answer_waits_for_the_cell(
     """It is a request with the step, the answer and the note; the first one counts."""
     unsettle(do, job_id, token)
     do(steps.answer, job_id, None, "happened", "ann", 6.0, "I saw it")
-    with pytest.raises(ConfigurationError, match="already with 'happened', which wait"):
+    with pytest.raises(ConflictError, match="already with 'happened', which wait"):
         do(steps.answer, job_id, "0", "not-happened", "bob", 7.0)
     waiting = asked(store)[0][3]
     with store.read() as connection:
@@ -152,21 +158,27 @@ def test_step_that_fails_after_it_was_settled_can_be_answered_anew(
 
 
 @pytest.mark.parametrize(
-    ("path", "said", "told"),
+    ("path", "said", "kind", "told"),
     [
-        ("0", "retry", "'retry' does not answer 'did it happen"),
-        ("0", "", "allowed are happened, not-happened, abort"),
-        ("5", "happened", "asks nothing about step 5"),
-        (None, "happened", r"asks about steps 0, 1\.1; say which"),
+        ("0", "retry", ConfigurationError, "'retry' does not answer 'did it happen"),
+        ("0", "", ConfigurationError, "allowed are happened, not-happened, abort"),
+        ("5", "happened", ConflictError, "asks nothing about step 5"),
+        (None, "happened", ConfigurationError, r"asks about steps 0, 1\.1; say which"),
     ],
 )
 def test_answer_that_fits_no_question_is_refused(
-    do: Do, job_id: int, token: int, path: str | None, said: str, told: str
+    do: Do,
+    job_id: int,
+    token: int,
+    path: str | None,
+    said: str,
+    kind: type[PPUError],
+    told: str,
 ) -> None:
     """What was asked and what is allowed is told; nothing is kept."""
     unsettle(do, job_id, token)
     do(steps.ask_step, job_id, "1.1", *ASK, token, 5.0)
-    with pytest.raises(ConfigurationError, match=told):
+    with pytest.raises(kind, match=told):
         do(steps.answer, job_id, path, said, "ann", 6.0)
-    with pytest.raises(ConfigurationError, match="asks nothing"):
+    with pytest.raises(ConflictError, match="asks nothing"):
         do(steps.answer, job_id + 7, None, said, "ann", 6.0)

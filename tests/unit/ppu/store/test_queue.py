@@ -12,14 +12,20 @@ from sqlalchemy import Connection, create_engine, insert, select
 from sqlalchemy.exc import IntegrityError
 
 from ppu.core.custody import Change, Claimed, Left, Moved, StockUsed
-from ppu.core.errors import ConfigurationError, PPUError, StaleTokenError
+from ppu.core.errors import (
+    ConfigurationError,
+    ConflictError,
+    NotFoundError,
+    PPUError,
+    StaleTokenError,
+)
 from ppu.core.labfile import LabFile
 from ppu.store import cells, commands, custody, events, queue, steps
 from ppu.store.check import find_faults
 from ppu.store.database import _set_up
 from ppu.store.jobs import ACTIVE, ALLOWED, ENDED, Effect, Job, JobRequest, JobState
 from ppu.store.order import HALF_LIFE_S, Candidate, decayed, order
-from ppu.store.schema import metadata, prepare, reservations, stock
+from ppu.store.schema import allocations, metadata, prepare, stock
 from ppu.store.store import Store
 
 FIRE = JobRequest("fire", "1", {"temperature_degc": 900.0})
@@ -72,7 +78,7 @@ def test_job_is_the_same_when_submitted_again_with_its_key(store: Store) -> None
     wanted = JobRequest("fire", "1", {"a": 1, "b": 2}, key="trial 42")
     first = submit(store, wanted)
     second = submit(store, JobRequest("fire", "1", {"b": 2, "a": 1}, key="trial 42"))
-    with pytest.raises(ConfigurationError, match="use a new key"):
+    with pytest.raises(ConflictError, match="use a new key"):
         submit(store, JobRequest("fire", "1", {"a": 2, "b": 2}, key="trial 42"))
     with store.read() as connection:
         n_events = events.last_event(connection)
@@ -87,7 +93,7 @@ def test_batch_comes_whole_or_not_at_all(store: Store) -> None:
     wanted = [JobRequest("fire", "1", key=key) for key in ("b", "a", "c", "b")]
     ids = store.write(lambda connection: queue.submit_many(connection, wanted, 1.0))
     bad = [JobRequest("fire", "1", key="d"), JobRequest("fire", "2", key="a")]
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConflictError):
         store.write(lambda connection: queue.submit_many(connection, bad, 1.0))
     with store.read() as connection:
         n_jobs = len(queue.find(connection))
@@ -97,18 +103,18 @@ def test_batch_comes_whole_or_not_at_all(store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "what"),
+    ("wanted", "kind", "what"),
     [
-        (JobRequest("fire", "1", {"x": float("nan")}), "cannot be kept as JSON"),
-        (JobRequest("fire", "1", needs=(99,)), "no job 99 to wait for"),
-        (JobRequest("fire", "1", parent_id=98), "no job 98 to retry"),
+        (JobRequest("f", "1", {"x": float("nan")}), ConfigurationError, "kept as JSON"),
+        (JobRequest("f", "1", needs=(99,)), NotFoundError, "no job 99 to wait for"),
+        (JobRequest("f", "1", parent_id=98), NotFoundError, "no job 98 to retry"),
     ],
 )
 def test_request_that_makes_no_sense_is_refused(
-    store: Store, wanted: JobRequest, what: str
+    store: Store, wanted: JobRequest, kind: type[PPUError], what: str
 ) -> None:
     """What cannot be kept or can never run is told at once."""
-    with pytest.raises(ConfigurationError, match=what):
+    with pytest.raises(kind, match=what):
         submit(store, wanted)
 
 
@@ -158,7 +164,7 @@ def test_request_comes_back_as_it_was(store: Store) -> None:
 
 def test_job_that_is_not_there_is_named(store: Store) -> None:
     """A wrong number is told, not answered with nothing."""
-    with pytest.raises(ConfigurationError, match="no job 7"):
+    with pytest.raises(NotFoundError, match="no job 7"):
         get(store, 7)
 
 
@@ -189,7 +195,7 @@ def test_jobs_end_when_what_they_need_fails(store: Store, token: int) -> None:
     change(store, chain[0], JobState.FAILED, token=token, reason=("dose", "spilled"))
     states = {get(store, job_id).state for job_id in chain[1:]}
     second = get(store, chain[1])
-    with pytest.raises(ConfigurationError, match="has ended as failed"):
+    with pytest.raises(ConflictError, match="has ended as failed"):
         submit(store, JobRequest("next", "1", needs=(chain[0],)))
 
     assert states == {JobState.CANCELLED}
@@ -204,7 +210,7 @@ def test_held_job_waits_until_it_is_released(store: Store, token: int) -> None:
     for _ in range(2):
         store.write(lambda connection: queue.hold(connection, job_id, 1.0))
     while_held = claim(store, token)
-    store.write(lambda connection: queue.release(connection, job_id, 1.0))
+    store.write(lambda connection: queue.resume(connection, job_id, 1.0))
     with store.read() as connection:
         n_events = len(events.events_after(connection, job_id=job_id))
 
@@ -248,13 +254,13 @@ def test_reorder_is_refused_where_it_would_change_nothing(
 ) -> None:
     """Priorities come first, and what is claimed is no longer in the line."""
     low, high = submit(store), submit(store, JobRequest("a", "1", priority=1))
-    with pytest.raises(ConfigurationError, match="change the priority"):
+    with pytest.raises(ConflictError, match="change the priority"):
         store.write(lambda connection: queue.reorder(connection, low, high, 1.0))
     store.write(lambda connection: queue.prioritize(connection, low, 2, 1.0))
     first = claim(store, token)
-    with pytest.raises(ConfigurationError, match="not queued"):
+    with pytest.raises(ConflictError, match="not queued"):
         store.write(lambda connection: queue.reorder(connection, high, low, 1.0))
-    with pytest.raises(ConfigurationError, match="no longer waits"):
+    with pytest.raises(ConflictError, match="no longer waits"):
         store.write(lambda connection: queue.prioritize(connection, low, 0, 1.0))
 
     assert first is not None
@@ -276,7 +282,7 @@ def test_cancel_ends_what_waits_and_asks_for_what_runs(
     with store.read() as connection:
         (asked,) = commands.waiting(connection)
     store.write(lambda c: commands.settle(c, asked.sequence, "stopped", 3.0))
-    with pytest.raises(ConfigurationError, match="no request"):
+    with pytest.raises(NotFoundError, match="no request"):
         store.write(lambda c: commands.settle(c, asked.sequence, "again", 3.0))
     with store.read() as connection:
         after = commands.waiting(connection)
@@ -292,19 +298,19 @@ def test_cancel_ends_what_waits_and_asks_for_what_runs(
 
 
 def test_result_is_kept_when_a_job_succeeds(store: Store, token: int) -> None:
-    """Result, effect and stamps are there, the lease and the reservation are not."""
+    """Result, effect and stamps are there, the lease and the allocation are not."""
     job_id = submit(store)
 
-    def reserve(connection: Connection) -> None:
+    def allocate(connection: Connection) -> None:
         connection.execute(insert(stock), {"powder": "BaO", "mass_g": 2.0})
         row = {"job_id": job_id, "powder": "BaO", "mass_g": 1.0}
-        connection.execute(insert(reservations), row)
+        connection.execute(insert(allocations), row)
 
-    store.write(reserve)
+    store.write(allocate)
     claim(store, token)
     job = finish(store, job_id, token)
     with store.read() as connection:
-        reserved = connection.execute(select(reservations)).all()
+        allocated = connection.execute(select(allocations)).all()
         history = [
             event.content["state"]
             for event in events.events_after(connection, job_id=job_id)
@@ -313,7 +319,7 @@ def test_result_is_kept_when_a_job_succeeds(store: Store, token: int) -> None:
     assert job.result == {"mass_g": 1.5}
     assert (job.physical_effect, job.started, job.ended) == (Effect.FULL, 2.0, 3.0)
     assert job.lease_token is None
-    assert reserved == []
+    assert allocated == []
     assert history == ["queued", "staging", "running", "finishing", "succeeded"]
     assert store.check() == []
 
@@ -363,10 +369,10 @@ def test_job_of_a_vanished_cell_is_lost_until_it_is_adopted(
     lost = store.write(lambda connection: queue.lose_vanished(connection, 4.0))
     claimed = claim(store, newer, now=5.0)
     state = get(store, job_id).state
-    with pytest.raises(ConfigurationError, match="cannot be queued"):
+    with pytest.raises(ConflictError, match="cannot be queued"):
         change(store, job_id, JobState.QUEUED)
     adopted = store.write(lambda c: queue.adopt(c, job_id, newer, 5.0, 60.0))
-    with pytest.raises(ConfigurationError, match="cannot be recovering"):
+    with pytest.raises(ConflictError, match="cannot be recovering"):
         store.write(lambda c: queue.adopt(c, job_id, newer, 5.0, 60.0))
 
     assert lost == [job_id]
@@ -426,10 +432,10 @@ def test_job_goes_back_to_the_queue_only_untouched(store: Store, token: int) -> 
     claim(store, token)
     claim(store, token)
     back = change(store, untouched, JobState.QUEUED, token=token)
-    with pytest.raises(ConfigurationError, match="partial effect"):
+    with pytest.raises(ConflictError, match="partial effect"):
         change(store, touched, JobState.QUEUED, token=token, effect=Effect.PARTIAL)
     change(store, touched, JobState.RUNNING, token=token, effect=Effect.PARTIAL)
-    with pytest.raises(ConfigurationError, match="partial effect, not none"):
+    with pytest.raises(ConflictError, match="partial effect, not none"):
         change(store, touched, JobState.PAUSED, token=token, effect=Effect.NONE)
 
     assert (back.started, back.lease_token) == (None, None)
@@ -599,7 +605,7 @@ class Anybody:
             lambda: queue.cancel(connection, one, "ann", now),
             lambda: queue.abort(connection, one, "ann", "", now),
             lambda: queue.hold(connection, one, now),
-            lambda: queue.release(connection, one, now),
+            lambda: queue.resume(connection, one, now),
             lambda: queue.reorder(connection, one, self.any_id(), now),
             lambda: queue.prioritize(connection, one, 1, now),
             lambda: custody.release_sample(connection, f"of {one}", "ann", now),
@@ -667,9 +673,9 @@ class Anybody:
         job_id, cup = self.any_id(), self.any_of(LAB.containers)
         if queue.get(self.connection, job_id).state not in ACTIVE:
             return
-        books = custody.books(self.connection)
-        origin = books.places[cup]
-        taken = {*books.places.values(), *books.under_way.values()}
+        ledger = custody.read_ledger(self.connection)
+        origin = ledger.places[cup]
+        taken = {*ledger.places.values(), *ledger.under_way.values()}
         place = self.any_of(set(LAB.locations) - taken | {origin})
         changes: list[Change] = [
             Claimed(cup, f"of {job_id}"),

@@ -1,12 +1,14 @@
 """The store: what was acknowledged is kept, in one order, whoever writes."""
 
 import asyncio
+import contextlib
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,9 @@ from ppu.core.errors import (
     StoreError,
 )
 from ppu.core.labtime import LabTimeLoop
-from ppu.store import events, queue
+from ppu.store import commands, events, queue
 from ppu.store.jobs import JobRequest
+from ppu.store.requests import Abort
 from ppu.store.schema import SCHEMA_VERSION, meta, stock
 from ppu.store.store import Store
 
@@ -31,7 +34,7 @@ Open = Callable[[str | Path], Store]
 
 def note(connection: Connection) -> int:
     """Append an event."""
-    return events.announce(connection, "note", {"n": 1}, 1.0)
+    return events.announce(connection, events.EventKind.CELL, {"n": 1}, 1.0)
 
 
 def sequences(store: Store) -> list[int]:
@@ -50,7 +53,7 @@ def test_store_keeps_what_it_acknowledged_when_opened_again(
     with open_store(where).read() as connection:
         found = events.events_after(connection)
 
-    assert found == [events.Event(number, 1.0, "note", {"n": 1})]
+    assert found == [events.Event(number, 1.0, events.EventKind.CELL, {"n": 1})]
 
 
 def test_work_that_fails_leaves_nothing_and_fails_alone(store: Store) -> None:
@@ -473,3 +476,28 @@ def test_server_sees_to_its_own_disk(
     store.check_room(10**18)
 
     assert store.free_bytes is None
+
+
+def test_store_of_version_2_is_taken_over(tmp_path: Path) -> None:
+    """Jobs and requests that were kept before codes for remedies are read as before."""
+    path = tmp_path / "old.sqlite"
+    with Store(path) as store:
+        job_id = store.write(lambda c: queue.submit(c, JobRequest("fire", "1"), 1.0))
+        store.write(
+            partial(commands.request, wanted=Abort(reason="x"), by="a", now=1.0)
+        )
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "ALTER TABLE jobs DROP COLUMN advice;"
+            "ALTER TABLE commands DROP COLUMN advice;"
+            "DROP TABLE descriptions;"
+            "UPDATE meta SET content = '2' WHERE key = 'schema_version';"
+        )
+    with Store(path) as store:
+        faults = store.check()
+        with store.read() as reading:
+            job = queue.get(reading, job_id)
+            (asked,) = commands.waiting(reading)
+
+    assert (faults, job.advice) == ([], ())
+    assert asked.request == Abort(reason="x")

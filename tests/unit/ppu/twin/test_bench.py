@@ -124,7 +124,7 @@ def talk(play: Play, lab: Path, *lines: bytes) -> list[dict[str, Any]]:
         await bench.start()
         control = ControlSocket(bench)
         host, _, port = (await control.start()).partition(":")
-        with running_loop().hold("talking to the control socket"):
+        with running_loop().freezing("talking to the control socket"):
             reader, writer = await asyncio.open_connection(host, int(port))
             writer.write(b"".join(line + b"\n" for line in lines))
             writer.write_eof()
@@ -260,7 +260,7 @@ def test_control_socket_stops_while_somebody_talks(play: Play, small_lab: Path) 
     async def scenario() -> bytes:
         control = ControlSocket(bench_of(small_lab))
         host, _, port = (await control.start()).partition(":")
-        with running_loop().hold("talking to the control socket"):
+        with running_loop().freezing("talking to the control socket"):
             reader, writer = await asyncio.open_connection(host, int(port))
             writer.write(b'{"incidents": true}\n')
             await reader.readline()

@@ -20,9 +20,9 @@ from ppu_protocols.analysis.scan import Scan
 from ppu_simulators.physics.diffraction import (
     Diffractometer,
     aeris_two_theta,
-    imperfect_specimen,
     measure,
 )
+from ppu_simulators.physics.specimens import imperfect_specimen
 
 
 @cache

@@ -1,0 +1,172 @@
+"""The life of a job in a cell: an engine, its plan, its results or its bad end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ppu.cell.ending import Ending
+from ppu.cell.execution import Execution, explained
+from ppu.cell.gate import JobGate
+from ppu.cell.lab import OpenLab
+from ppu.cell.lab_events import LabEvents
+from ppu.cell.ownership import Ownership
+from ppu.cell.roster import Roster, RunningJob
+from ppu.core.errors import DivergedError, PPUError, StaleTokenError, StoreError
+from ppu.core.labtime import stopwatch
+from ppu.engine.recorder import JobRecorder
+from ppu.engine.runner import Runner
+from ppu.plans.protocol import RegisteredProtocol
+from ppu.store.jobs import Job, JobState
+
+__all__ = ["Lifecycle"]
+
+
+class Lifecycle:
+    """Runs jobs on engines of their own, each to its end, whatever that is.
+
+    Args:
+        lab: The lab that they run on.
+        owner: What may write to the store.
+        roster: Where they are entered while they run.
+        ending: What becomes of those that fail.
+        events: Keeps what goes wrong in the lab's twin.
+        find: Returns the protocol of a name.
+        results: Directory in which each job gets one of its own.
+        executor: A thread for each job, and some for what is short.
+    """
+
+    def __init__(
+        self,
+        lab: OpenLab,
+        owner: Ownership,
+        roster: Roster,
+        ending: Ending,
+        events: LabEvents,
+        find: Callable[[str], RegisteredProtocol],
+        results: Path,
+        executor: Executor,
+    ) -> None:
+        self._lab = lab
+        self._owner = owner
+        self._roster = roster
+        self._ending = ending
+        self._events = events
+        self._find = find
+        self._results = results
+        self._executor = executor
+        self._loop = lab.host.loop
+        self._idle_runners: list[Runner] = [lab.host]
+        self._starting = asyncio.Lock()
+
+    async def enter(self, job: Job) -> RunningJob:
+        """Give a job an engine, and enter it in the roster."""
+        if not self._idle_runners:
+            with self._loop.freezing("an engine is made"):
+                runner = await self._loop.run_in_executor(
+                    self._executor, self._lab.host.runner
+                )
+            self._idle_runners.append(runner)
+        return self._roster.enter(job, self._idle_runners.pop())
+
+    def start(self, running: RunningJob, *, is_adopted: bool) -> None:
+        """Let a job run."""
+        work = self._run_to_end(running, is_adopted=is_adopted)
+        running.task = asyncio.create_task(work, name=f"job {running.job.id}")
+
+    async def _run_to_end(self, running: RunningJob, *, is_adopted: bool) -> None:
+        """Run one job to its end, whatever that is."""
+        error: BaseException | None = None
+        resources, roster = self._lab.resources, self._roster
+        resources.firings.note_entered()
+        try:
+            await self._run(running, is_adopted=is_adopted)
+        except asyncio.CancelledError as exc:
+            error = exc
+            raise
+        except (StaleTokenError, StoreError) as exc:
+            # Nothing can be kept any more: whoever owns the store next goes on.
+            error = exc
+            roster.fail(exc)
+        except Exception as exc:  # noqa: BLE001 - one job's fault must not end the others
+            error = exc
+            await self._ending.end_badly(running, exc)
+        finally:
+            resources.reservations.leave(running.who)
+            resources.firings.note_left(running.who, error)
+            if roster.fault is None and not isinstance(error, asyncio.CancelledError):
+                del roster.jobs[running.job.id]
+            self._idle_runners.append(running.runner)
+            roster.wake()
+
+    async def _run(self, running: RunningJob, *, is_adopted: bool) -> None:
+        """Run one job until its result is kept."""
+        job = running.job
+        protocol = self._find(job.protocol)
+        if protocol.version != job.version:
+            raise DivergedError(
+                f"job {job.id} is of version {job.version} of {job.protocol}, "
+                f"installed is {protocol.version}; install that, or submit it again"
+            )
+        execution = Execution(
+            self._lab,
+            protocol,
+            job.parameters,
+            self._results / str(job.id),
+            job_id=job.id,
+            runner=running.runner,
+        )
+        running.claimed = execution.view.claimed
+        if not is_adopted:
+            execution.check_parameters()
+        gate = JobGate(
+            running, self._roster, self._owner, self._loop, self._lab.devices
+        )
+        await gate.set_state(JobState.RUNNING)
+        keep_incidents = partial(self._events.keep_incidents, job.id)
+        with self._loop.freezing("what is known of the job is read"):
+            recorder = await self._loop.run_in_executor(
+                self._executor, self._owner.recorder, job, gate.settle, keep_incidents
+            )
+        try:
+            typed = await running.runner.arun(
+                execution.plan(),
+                recorder,
+                running.who,
+                gate,
+                self._executor,
+                self._starting,
+            )
+        except (PPUError, asyncio.CancelledError):
+            raise
+        except Exception as exc:
+            raise explained(protocol, exc) from exc
+        finally:
+            with contextlib.suppress(StoreError, StaleTokenError):
+                await recorder.flush_documents()
+        await self._ending.end_well(running)
+        await gate.set_state(JobState.FINISHING, None)
+        with self._loop.freezing("the report is written"):
+            result = await self._loop.run_in_executor(
+                self._executor, _finishing(execution, typed, recorder)
+            )
+        await keep_incidents()
+        await self._owner.succeed(job, result)
+
+
+def _finishing(
+    execution: Execution, typed: Any, recorder: JobRecorder
+) -> Callable[[], dict[str, Any]]:
+    """Return what writes the results, for a thread of its own."""
+    elapsed = stopwatch()
+
+    def finish() -> dict[str, Any]:
+        execution.make_out()
+        return execution.finish(typed, recorder, elapsed)
+
+    return finish

@@ -1,0 +1,181 @@
+"""What instruments are told to do and what they record of it: plain frozen data.
+
+House units, with the unit in the name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = [
+    "Carry",
+    "DoorState",
+    "Dose",
+    "DoseRequest",
+    "FiringProfile",
+    "FiringRecord",
+    "FiringUnderWay",
+    "GasRequest",
+    "Grind",
+    "GripRecord",
+    "MountPowder",
+    "PowderTask",
+    "Recollection",
+    "ScanRequest",
+    "Segment",
+    "Task",
+    "TaskUnderWay",
+]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A ramp to a temperature and the dwell there."""
+
+    target_degc: float
+    ramp_degc_per_min: float
+    dwell_s: float
+
+
+@dataclass(frozen=True)
+class FiringProfile:
+    """What a furnace shall do: segments, heater off, and natural cooling."""
+
+    segments: tuple[Segment, ...]
+    cool_to_degc: float
+    """The firing is complete when the chamber has cooled to this."""
+    atmosphere: str = "air"
+    """Gas in the chamber; anything but ``air`` needs a :class:`GasFlow`."""
+    gas_flow_ml_per_min: float = 0.0
+    """How much of that gas flows, from before the start until it has cooled."""
+
+
+@dataclass(frozen=True)
+class FiringUnderWay:
+    """A firing that was begun by a process that died, and may go on."""
+
+    profile: FiringProfile
+    samples: Mapping[str, Sequence[float]]
+    """Columns of what was sampled of this firing before, by data key, and ``time`` with
+    their UTC stamps [s since 1970]; empty if nothing was."""
+
+
+@dataclass(frozen=True)
+class FiringRecord:
+    """What a furnace did, as its driver measured it."""
+
+    started_s: float
+    """UTC stamp of the start, or of the first sample if nobody saw the start [s since
+    1970]."""
+    duration_s: float
+    max_temperature_degc: float
+    dwell_temperature_degc: float | None
+    """Mean while the program dwelt at its highest temperature, None if it did not."""
+    dwell_s: tuple[float, ...]
+    """Measured dwell of each segment. One that began or ended while nobody heard the
+    controller counts as asked, as far as what was heard allows that."""
+    n_samples: int
+
+
+@dataclass(frozen=True)
+class Dose:
+    """An amount of one powder."""
+
+    powder: str
+    mass_g: float
+
+
+@dataclass(frozen=True)
+class DoseRequest:
+    """Powders for one container, and how long to mix them there."""
+
+    container: str
+    doses: tuple[Dose, ...]
+    mixing_s: float
+
+
+@dataclass(frozen=True)
+class ScanRequest:
+    """A powder diffraction scan."""
+
+    sample_id: str
+    start_deg: float
+    stop_deg: float
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class Carry:
+    """Carry a container from one location to another."""
+
+    container: str
+    origin: str
+    destination: str
+
+
+@dataclass(frozen=True)
+class Grind:
+    """Grind what is in a container, where it stands."""
+
+    container: str
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class MountPowder:
+    """Take powder out of a container and press it into a specimen holder."""
+
+    container: str
+    holder: str
+
+
+PowderTask = Grind | MountPowder
+
+
+Task = Carry | PowderTask
+
+
+@dataclass(frozen=True)
+class TaskUnderWay:
+    """A task that was given by a process that died: nobody knows how far it came."""
+
+    task: Task | DoseRequest
+
+
+@dataclass(frozen=True)
+class Recollection:
+    """What an instrument itself still knows of a task."""
+
+    has_happened: bool | None
+    """Whether the task was done to its end, or not at all; None if it cannot tell."""
+    is_at_rest: bool
+    """Whether nothing of it goes on any more."""
+    text: str
+    """What it says, for people."""
+
+
+@dataclass(frozen=True)
+class GripRecord:
+    """What the fingers of a hand felt while it carried something."""
+
+    has_grasped: bool
+    """Whether they ever closed on something."""
+    has_dropped: bool
+    """Whether what they held slipped out of them."""
+    is_holding: bool
+    """Whether they held something when the watch ended."""
+    width_mm: float
+    """Opening at which they held it; the last opening if they held nothing [mm]."""
+
+
+DoorState = Literal["open", "closed"]
+
+
+@dataclass(frozen=True)
+class GasRequest:
+    """A gas and how much of it shall flow; nothing at a flow of 0."""
+
+    gas: str
+    flow_ml_per_min: float

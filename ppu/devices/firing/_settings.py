@@ -1,0 +1,105 @@
+"""What the lab file says of a furnace: settings, limits, and where they disagree."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from ppu.core.labfile import LimitPair
+
+__all__ = [
+    "FiringSettings",
+    "FurnaceLimits",
+    "find_limit_contradictions",
+    "is_over_limit",
+]
+
+
+class FiringSettings(BaseModel):
+    """What a driver must know of any furnace."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sample_period_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    max_silence_s: float = Field(
+        default=300.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long the controller may be unreachable during a firing",
+    )
+    max_deviation_k: float = Field(
+        default=50.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How far the chamber may be from the working setpoint",
+    )
+    full_power_degc_per_min: float = Field(
+        default=30.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How fast the chamber gets hotter at full power, cold and empty; "
+        "half of it is too low, twice as much only finds faults later",
+    )
+    set_within_k: float = Field(
+        default=2.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How near the chamber must be to a temperature that is set",
+    )
+    ramp_down_degc_per_min: float = Field(
+        default=5.0, ge=0.1, le=300, description="Rate for on_abort: ramp_down"
+    )
+    max_cooling_s: float = Field(
+        default=172800.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="How long natural cooling may take before somebody must look",
+    )
+    cooling_time_constant_s: float = Field(
+        default=12000.0,
+        gt=0,
+        description="Natural cooling of this furnace, only for expected durations",
+    )
+
+
+class FurnaceLimits(BaseModel):
+    """What the lab allows."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    temperature_degc: LimitPair
+    ramp_degc_per_min: LimitPair
+
+
+def is_over_limit(temperature: float, high_degc: float) -> bool:
+    """Return whether *temperature* is over a limit by more than overshoot [degC]."""
+    return temperature > 1.02 * high_degc
+
+
+def find_limit_contradictions(
+    limits: FurnaceLimits,
+    setpoint_high_degc: float,
+    alarm_degc: float,
+    *,
+    alarm_key: str,
+) -> list[str]:
+    """Return where the lab's limit, the setpoint limit and the alarm do not rise.
+
+    Args:
+        limits: What the lab allows.
+        setpoint_high_degc: The highest setpoint that the controller takes.
+        alarm_degc: Where it warns.
+        alarm_key: What that is called in the lab file.
+    """
+    high = limits.temperature_degc[1]
+    found = []
+    if high > setpoint_high_degc:
+        found.append(
+            f"limits.temperature_degc allows {high:g} degC, but the controller's "
+            f"own setpoint_high_degc is {setpoint_high_degc:g}; lower the limit"
+        )
+    if setpoint_high_degc >= alarm_degc:
+        found.append(
+            f"{alarm_key} is {alarm_degc:g}, which must be over setpoint_high_degc "
+            f"({setpoint_high_degc:g}) to warn of overshoot; raise the alarm"
+        )
+    return found

@@ -1,0 +1,183 @@
+"""Changes how jobs go on: hold, resume, prioritise, cancel, abort, answer, drain.
+
+What a cell must do is asked of it; it is done when its effect is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from sqlalchemy import Connection
+
+from ppu.core.errors import ConflictError
+from ppu.core.remedies import Remedy, advise
+from ppu.operations.access import change
+from ppu.operations.looking import effect_of, view_of
+from ppu.operations.views import AnsweredView, AskedView, JobView
+from ppu.store import queue
+from ppu.store.cells import is_owned
+from ppu.store.commands import request
+from ppu.store.jobs import ENDED, Job, JobState
+from ppu.store.requests import AllowHeat, Drain, Request
+from ppu.store.steps import answer as answer_
+from ppu.store.steps import questions
+from ppu.store.store import Store
+from ppu.store.waiting import reasons_to_wait
+
+__all__ = [
+    "abort",
+    "allow_heat",
+    "answer",
+    "cancel",
+    "drain",
+    "hold",
+    "prioritise",
+    "resume",
+]
+
+
+def hold(store: Store, ids: Iterable[int]) -> list[JobView]:
+    """Keep jobs from beginning; one that runs waits before its next step.
+
+    Raises:
+        NotFoundError: If one of them is not there; nothing is changed.
+        ConflictError: If one of them has ended; nothing is changed.
+    """
+    return _change(store, ids, queue.hold)
+
+
+def resume(store: Store, ids: Iterable[int]) -> list[JobView]:
+    """End the hold of jobs.
+
+    Raises:
+        NotFoundError: As :func:`hold`.
+        ConflictError: As :func:`hold`.
+    """
+    return _change(store, ids, queue.resume)
+
+
+def prioritise(store: Store, ids: Iterable[int], priority: int) -> list[JobView]:
+    """Change the priority of jobs that wait; the higher runs first.
+
+    Raises:
+        NotFoundError: As :func:`hold`.
+        ConflictError: If one of them has begun or ended; nothing is changed.
+    """
+    return _change(
+        store, ids, lambda c, one, now: queue.prioritize(c, one, priority, now)
+    )
+
+
+def cancel(store: Store, ids: Iterable[int], by: str) -> list[JobView]:
+    """Take jobs out of the queue; one that runs stops at its next safe point.
+
+    Raises:
+        NotFoundError: As :func:`hold`.
+    """
+    return _change(store, ids, lambda c, one, now: queue.cancel(c, one, by, now))
+
+
+def abort(store: Store, ids: Iterable[int], by: str, reason: str = "") -> list[JobView]:
+    """Give jobs up at once: their devices go to their abort states.
+
+    Raises:
+        NotFoundError: As :func:`hold`.
+    """
+    return _change(store, ids, lambda c, one, now: queue.abort(c, one, by, reason, now))
+
+
+def _change(
+    store: Store, ids: Iterable[int], act: Callable[[Connection, int, float], Job]
+) -> list[JobView]:
+    """Do *act* to all jobs or to none; return them, with what they wait for."""
+
+    def work(connection: Connection, now: float) -> list[JobView]:
+        found = [act(connection, job_id, now) for job_id in dict.fromkeys(ids)]
+        return [
+            view_of(job, () if job.state in ENDED else reasons_to_wait(connection, job))
+            for job in found
+        ]
+
+    return change(store, work)
+
+
+def answer(
+    store: Store,
+    job_id: int,
+    said: str,
+    by: str,
+    path: str | None = None,
+    note: str = "",
+) -> AnsweredView:
+    """Answer what a job asks about a step: whether it happened, or how to go on.
+
+    A lost job that asks nothing can only be given up: ``abort``.
+
+    Args:
+        store: The store.
+        job_id: The job.
+        said: One of the question's answers.
+        by: Who answers.
+        path: The step; None if it is the only one that asks.
+        note: What the person saw, for the record.
+
+    Raises:
+        NotFoundError: If there is no such job.
+        ConfigurationError: If the answer does not fit, or several steps ask.
+        ConflictError: If nothing is asked, or it is answered already.
+    """
+
+    def work(connection: Connection, now: float) -> AnsweredView:
+        found = queue.get(connection, job_id)
+        is_silent = not questions(connection, job_id)
+        if found.state is JobState.LOST and is_silent and said == "abort":
+            ended = queue.abort(connection, job_id, by, note, now)
+            return AnsweredView(job=job_id, said=said, state=str(ended.state))
+        question = answer_(connection, job_id, path, said, by, now, note)
+        return AnsweredView(
+            job=job_id,
+            step=question.step.path,
+            said=said,
+            effect=effect_of(question.step.kind, said),
+            state=str(found.state),
+            is_heard=is_owned(connection),
+        )
+
+    return change(store, work)
+
+
+def allow_heat(store: Store, by: str, note: str = "") -> AskedView:
+    """Let the cell heat furnaces again after a crash: a person has looked at them.
+
+    Raises:
+        ConflictError: If no cell works on the store.
+    """
+    return _ask_cell(
+        store,
+        AllowHeat(note=note),
+        by,
+        "look at the furnaces when one has started",
+    )
+
+
+def drain(store: Store, by: str) -> AskedView:
+    """Have the cell end when what cannot wait is done; the next one goes on.
+
+    Raises:
+        ConflictError: If no cell works on the store.
+    """
+    return _ask_cell(store, Drain(), by, "nothing is left to drain")
+
+
+def _ask_cell(store: Store, wanted: Request, by: str, otherwise: str) -> AskedView:
+    """Ask the cell itself for something that no later one shall do."""
+
+    def work(connection: Connection, now: float) -> AskedView:
+        if not is_owned(connection):
+            raise ConflictError(
+                f"no cell works on this store; {otherwise}",
+                advice=[advise(Remedy.START_CELL)],
+            )
+        return AskedView(number=request(connection, wanted, by, now))
+
+    return change(store, work)

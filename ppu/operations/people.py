@@ -1,0 +1,90 @@
+"""Keeps what people did to samples, containers and stock.
+
+If a cell works on the store it is asked to take note, because it has a ledger of its
+own, and it may refuse; without one it is kept at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from ppu.operations.access import change
+from ppu.operations.views import AskedView
+from ppu.store import custody, stock
+from ppu.store.requests import CorrectStock, MoveContainer, Refill, ReleaseSample
+from ppu.store.store import Store
+
+__all__ = [
+    "Correction",
+    "correct_location",
+    "correct_stock",
+    "refill",
+    "release",
+    "say",
+]
+
+Correction = MoveContainer | ReleaseSample | Refill | CorrectStock
+"""What people say that they did or found."""
+
+
+def say(store: Store, said: Sequence[Correction], by: str) -> list[AskedView]:
+    """Keep all that a person says, or ask the cell, which sees to each by itself.
+
+    See :func:`ppu.operations.access.await_outcomes` for what the cell makes of it.
+
+    Raises:
+        NotFoundError: If something is not there; nothing is kept or asked.
+        ConfigurationError: If something cannot be; nothing is kept or asked.
+        ConflictError: If the present state forbids something; nothing is kept or asked.
+    """
+    return change(
+        store, lambda connection, now: [_say(connection, one, by, now) for one in said]
+    )
+
+
+def _say(connection: Connection, said: Correction, by: str, now: float) -> AskedView:
+    lacking: dict[int, float] = {}
+    number: int | None
+    match said:
+        case MoveContainer():
+            number = custody.ask_move(
+                connection, said.container, said.location, by, now
+            )
+        case ReleaseSample():
+            number = custody.ask_release(connection, said.sample, by, now)
+        case Refill():
+            number = stock.ask_refill(
+                connection, said.powder, said.mass_g, by, now, said.note
+            )
+        case CorrectStock():
+            lacking = stock.lacking(connection, said.powder, said.mass_g)
+            number = stock.ask_correction(
+                connection, said.powder, said.mass_g, by, now, said.note
+            )
+    return AskedView(number=number, is_done=number is None, lacking_g=lacking)
+
+
+def correct_location(store: Store, container: str, location: str, by: str) -> AskedView:
+    """Say where a container really is; as :func:`say`."""
+    return say(store, [MoveContainer(container=container, location=location)], by)[0]
+
+
+def release(store: Store, sample: str, by: str) -> AskedView:
+    """Say that a sample is gone and its containers are clean; as :func:`say`."""
+    return say(store, [ReleaseSample(sample=sample)], by)[0]
+
+
+def refill(
+    store: Store, powder: str, mass_g: float, by: str, note: str = ""
+) -> AskedView:
+    """Say that powder was added [g]; as :func:`say`."""
+    return say(store, [Refill(powder=powder, mass_g=mass_g, note=note)], by)[0]
+
+
+def correct_stock(
+    store: Store, powder: str, mass_g: float, by: str, note: str
+) -> AskedView:
+    """Say how much of a powder is really there [g], and why; as :func:`say`."""
+    return say(store, [CorrectStock(powder=powder, mass_g=mass_g, note=note)], by)[0]
