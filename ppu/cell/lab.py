@@ -8,14 +8,20 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from bluesky.utils import Msg, MsgGenerator
 
 from ppu.cell.making_safe import MadeSafe, make_safe
 from ppu.cell.pace import Pace, Target, make_loop
 from ppu.core.custody import CustodyLedger
-from ppu.core.errors import AbortedError, ConfigurationError, InterlockError, PPUError
+from ppu.core.errors import (
+    AbortedError,
+    ConfigurationError,
+    InterlockError,
+    PPUError,
+    nearest,
+)
 from ppu.core.labfile import LabFile
 from ppu.core.notices import tell
 from ppu.core.remedies import Remedy, advise
@@ -35,6 +41,9 @@ __all__ = ["OpenLab"]
 _FLUSH_TWIN_S = 600.0
 _FLUSH_HARDWARE_S = 30.0
 
+_ASK_AGAIN_WALL_S: Final = 0.1
+"""How often whoever closes a lab asks what runs to end: it may begin just then."""
+
 
 class Turns:
     """Lets one plan run at a time."""
@@ -42,10 +51,18 @@ class Turns:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._running = ""
+        self._stop: Callable[[str], None] = tell
 
     @contextlib.contextmanager
-    def take(self, what: str, *, queued: bool) -> Iterator[None]:
+    def take(
+        self, what: str, stop: Callable[[str], None], *, queued: bool
+    ) -> Iterator[None]:
         """Have the lab for *what* while the block runs.
+
+        Args:
+            what: What runs, for whoever comes too early.
+            stop: Ends it, for a reason.
+            queued: Whether to wait for a turn.
 
         Raises:
             InterlockError: If something else runs and *queued* does not say to wait.
@@ -56,11 +73,16 @@ class Turns:
                 "for it, say queued=True to wait here, or run several protocols at "
                 "once with run_protocols"
             )
-        self._running = what
+        self._running, self._stop = what, stop
         try:
             yield
         finally:
             self._lock.release()
+
+    def end(self, why: str) -> None:
+        """Stop what runs, wait until it is safe, and give no turn any more."""
+        while not self._lock.acquire(timeout=_ASK_AGAIN_WALL_S):
+            self._stop(why)
 
 
 class OpenLab(Mapping[str, Any]):
@@ -151,7 +173,9 @@ class OpenLab(Mapping[str, Any]):
 
         It is short, and not interrupted by stop signals.
         """
+        self.host.check_caller()
         with on_stop_signal(lambda _: None):
+            self.turns.end("the lab is closed")
             try:
                 self.host.end_tasks()
                 self.host.call(self._disconnect())
@@ -251,9 +275,10 @@ class OpenLab(Mapping[str, Any]):
             InterlockError: If another plan runs; that is not disturbed.
             AbortedError: If somebody asked to stop.
         """
-        self.host.check_caller()
+        self.check_not_closed()
         self.check_attended()
-        with self.turns.take(getattr(plan, "__name__", "a plan"), queued=queued):
+        what = getattr(plan, "__name__", "a plan")
+        with self.turns.take(what, self.host.abort, queued=queued):
             return self._run_alone(plan, recorder, on_made_safe)
 
     def _run_alone(
@@ -301,6 +326,31 @@ class OpenLab(Mapping[str, Any]):
     def unsubscribe(self, token: int) -> None:
         """End a subscription."""
         self.host.unsubscribe(token)
+
+    def check_not_closed(self) -> None:
+        """Refuse to use a lab that was closed, or to wait for its loop on it.
+
+        Raises:
+            ConfigurationError: If so.
+        """
+        self.host.check_caller()
+        if not self.host.is_alive:
+            raise ConfigurationError(
+                f"lab {self.file.lab} is closed; open it anew with open_lab(...)"
+            )
+
+    def check_open(self) -> None:
+        """Refuse to ask the devices of a lab that is not open.
+
+        Raises:
+            ConfigurationError: If it is not.
+        """
+        self.check_not_closed()
+        if not self.devices:
+            raise ConfigurationError(
+                f"lab {self.file.lab} is not open yet: use it in a `with` statement, "
+                "or open() it"
+            )
 
     def check_attended(self) -> None:
         """Refuse to heat hardware with nobody beside it.
@@ -357,8 +407,23 @@ class OpenLab(Mapping[str, Any]):
             reservations.give_back(UNSAFE, list(resting))
 
     def read(self, device: str, signal: str) -> dict[str, Any]:
-        """Return value, quality and time of one signal, read now."""
+        """Return value, quality and time of one signal, read now.
+
+        Raises:
+            ConfigurationError: If there is no such device or signal, or the lab is not
+                open.
+        """
+        self.check_open()
+        if device not in self.devices:
+            raise ConfigurationError(
+                f"lab {self.file.lab} has no device '{device}'; "
+                f"{nearest(device, self.devices)}"
+            )
         instrument = self.devices[device]
+        if signal not in (known := instrument.signal_names()):
+            raise ConfigurationError(
+                f"{device} has no signal '{signal}'; {nearest(signal, known)}"
+            )
 
         async def read_now() -> dict[str, Any]:
             reading = await instrument.read_signal(signal)

@@ -110,17 +110,16 @@ class InteractiveLab(OpenLab):
                 this lab before; nothing moved.
             LimitError: If the lab does not allow it; nothing moved.
             InterlockError: If a plan runs.
+            AbortedError: If somebody asked to stop; every device is in its abort state.
         """
-        self.host.check_caller()
+        self.check_open()
         self.check_attended()
         if self.has_run:
             raise ConfigurationError(
                 "several protocols at once need a lab on which nothing has run yet: "
                 "open it anew with open_lab(...)"
             )
-        with self.turns.take("several protocols", queued=False):
-            self.has_run = True
-            return run_several(self, wanted, Path(out))
+        return run_several(self, wanted, Path(out))
 
 
 def open_lab(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 from ppu.cell.cell import Cell
 from ppu.cell.execution import Execution, make_directory
 from ppu.cell.lab import OpenLab
+from ppu.core.errors import AbortedError
 from ppu.core.notices import tell
+from ppu.core.stopping import on_stop_signal
 from ppu.plans.protocol import find_protocol
 from ppu.store import queue
 from ppu.store.jobs import Job, JobRequest
@@ -36,6 +39,8 @@ def run_several(
     Raises:
         ConfigurationError: If something asked is wrong; nothing moved.
         LimitError: If the lab does not allow it; nothing moved.
+        InterlockError: If a plan runs; that is not disturbed.
+        AbortedError: If somebody asked to stop; every device is in its abort state.
     """
     requests = []
     for name, parameters in wanted:
@@ -45,15 +50,39 @@ def run_several(
         requests.append(JobRequest(name, execution.protocol.version, parsed))
     make_directory(out)
     with Store(out / "store.sqlite") as store:
-        now = lab.host.loop.stamp()
-        ids = store.write(partial(queue.submit_many, wanted=requests, now=now))
         cell = Cell(lab, store, out)
-        try:
-            with cell.owning():
-                cell.run(until_idle=True)
-        except BaseException:
-            for line in lab.make_safe():
-                tell(line)
-            raise
-        with store.read() as connection:
-            return [queue.get(connection, job_id) for job_id in ids]
+        stopped_by: list[str] = []
+
+        def stop(why: str) -> None:
+            stopped_by.append(why)
+            lab.host.loop.call_soon_threadsafe(cell.leave)
+
+        def stop_for(number: signal.Signals) -> None:
+            if not stopped_by:
+                tell(f"{number.name}: stopping; wait for the last lines")
+                stop(f"stopped by {number.name}")
+
+        with (
+            lab.turns.take("several protocols", stop, queued=False),
+            on_stop_signal(stop_for),
+        ):
+            lab.has_run = True
+            try:
+                jobs = _run(cell, requests)
+                if stopped_by:
+                    raise AbortedError(stopped_by[0])
+            except BaseException:
+                for line in lab.make_safe():
+                    tell(line)
+                raise
+            return jobs
+
+
+def _run(cell: Cell, requests: list[JobRequest]) -> list[Job]:
+    """Run *requests* to their ends; return their jobs."""
+    store, now = cell.store, cell.lab.host.loop.stamp()
+    ids = store.write(partial(queue.submit_many, wanted=requests, now=now))
+    with cell.owning():
+        cell.run(until_idle=True)
+    with store.read() as connection:
+        return [queue.get(connection, job_id) for job_id in ids]

@@ -7,12 +7,13 @@ import contextlib
 import enum
 import math
 from collections.abc import Callable, Hashable, Iterator
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from typing import Any, Final, Protocol
 
 from bluesky.protocols import Reading
 
 from ppu.core.labtime import running_loop
+from ppu.core.notices import tell
 from ppu.devices.address import Address
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "ask_once",
     "quality_of",
     "sharing_exchanges",
+    "sharing_nothing",
 ]
 
 INVALID_SEVERITY: Final = 3
@@ -52,9 +54,16 @@ def quality_of(reading: Reading[Any], now: float, stale_after_s: float) -> Quali
 
 # -- exchanges that several readings share -----------------------------------------
 
-_answers: ContextVar[dict[Hashable, asyncio.Task[Any]] | None] = ContextVar(
-    "answers", default=None
-)
+
+class _Answers:
+    """What the wire was asked within one block, and whether that still goes on."""
+
+    def __init__(self) -> None:
+        self.is_open = True
+        self.asked: dict[Hashable, asyncio.Task[Any]] = {}
+
+
+_answers: ContextVar[_Answers | None] = ContextVar("answers", default=None)
 
 
 @contextlib.contextmanager
@@ -62,9 +71,22 @@ def sharing_exchanges() -> Iterator[None]:
     """Ask the wire once for all that is read within the block and that shares it.
 
     What was asked before the block is not used: a value that is read after something
-    was written is never older than that.
+    was written is never older than that. Tasks that are begun within the block and
+    outlive it ask for themselves.
     """
-    token = _answers.set({})
+    answers = _Answers()
+    token = _answers.set(answers)
+    try:
+        yield
+    finally:
+        answers.is_open = False
+        _answers.reset(token)
+
+
+@contextlib.contextmanager
+def sharing_nothing() -> Iterator[None]:
+    """Let whatever is begun within the block ask the wire for itself."""
+    token = _answers.set(None)
     try:
         yield
     finally:
@@ -74,12 +96,12 @@ def sharing_exchanges() -> Iterator[None]:
 async def ask_once(address: Address[Any], client: Any) -> Any:
     """Return the raw value at *address*, from an exchange that others share."""
     answers = _answers.get()
-    if answers is None:
+    if answers is None or not answers.is_open:
         return await address.read(client)
     key = (id(client), address.exchange)
-    if key not in answers:
-        answers[key] = asyncio.ensure_future(address.ask(client))
-    return address.pick(client, await answers[key])
+    if key not in answers.asked:
+        answers.asked[key] = asyncio.ensure_future(address.ask(client))
+    return address.pick(client, await answers.asked[key])
 
 
 # -- polls ---------------------------------------------------------------------------
@@ -118,6 +140,7 @@ class Poller:
         self._new: list[Watched] = []
         self._polled: dict[Watched, Reading[Any] | None] = {}
         """What each heard when it was polled last: that is no reason to wait."""
+        self._told: set[str] = set()
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -134,7 +157,10 @@ class Poller:
             self._new.append(signal)
         self._changed.set()
         if self._task is None or self._task.done():
-            self._task = running_loop().create_task(self._poll(), name="poll")
+            # For nobody in particular: it may outlive the plan that listened first.
+            self._task = running_loop().create_task(
+                self._poll(), name="poll", context=Context()
+            )
         return is_heard
 
     def unwatch(self, signal: Watched) -> None:
@@ -166,11 +192,21 @@ class Poller:
             with sharing_exchanges():
                 for signal in list(self._watched if is_due else new):
                     if signal in new or not self._is_fresh(signal, period):
-                        await signal.poll()
+                        await self._poll_one(signal)
                         self._polled[signal] = signal.latest
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(due):
                     await self._changed.wait()
+
+    async def _poll_one(self, signal: Watched) -> None:
+        """Poll *signal*; tell of a driver's mistake, which must not end the polls."""
+        try:
+            await signal.poll()
+        except Exception as exc:  # noqa: BLE001 - the next poll may go well
+            text = f"a poll failed in its driver: {exc!r}"
+            if text not in self._told:
+                self._told.add(text)
+                tell(text)
 
     def _is_fresh(self, signal: Watched, period: float) -> bool:
         """Return whether a value of *signal* was heard otherwise just now."""

@@ -47,7 +47,7 @@ from ppu.core.labtime import running_loop
 from ppu.core.notices import Bystander
 from ppu.devices.address import Address, InvalidReading, Measured
 from ppu.devices.gate import Gate, Write
-from ppu.devices.readings import INVALID_SEVERITY, Poller, ask_once
+from ppu.devices.readings import INVALID_SEVERITY, Poller, ask_once, sharing_nothing
 
 __all__ = [
     "SignalR",
@@ -198,9 +198,27 @@ class _WireSignalBackend(SignalBackend[Any]):
             reading["message"] = message
         self.latest = reading
         self.is_sampled = is_sampled
-        if self._callback is not None:
-            self._callback(reading)
+        self._tell_subscribers(reading)
         return reading
+
+    def _tell_subscribers(self, reading: Reading[Any]) -> None:
+        if self._callback is not None:
+            with sharing_nothing():  # what they begin reads for itself
+                self._callback(reading)
+
+    def _publish_unknown(self, why: str) -> None:
+        """Let everybody hear that nobody knows the value any more."""
+        if self._type is float:
+            self.publish(math.nan, why)
+        elif self.latest is not None:
+            # The last word, with its own time: no document must show it as new.
+            self.latest = Reading(
+                value=self.latest["value"],
+                timestamp=self.latest["timestamp"],
+                alarm_severity=INVALID_SEVERITY,
+                message=why,
+            )
+            self._tell_subscribers(self.latest)
 
     async def _read(self) -> Reading[Any]:
         """Return what the wire says, or what was measured last.
@@ -225,11 +243,10 @@ class _WireSignalBackend(SignalBackend[Any]):
         """Read for whoever watches; what cannot be read is heard as invalid."""
         try:
             await self._read()
-        except InvalidReading:
-            pass  # published
         except PPUError as exc:
-            if self._type is float:
-                self.publish(math.nan, str(exc))
+            is_published = isinstance(exc, InvalidReading) and self._type is float
+            if not is_published:
+                self._publish_unknown(str(exc))
 
     @override
     async def get_value(self) -> Any:

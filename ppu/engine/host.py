@@ -69,6 +69,11 @@ class Host(Runner):
             future.cancel()  # interrupted: what comes next must find the loop free
             raise
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether its loop runs."""
+        return bool(self._thread.is_alive())
+
     def check_caller(self) -> None:
         """Refuse to wait for the loop on the loop.
 

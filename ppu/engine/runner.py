@@ -300,7 +300,13 @@ class Runner:
         except RequestAbort as exc:
             raise AbortedError(self._reason or str(exc)) from None
         except FailedStatus as exc:
-            raise cause_of(exc) from exc
+            cause = cause_of(exc)
+            if isinstance(cause, asyncio.CancelledError):
+                raise AbortedError(
+                    "what the plan waited for was ended from outside, as by whoever "
+                    f"made the device safe: {exc.args[0] if exc.args else exc}"
+                ) from exc
+            raise cause from exc
         finally:
             self._is_running = False
         if len(loop.faults) > n_faults:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Level = Literal["high", "medium", "low"]
 
-HIGH_ERROR = 0.025
+HIGH_ERROR = 0.035
 """Largest standard error of a share at which confidence is high."""
 MEDIUM_ERROR = 0.05
 """Largest standard error of a share at which confidence is medium."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 DEFAULT_B_ISO = 0.5
 """Displacement parameter B of an atom whose file states none [Å²]."""
 
+_CLOSE = 1.0  # apart are no two atoms without hydrogen [Å]
+_CLOSE_HYDROGEN = 0.6  # apart are no two atoms [Å]
 _SAME_PLACE = 0.1  # images of one atom closer than this are one atom [Å]
 _LARGEST_VOLUME = 50_000.0  # lines beyond count are no pattern any more [Å³]
 
@@ -161,10 +163,46 @@ def parse_cif(text: str, *, name: str, source: str) -> Phase:
         )
     block = next((b for b in blocks if b.find_loop("_atom_site_fract_x")), blocks[0])
     cell = _read_cell(block, source)
-    sites = _read_sites(block, source)
+    sites, has_displacements, notes = _read_sites(block, source)
     choices = [_expand(cell, sites, ops) for ops in _operator_choices(block, source)]
     atoms = max(choices, key=lambda found: _shortest_distance(cell, found))
-    return Phase(name=name, cell=cell, atoms=atoms)
+    if len(blocks) > 1:
+        notes.append(f"{len(blocks)} structures; {block.name!r} is used")
+    if len(choices) > 1:
+        notes.append("the symbol leaves the origin open; the roomier one is taken")
+    notes += _suspicions(block, cell, atoms)
+    return Phase(name, cell, atoms, has_displacements, tuple(notes))
+
+
+def _suspicions(
+    block: gemmi.cif.Block,
+    cell: tuple[float, float, float, float, float, float],
+    atoms: Sequence[Atom],
+) -> list[str]:
+    """Return what in a structure contradicts itself or chemistry."""
+    notes = []
+    shortest = _shortest_distance(cell, atoms)
+    has_hydrogen = any(atom.element in ("H", "D") for atom in atoms)
+    if shortest < (_CLOSE_HYDROGEN if has_hydrogen else _CLOSE):
+        notes.append(f"atoms are {shortest:.2f} Å apart; the structure is not possible")
+    stated = gemmi.cif.as_number(block.find_value("_cell_volume") or "?")
+    volume = gemmi.UnitCell(*cell).volume
+    if not math.isnan(stated) and abs(stated / volume - 1.0) > 0.01:
+        notes.append(f"states a volume of {stated:g} Å³; its cell has {volume:.2f}")
+    formula = block.find_value("_chemical_formula_sum")
+    if formula:
+        missing = _missing_elements(gemmi.cif.as_string(formula), atoms)
+        if missing:
+            notes.append(
+                f"the formula has {', '.join(missing)}, of which no atom is listed; "
+                "mass and intensities are without"
+            )
+    return notes
+
+
+def _missing_elements(formula: str, atoms: Sequence[Atom]) -> list[str]:
+    named = set(re.findall(r"[A-Z][a-z]?", formula)) & set(ELECTRONEGATIVITY)
+    return sorted(named - {"D" if a.element == "D" else a.element for a in atoms})
 
 
 def phase_library() -> tuple[str, ...]:
@@ -233,7 +271,10 @@ def _read_cell(
     return a, b, c, alpha, beta, gamma
 
 
-def _read_sites(block: gemmi.cif.Block, source: str) -> list[Atom]:
+def _read_sites(
+    block: gemmi.cif.Block, source: str
+) -> tuple[list[Atom], bool, list[str]]:
+    """Return the sites, whether all displacements are stated, and notes."""
     columns = {
         tag: [gemmi.cif.as_string(text) for text in block.find_values(tag)]
         for tag in (
@@ -257,35 +298,72 @@ def _read_sites(block: gemmi.cif.Block, source: str) -> list[Atom]:
         )
     anisotropic = _anisotropic_b(block)
     sites = []
+    bare: list[str] = []
+    averaged: list[str] = []
+    assumed: list[str] = []
     for index in range(n_sites):
         row = {tag: cells[index] for tag, cells in columns.items() if cells}
         position = [
             _number(row[f"_atom_site_fract_{axis}"], f"_atom_site_fract_{axis}", source)
             for axis in "xyz"
         ]
-        occupancy = gemmi.cif.as_number(row.get("_atom_site_occupancy", "."))
+        label = row.get("_atom_site_label", f"number {index + 1}")
+        given = row.get("_atom_site_occupancy", ".").strip()
+        occupancy = gemmi.cif.as_number(given)
+        if math.isnan(occupancy) and given not in (".", "?", ""):
+            raise AnalysisError(
+                f"{source}: the occupancy of {label} is {given!r}; a number is needed"
+            )
+        if occupancy < 0.0 or occupancy > 1.01:
+            raise AnalysisError(
+                f"{source}: the occupancy of {label} is {occupancy:g}; 0 to 1 is "
+                "allowed"
+            )
+        if row.get("_atom_site_occupancy") == "":
+            assumed.append(label)
+        b_iso, kind = _read_b(row, anisotropic)
+        bare += [label] * (kind == "assumed")
+        averaged += [label] * (kind == "averaged")
         sites.append(
             Atom(
                 element=_read_element(row, source),
                 position=(position[0], position[1], position[2]),
                 occupancy=1.0 if math.isnan(occupancy) else float(occupancy),
-                b_iso=_read_b(row, anisotropic),
+                b_iso=b_iso,
             )
         )
     sites = [site for site in sites if site.occupancy > 0.0]
     if not sites:
         raise AnalysisError(f"{source}: every atom has occupancy 0")
-    return sites
+    notes = []
+    if bare:
+        notes.append(
+            f"no displacement parameter for {_some(bare)}: B of {DEFAULT_B_ISO:g} Å² "
+            "assumed, its uncertainty is in the errors"
+        )
+    if averaged:
+        notes.append(f"anisotropic displacements of {_some(averaged)} averaged")
+    if assumed:
+        notes.append(f"unknown occupancy of {_some(assumed)} taken as 1")
+    return sites, not bare, notes
 
 
-def _read_b(row: dict[str, str], anisotropic: dict[str, float]) -> float:
+def _some(labels: Sequence[str]) -> str:
+    """Return the first few of *labels*."""
+    more = f" and {len(labels) - 3} more" if len(labels) > 3 else ""
+    return ", ".join(labels[:3]) + more
+
+
+def _read_b(row: dict[str, str], anisotropic: dict[str, float]) -> tuple[float, str]:
+    """Return B [Å²] and whether it is stated, averaged or assumed."""
     b_iso = gemmi.cif.as_number(row.get("_atom_site_B_iso_or_equiv", "."))
     u_iso = gemmi.cif.as_number(row.get("_atom_site_U_iso_or_equiv", "."))
     if not math.isnan(b_iso):
-        return max(float(b_iso), 0.0)
+        return max(float(b_iso), 0.0), "stated"
     if not math.isnan(u_iso):
-        return max(float(u_iso) * 8.0 * math.pi**2, 0.0)
-    return anisotropic.get(row.get("_atom_site_label", ""), DEFAULT_B_ISO)
+        return max(float(u_iso) * 8.0 * math.pi**2, 0.0), "stated"
+    found = anisotropic.get(row.get("_atom_site_label", ""))
+    return (DEFAULT_B_ISO, "assumed") if found is None else (found, "averaged")
 
 
 def _anisotropic_b(block: gemmi.cif.Block) -> dict[str, float]:
@@ -308,6 +386,12 @@ def _read_element(row: dict[str, str], source: str) -> str:
     """Return the element of a site, from whichever column names one."""
     texts = [row.get("_atom_site_type_symbol", ""), row.get("_atom_site_label", "")]
     for text in texts:
+        named = [e for e in re.findall(r"[A-Z][a-z]?", text) if e in ELECTRONEGATIVITY]
+        if re.search(r"[+/,&]\s*\d*\.?\d*\s*[A-Z]", text) and len(set(named)) > 1:
+            raise AnalysisError(
+                f"{source}: the site {text!r} holds several elements; give each a row "
+                "of its own with its occupancy"
+            )
         found = _element_in(text)
         if found is not None:
             return found

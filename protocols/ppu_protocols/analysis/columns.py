@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ppu_protocols.analysis.errors import AnalysisError
-from ppu_protocols.analysis.scan import ScanFile, made_scan
+from ppu_protocols.analysis.scan import ScanFile, finite, made_scan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,7 +47,7 @@ def parse_columns(text: str, *, source: str) -> ScanFile:
         raise AnalysisError(
             f"{source}: rows of {width} and of other numbers of columns; {_NEEDED}"
         )
-    table = np.array(rows, dtype=np.float64)
+    table = finite(np.array(rows, dtype=np.float64), source)
     angles, values = table[:, 0], table[:, 1]
     deviations = table[:, 2] if width == 3 else None
     if width > 3:
@@ -76,6 +76,8 @@ def scan_of_columns(
         notes: What the reader did already.
     """
     notes = list(notes)
+    if values.size < 50:
+        raise AnalysisError(f"{source}: {values.size} points; at least 50 are needed")
     if deviations is not None:
         if not (np.isfinite(deviations).all() and (deviations >= 0.0).all()):
             raise AnalysisError(
@@ -93,7 +95,7 @@ def scan_of_columns(
         if whole.mean() > 0.99:
             notes.append("intensities are whole and taken as counts")
         else:
-            variance = _variance_of_rates(values, source)
+            variance = _variance_of_rates(values)
             notes.append(
                 "intensities are not whole, so no counts; their noise was estimated "
                 "from neighbouring points"
@@ -105,10 +107,8 @@ def scan_of_columns(
     return made_scan(angles, values, variance, source=source, notes=notes)
 
 
-def _variance_of_rates(values: NDArray[np.float64], source: str) -> NDArray[np.float64]:
+def _variance_of_rates(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return variances proportional to *values*, by the scatter of neighbours."""
-    if values.size < 3:
-        raise AnalysisError(f"{source}: {values.size} points; at least 50 are needed")
     second = values[:-2] - 2.0 * values[1:-1] + values[2:]
     level = np.maximum(values[1:-1], 1e-300)
     # Var(second difference) is 6 c y for counts/c; a median is blind to peaks.
@@ -161,8 +161,8 @@ def _is_decimal_comma(lines: list[str]) -> bool:
 
 
 def _numbers(line: str, *, has_comma: bool) -> list[float]:
+    """Return the numbers of a row that its pattern has let pass."""
     if has_comma:
-        parts = re.split(r"[\s;]+", line.strip(" \t;\r\n"))
-        return [float(part.replace(",", ".")) for part in parts]
-    parts = re.split(r"[\s,;]+", line.strip(" \t,;\r\n"))
+        return [float(part.replace(",", ".")) for part in re.findall(r"[^\s;]+", line)]
+    parts = re.findall(r"[^\s,;]+", line)
     return [float(re.sub("[dD]", "e", part)) for part in parts]

@@ -1,4 +1,4 @@
-"""A picture of a quantification: pattern, fit, residual, ticks of each phase."""
+"""A picture of a quantification: pattern, phases, ticks, residual, error budget."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from ppu_protocols.analysis.errors import AnalysisError
 
 if TYPE_CHECKING:
-    from ppu_protocols.analysis.quantify import Quantification
+    from matplotlib.axes import Axes
+
+    from ppu_protocols.analysis.quantify import PhaseResult, Quantification
     from ppu_protocols.analysis.scan import Scan
 
 PLOT_FORMATS = (".svg", ".png", ".pdf")
@@ -56,61 +58,122 @@ def write_plot(scan: Scan, result: Quantification, path: Path) -> None:
 
 
 def draw(scan: Scan, result: Quantification) -> Figure:
-    """Return the figure of *result* over *scan*."""
-    figure = Figure(figsize=(11.0, 7.0), layout="constrained")
-    pattern, ticks, rest = figure.subplots(
-        3,
+    """Return the figure of *result* over *scan*.
+
+    From the top: the pattern with its model; what each phase contributes, stacked;
+    ticks at its lines; the residual; and the parts of the error as one bar. It is
+    narrow and its letters are large, so that a telephone shows it.
+    """
+    shown = [p for p in result.phases if p.is_present] or list(result.phases)
+    figure = Figure(figsize=(6.5, 8.6), layout="constrained")
+    pattern, stack, ticks, rest, bar = figure.subplots(
+        5,
         1,
-        sharex=True,
-        height_ratios=(5.0, 0.25 + 0.25 * len(result.phases), 1.3),
+        height_ratios=(4.0, 2.2, 0.3 + 0.3 * len(shown), 1.3, 0.55),
     )
-    pattern.plot(
-        scan.two_theta, scan.counts, ".", ms=1.5, color="0.35", label="measured"
-    )
-    pattern.plot(
-        scan.two_theta, result.calculated, lw=0.8, color="black", label="calculated"
-    )
-    for index, phase in enumerate(result.phases):
-        colour = _COLOURS[index % len(_COLOURS)]
-        share = f"{100 * phase.weight_fraction:.1f}({100 * phase.standard_error:.1f})"
-        pattern.plot(
-            scan.two_theta,
-            result.background + result.curves[phase.name],
-            lw=0.7,
-            color=colour,
-            label=f"{phase.name} {share} wt%",
-        )
+    for axes in (stack, ticks, rest):
+        axes.sharex(pattern)
+    colours = {p.name: _COLOURS[i % len(_COLOURS)] for i, p in enumerate(shown)}
+    _draw_pattern(pattern, scan, result)
+    _draw_stack(stack, scan, result, shown, colours)
+    for index, phase in enumerate(shown):
         lines = result.line_positions[phase.name]
+        colour = colours[phase.name]
         ticks.vlines(lines, -index - 0.35, -index + 0.35, lw=0.8, color=colour)
-    pattern.plot(
-        scan.two_theta, result.background, "--", lw=0.7, color="0.5", label="background"
-    )
-    pattern.set_yscale("function", functions=(_root, np.square))
-    pattern.set_ylabel("counts (root scale)")
-    pattern.legend(loc="upper right", fontsize="small")
-    title = scan.sample_id or Path(scan.source).name
-    pattern.set_title(
-        f"{title}   Rwp {100 * result.fit.r_wp:.1f} %   "
-        f"confidence {result.confidence}".strip(),
-        loc="left",
-        fontsize="medium",
-    )
     ticks.set_yticks(
-        [-index for index in range(len(result.phases))],
-        [phase.name for phase in result.phases],
-        fontsize="small",
+        [-index for index in range(len(shown))], [phase.name for phase in shown]
     )
-    ticks.set_ylim(-len(result.phases) + 0.4, 0.6)
+    ticks.set_ylim(-len(shown) + 0.4, 0.6)
     rest.plot(
         scan.two_theta,
         (scan.counts - result.calculated) / np.sqrt(scan.variance),
         lw=0.5,
         color="0.2",
     )
-    rest.set_ylabel("residual / sigma")
+    rest.set_ylabel("residual / sd")
     rest.set_xlabel("2θ (deg)")
     rest.set_xlim(float(scan.two_theta[0]), float(scan.two_theta[-1]))
+    for axes in (pattern, stack, ticks):
+        axes.tick_params(labelbottom=False)
+    _draw_budget(bar, result)
     return figure
+
+
+def _draw_pattern(axes: Axes, scan: Scan, result: Quantification) -> None:
+    axes.plot(scan.two_theta, scan.counts, ".", ms=1.5, color="0.45", label="measured")
+    axes.plot(
+        scan.two_theta, result.calculated, lw=0.8, color="black", label="calculated"
+    )
+    axes.plot(
+        scan.two_theta, result.background, "--", lw=0.8, color="0.5", label="background"
+    )
+    axes.set_yscale("function", functions=(_root, np.square))
+    axes.set_ylabel("counts (root scale)")
+    axes.legend(loc="upper right", fontsize="small")
+    title = scan.sample_id or Path(scan.source).name
+    axes.set_title(
+        f"{title}\nRwp {100 * result.fit.r_wp:.1f} %   "
+        f"confidence {result.confidence}".strip(),
+        loc="left",
+        fontsize="medium",
+    )
+
+
+def _draw_stack(
+    axes: Axes,
+    scan: Scan,
+    result: Quantification,
+    shown: list[PhaseResult],
+    colours: dict[str, str],
+) -> None:
+    """Draw the contributions of the phases, each on the one before."""
+    below = np.zeros_like(scan.two_theta)
+    for phase in reversed(shown):
+        above = below + result.curves[phase.name]
+        share = f"{100 * phase.weight_fraction:.1f} ± {100 * phase.standard_error:.1f}"
+        axes.fill_between(
+            scan.two_theta,
+            below,
+            above,
+            color=colours[phase.name],
+            lw=0,
+            label=f"{phase.name} {share} wt%",
+        )
+        below = above
+    axes.set_yscale("function", functions=(_root, np.square))
+    axes.set_ylim(0.0, max(float(below.max()), 1.0) * 1.1)
+    axes.set_ylabel("phases")
+    axes.legend(loc="upper right", fontsize="small", reverse=True)
+
+
+def _draw_budget(axes: Axes, result: Quantification) -> None:
+    """Draw the variance of the least sure share, parted by its causes."""
+    squares = {
+        part.name: max(part.standard_errors.values()) ** 2
+        for part in result.error_budget
+    }
+    total = sum(squares.values()) or 1.0
+    left = 0.0
+    shades = ("0.25", "0.8", "0.5", "0.9", "0.35", "0.7", "0.6")
+    for shade, (name, square) in zip(
+        shades, sorted(squares.items(), key=lambda item: -item[1]), strict=False
+    ):
+        width = square / total
+        axes.barh(0.0, width, left=left, color=shade, edgecolor="white")
+        if width > 0.12:
+            axes.text(
+                left + width / 2.0,
+                0.0,
+                f"{name}\n{100 * square**0.5:.1f}".replace(" ", "\n", 1),
+                ha="center",
+                va="center",
+                fontsize="x-small",
+                color="white" if float(shade) < 0.55 else "black",
+            )
+        left += width
+    axes.set_xlim(0.0, 1.0)
+    axes.set_axis_off()
+    axes.set_title("parts of the error (wt%)", loc="left", fontsize="small")
 
 
 def _root(values: np.ndarray) -> np.ndarray:

@@ -128,6 +128,8 @@ class Quantification:
         confidence_reasons: What makes the fractions doubtful, one sentence each.
         remarks: What should be known and is in the stated errors.
         alignment: What is wrong with the instrument's angles, harmless for fractions.
+        structure_notes: What of a candidate's file was not used or cannot be trusted,
+            by name.
         error_budget: Every part of the standard errors, with its source.
         missing: What is in the scan and among no candidates.
         unlisted_share: Share of the mass that is in no candidate, by peaks or by
@@ -156,6 +158,7 @@ class Quantification:
     confidence_reasons: tuple[str, ...]
     remarks: tuple[str, ...]
     alignment: tuple[str, ...]
+    structure_notes: dict[str, tuple[str, ...]]
     error_budget: tuple[ErrorPart, ...]
     missing: Missing
     unlisted_share: float
@@ -258,12 +261,20 @@ def _conclude(
     if unlisted >= NOTABLE_SHARE:
         counted = counted.beside(unlisted)
     parts = dict(counted.parts)
-    # What is there in less than its limit is not seen; half of that may well be.
+    is_faint = counted.significance.max() < FAINT
+    limits = {
+        m.phase.name: 1.0 if is_faint else least_seen(fitted, counted, m)
+        for m in fitted.absent
+    }
+    # What is there in less than its limit is not seen; some of that may well be.
     hidden = least_noticed(fitted, counted, load_phase(_TYPICAL_STRANGER))
+    traces = [min(limit, 0.2) / DETECTION for limit in limits.values()]
     # An amount known within a factor f is uncertain by about itself times ln f.
-    unsure = max(unlisted * math.log(max(factor, 1.2)), 0.5 * min(hidden, 0.2))
+    unsure = math.hypot(
+        max(unlisted * math.log(max(factor, 1.2)), 0.15 * min(hidden, 0.2)), *traces
+    )
     parts[UNLISTED] = unsure * counted.shares
-    if counted.significance.max() < FAINT:
+    if is_faint:
         # Nothing was seen, so nothing is known.
         parts[FIT] = np.maximum(parts[FIT], 0.5)
 
@@ -287,12 +298,13 @@ def _conclude(
         lines.setdefault(phase.name, np.zeros(0))
     parameters = map(float, refinement.parameters)
     return Quantification(
-        phases=_results(phases, fitted, counted, total_error(parts)),
+        phases=_results(phases, fitted, counted, total_error(parts), limits),
         confidence=judgement.level,
         confidence_sentence=judgement.sentence,
         confidence_reasons=judgement.doubts,
         remarks=judgement.remarks,
         alignment=judgement.alignment,
+        structure_notes={p.name: p.notes for p in phases if p.notes},
         error_budget=tuple(
             ErrorPart(
                 name, SOURCES[name], dict(zip(names, map(float, part), strict=True))
@@ -327,19 +339,15 @@ def _results(
     fitted: Fitted,
     counted: Budget,
     errors: NDArray[np.float64],
+    limits: Mapping[str, float],
 ) -> tuple[PhaseResult, ...]:
     model, p = fitted.model, fitted.refinement.parameters
     by_name = {m.phase.name: index for index, m in enumerate(model.phases)}
-    absent = {m.phase.name: m for m in fitted.absent}
-    if counted.significance.max() < FAINT:
-        absent = {}  # nothing was seen, so nothing is known of any
     results = []
     for phase in phases:
         index = by_name.get(phase.name)
         if index is None:
-            limit = 1.0
-            if phase.name in absent:
-                limit = least_seen(fitted, counted, absent[phase.name])
+            limit = limits.get(phase.name, 1.0)
             results.append(
                 PhaseResult(
                     phase.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,48 @@ def made_scan(
     )
     check_scan(scan, source)
     return scan
+
+
+def finite(
+    values: NDArray[np.float64], source: str, what: str = "intensities"
+) -> NDArray[np.float64]:
+    """Return *values*, or refuse them if one is not finite or beyond all reason.
+
+    Raises:
+        AnalysisError: Naming *source* and *what*.
+    """
+    if not (np.isfinite(values).all() and np.abs(values).max(initial=0.0) < 1e15):
+        raise AnalysisError(f"{source}: holds {what} that are not finite numbers")
+    return values
+
+
+def wavelengths_of(
+    first: str | None, second: str | None, source: str, notes: list[str]
+) -> tuple[float, float]:
+    """Return K-alpha 1 and 2 as a file states them, copper's if it does not [Å].
+
+    Raises:
+        AnalysisError: If a stated wavelength is impossible.
+    """
+
+    def value(text: str | None) -> float:
+        try:
+            return float(text or "nan")
+        except ValueError:
+            return math.nan
+
+    one, two = value(first), value(second)
+    if not one > 0.0:
+        notes.append("no wavelength stated: copper assumed")
+        return CU_K_ALPHA_1, CU_K_ALPHA_2
+    if not two > 0.0:
+        # The other line of copper lies beside it; other tubes have theirs as far off.
+        two = one * CU_K_ALPHA_2 / CU_K_ALPHA_1
+    if not (0.3 < one < 3.0 and 0.3 < two < 3.0):
+        raise AnalysisError(
+            f"{source}: wavelengths of {one:g} and {two:g} Å; 0.3 to 3 Å are allowed"
+        )
+    return one, two
 
 
 def check_scan(scan: Scan, source: str) -> None:

@@ -15,7 +15,13 @@ from bluesky.utils import MsgGenerator
 from ppu.cell.lab import OpenLab
 from ppu.cell.open_lab import open_lab
 from ppu.core.capabilities import FiringProfile, Furnace, GasRequest, Segment
-from ppu.core.errors import ConfigurationError, InterlockError, LimitError
+from ppu.core.errors import (
+    AbortedError,
+    ConfigurationError,
+    InterlockError,
+    LimitError,
+    PPUError,
+)
 
 OpenTwin = Callable[..., OpenLab]
 SHORT = FiringProfile((Segment(60.0, 10.0, 600.0),), cool_to_degc=50.0)
@@ -229,3 +235,94 @@ def test_two_labs_run_at_once_in_one_process(small_lab: Path, tmp_path: Path) ->
         one, two = pool.map(run, (1, 2))
 
     assert two - one == pytest.approx(600.0, abs=120.0)
+
+
+def test_lab_that_is_closed_beside_a_running_plan_is_safe_first(
+    small_lab: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who leaves the `with` block ends another thread's plan, and its heat."""
+    lab: Any = open_lab(str(small_lab), links="memory").open()
+    meeting = Rendezvous()
+
+    def heat() -> MsgGenerator[None]:
+        yield from bps.mv(lab.furnace_1, 60.0)
+        yield from meeting.plan()
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(lab.run, heat())
+        meeting.runs.wait(10.0)
+        lab.close()
+        with pytest.raises(AbortedError, match="the lab is closed"):
+            running.result(30.0)
+        meeting.may_go_on.set()
+
+    assert "furnace_1: ramping down" in capsys.readouterr().err
+
+
+def test_several_protocols_end_safely_when_the_lab_is_closed(
+    open_twin: OpenTwin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Closing stops them as a signal does: what heats is made safe, then it closes."""
+    lab: Any = open_twin(links="memory")
+    heard = threading.Event()
+
+    def hear(name: str, document: dict[str, Any]) -> None:
+        heating = [value for key, value in document.get("data", {}).items() if value]
+        if name == "event_page" and heating:
+            heard.set()
+
+    lab.subscribe(hear)
+    with ThreadPoolExecutor(2) as pool:
+        running = pool.submit(lab.run_protocols, [("fire_sample", {})], tmp_path / "o")
+        assert heard.wait(30.0)
+        lab.close()
+        with pytest.raises(AbortedError, match="the lab is closed"):
+            running.result(30.0)
+
+    assert "furnace_1: ramping down" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ask", "told"),
+    [
+        (
+            lambda lab: lab.read("furnace_9", "process_value"),
+            "did you mean 'furnace_2'",
+        ),
+        (lambda lab: lab.read("furnace_1", "proces_value"), "process_value"),
+    ],
+)
+def test_wrong_name_is_answered_with_the_right_one(
+    open_twin: OpenTwin, ask: Callable[[OpenLab], Any], told: str
+) -> None:
+    """A slip of the finger at a prompt is no KeyError."""
+    with pytest.raises(ConfigurationError, match=told):
+        ask(open_twin(links="memory"))
+
+
+def test_slip_of_the_finger_does_not_spend_the_lab(
+    open_twin: OpenTwin, tmp_path: Path
+) -> None:
+    """What is refused before anything moved may be asked again, rightly."""
+    lab: Any = open_twin(links="memory")
+    with pytest.raises(PPUError, match="fire_sample"):
+        lab.run_protocols([("fire_sampel", {})], tmp_path / "out")
+
+    assert not lab.has_run
+
+
+@pytest.mark.parametrize("state", ["not open yet", "is closed"])
+def test_lab_that_is_not_open_says_so(small_lab: Path, state: str) -> None:
+    """Nobody is sent to look for heat in a lab that was never opened."""
+    lab = open_lab(str(small_lab), links="memory")
+    if state == "is closed":
+        lab.open().close()
+        with pytest.raises(ConfigurationError, match=state):
+            lab.run([])
+    for ask in (
+        lambda: lab.read("balance", "present_mass"),
+        lambda: lab.run_protocols([], "out"),
+    ):
+        with pytest.raises(ConfigurationError, match=state):
+            ask()
+    lab.close()

@@ -264,3 +264,91 @@ def test_library_names_what_it_has_when_a_phase_is_unknown() -> None:
     """An unknown name is refused with the list of known ones."""
     with pytest.raises(AnalysisError, match=r"'Kryptonite'; there are: .*BaTiO3"):
         load_phase("Kryptonite")
+
+
+HOSTILE = """data_x
+_cell_length_a 4.2
+_cell_length_b 4.2
+_cell_length_c 4.2
+_cell_angle_alpha 90
+_cell_angle_beta 90
+_cell_angle_gamma 90
+_cell_volume {volume}
+_chemical_formula_sum '{formula}'
+_symmetry_space_group_name_H-M 'P m -3 m'
+loop_
+_atom_site_label
+_atom_site_type_symbol
+_atom_site_fract_x
+_atom_site_fract_y
+_atom_site_fract_z
+_atom_site_occupancy
+{label} '{element}' 0 0 0 {occupancy}
+O1 O 0.5 0.5 0.5 1
+"""
+
+
+def hostile(**values: str) -> str:
+    """Return a structure with something wrong in it."""
+    usual = {
+        "volume": "74.088",
+        "formula": "Mg O",
+        "label": "Mg1",
+        "element": "Mg",
+        "occupancy": "1",
+    }
+    return HOSTILE.format(**{**usual, **values})
+
+
+@pytest.mark.parametrize(
+    "element", ["0.5Ti + 0.5Zr", "Ti/Zr", "Ti0.5+Zr0.5", "Ti, Zr", "La&Sr"]
+)
+def test_cif_is_refused_when_a_site_holds_several_elements_in_one_word(
+    element: str,
+) -> None:
+    """A mixed site never becomes one of its elements."""
+    with pytest.raises(AnalysisError, match="holds several elements; give each a row"):
+        parse_cif(hostile(element=element), name="x", source="x.cif")
+
+
+@pytest.mark.parametrize("element", ["Ti4+", "Ti+4", "TI", "ti", "Ti0+", "Ti(IV)"])
+def test_cif_reads_one_element_however_its_charge_is_written(element: str) -> None:
+    """Charges are no second element."""
+    phase = parse_cif(hostile(element=element), name="x", source="x.cif")
+
+    assert phase.formula == "TiO"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"occupancy": "1.5"}, "occupancy of Mg1 is 1.5; 0 to 1"),
+        ({"occupancy": "-0.2"}, "occupancy of Mg1 is -0.2"),
+        ({"occupancy": "half"}, "occupancy of Mg1 is 'half'"),
+    ],
+)
+def test_cif_is_refused_when_an_occupancy_is_impossible(
+    values: dict[str, str], message: str
+) -> None:
+    """Nothing is repaired silently."""
+    with pytest.raises(AnalysisError, match=message):
+        parse_cif(hostile(**values), name="x", source="x.cif")
+
+
+@pytest.mark.parametrize(
+    ("values", "note"),
+    [
+        ({}, "no displacement parameter for Mg1, O1: B of 0.5"),
+        ({"formula": "Mg O2 H2"}, "the formula has H, of which no atom is listed"),
+        ({"volume": "80"}, "states a volume of 80"),
+        ({"occupancy": "?"}, "unknown occupancy of Mg1 taken as 1"),
+    ],
+)
+def test_cif_names_what_it_assumes_and_what_contradicts_itself(
+    values: dict[str, str], note: str
+) -> None:
+    """What a calculation cannot trust is said with the structure."""
+    phase = parse_cif(hostile(**values), name="x", source="x.cif")
+
+    assert any(note in text for text in phase.notes)
+    assert not phase.has_displacements

@@ -41,9 +41,17 @@ def test_command_prints_one_json_object_when_asked(args: tuple[str, ...]) -> Non
     assert list(report) == [
         "schema_version",
         "scan",
+        "fractions_of",
         "phases",
+        "unlisted",
+        "crystallinity",
+        "error_budget",
+        "structure_notes",
         "confidence",
+        "confidence_sentence",
         "confidence_reasons",
+        "remarks",
+        "alignment",
         "fit",
         "wavelength",
     ]
@@ -53,7 +61,12 @@ def test_command_prints_one_json_object_when_asked(args: tuple[str, ...]) -> Non
         "formula",
         "weight_fraction",
         "standard_error",
+        "is_present",
+        "detection_limit",
+        "absorption_factor",
     }
+    assert report["error_budget"][0]["name"] == "counting and fit"
+    assert all(part["source"] for part in report["error_budget"])
     assert sum(p["weight_fraction"] for p in report["phases"]) == pytest.approx(1.0)
     assert set(report["fit"]) == {"r_wp", "goodness_of_fit"}
     assert report["confidence"] == "high"
@@ -64,7 +77,9 @@ def test_command_prints_a_table_with_doubts_when_not_asked_for_json() -> None:
     code, stdout, _ = run(SCAN, "--cif", ZNO)
 
     assert code == 0
-    assert "zno_p1  ZnO      100.00" in stdout
+    assert "of the crystalline part" in stdout
+    assert "unlisted" in stdout
+    assert "error       " in stdout
     assert "confidence  low" in stdout
     assert "missing from the candidates" in stdout
 
@@ -90,8 +105,8 @@ def test_command_writes_the_plot_when_asked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "name", "allowed"),
     [
-        (("absent.xrdml", "--cif", ZNO), "absent.xrdml", "XRDML"),
-        ((ZNO, "--cif", ZNO), "zno_p1.cif", "XRDML"),
+        (("absent.xrdml", "--cif", ZNO), "absent.xrdml", ".xrdml"),
+        ((ZNO, "--cif", ZNO), "zno_p1.cif", "powder CIF"),
         ((SCAN, "--cif", "absent.cif"), "absent.cif", "CIF"),
         ((SCAN, "--cif", str(DATA / "README.md")), "README.md", "CIF"),
         ((SCAN, "--cif", ZNO, "--plot", "fit.gif"), "fit.gif", ".svg"),
@@ -148,3 +163,50 @@ def test_values_are_the_same_when_the_option_is_repeated_already(
 
     assert repeat_option(["--cif", *values], "--cif") == repeated
     assert repeat_option(repeated, "--cif") == repeated
+
+
+def test_command_says_what_it_read_when_asked_to_be_verbose() -> None:
+    """One line about the file goes to standard error."""
+    code, _, stderr = run(SCAN, "--cif", ZNO, IN2O3, "--verbose")
+
+    assert code == 0
+    assert "8282 points from 10.009 to 99.994 deg" in stderr
+
+
+def test_command_averages_mounts_when_there_are_several() -> None:
+    """Two scans give the mean and the scatter between them."""
+    code, stdout, _ = run(SCAN, SCAN, "--cif", ZNO, IN2O3, "--json")
+    replicates = json.loads(stdout)["replicates"]
+
+    assert code == 0
+    assert replicates["n"] == 2
+    assert replicates["scatter"]["in2o3"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_command_gives_absolute_fractions_when_there_is_a_spike() -> None:
+    """With zinc oxide weighed in as 40 wt% the rest is crystalline, within errors."""
+    code, stdout, _ = run(SCAN, "--cif", ZNO, IN2O3, "--spike", "zno_p1=40.0", "--json")
+    absolute = json.loads(stdout)["absolute"]
+
+    assert code == 0
+    assert abs(absolute["amorphous"]) < 2.0 * absolute["amorphous_error"]
+    assert absolute["weight_fractions"]["in2o3"] == pytest.approx(1.0, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--grain", "zno_p1", "NAME=NUMBER"),
+        ("--grain", "other=3", "no candidates"),
+        ("--spike", "none=10", "was not found"),
+        ("--scan", "4", "holds 1 scans"),
+    ],
+)
+def test_command_refuses_what_it_cannot_use(
+    option: str, value: str, message: str
+) -> None:
+    """A wrong value of an option is named with what is needed."""
+    code, _, stderr = run(SCAN, "--cif", ZNO, IN2O3, option, value)
+
+    assert code == 2
+    assert message in stderr

@@ -24,18 +24,34 @@ def analysed() -> tuple[Scan, Quantification]:
     return scan, quantify(scan, [read_cif(DATA / "zno_p1.cif")])
 
 
-def test_plot_shows_pattern_fit_phases_residual_and_doubt() -> None:
-    """Three panels: pattern with curves, ticks of every phase, residual."""
+def test_plot_shows_pattern_phases_ticks_residual_budget_and_doubt() -> None:
+    """Five panels, one below the other."""
     figure = draw(*analysed())
-    pattern, ticks, residual = figure.axes
+    pattern, stack, ticks, residual, budget = figure.axes
 
     labels = [line.get_label() for line in pattern.lines]
-    assert labels[:2] == ["measured", "calculated"]
-    assert str(labels[2]).startswith("zno_p1 100.0")
+    assert labels == ["measured", "calculated", "background"]
+    assert [str(c.get_label()).split()[0] for c in stack.collections] == ["zno_p1"]
     assert [text.get_text() for text in ticks.get_yticklabels()] == ["zno_p1"]
     assert len(ticks.collections) == 1
     assert len(residual.lines) == 1
     assert "confidence low" in pattern.get_title(loc="left")
+    ends = [bar.get_path().get_extents(bar.get_transform()) for bar in budget.patches]
+    whole = budget.transData.transform([[0.0, 0.0], [1.0, 0.0]])
+    assert max(e.x1 for e in ends) == pytest.approx(whole[1][0], abs=1.0)
+
+
+def test_plot_is_narrow_enough_for_a_telephone() -> None:
+    """On 390 pixels its smallest letters are 5 pixels high or more."""
+    figure = draw(*analysed())
+    pixels_per_point = 390.0 / (72.0 * figure.get_size_inches()[0])
+
+    sizes = [
+        text.get_fontsize()
+        for axes in figure.axes
+        for text in (*axes.get_xticklabels(), *axes.get_yticklabels(), *axes.texts)
+    ]
+    assert min(sizes) * pixels_per_point >= 5.0
 
 
 @pytest.mark.parametrize(
