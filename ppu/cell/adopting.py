@@ -77,6 +77,7 @@ class Adoption:
         if seat is not None:
             self._resources.firings.restore(running.who, seat)
         running.left_acting = _left_acting(steps, self._view)
+        running.named = _named_by(steps, self._view)
         begun = {
             step.path
             for step in steps
@@ -114,24 +115,29 @@ def _left_acting(steps: Sequence[Step], lab: Lab) -> dict[str, frozenset[str]]:
     One that failed counts, too: the process may have died before they were safe.
     """
     done = {step.path for step in steps if step.state is StepState.DONE}
-    found = {}
+    found: dict[str, frozenset[str]] = {}
     for step in steps:
         words = step.path.split(".")
         above = {".".join(words[:n]) for n in range(1, len(words) + 1)}
         if above & done:
             continue
+        if names := _named_by([step], lab):
+            found[step.path] = frozenset(names)
+    return found
+
+
+def _named_by(steps: Sequence[Step], lab: Lab) -> set[str]:
+    """Return the devices that the arguments of *steps* name."""
+    names = set[str]()
+    for step in steps:
         positional, named = step.arguments or ((), {})
-        names = set[str]()
         for argument in (*positional[1:], *named.values()):
             # A list of devices is a choice among them: none is taken yet.
             if not isinstance(argument, list):
                 names |= _words_in(argument)
-        names &= lab.devices.keys()
-        # The gas of a furnace goes with it.
-        names |= {gas.name for gas in lab.every(GasFlow) if gas.supplies in names}
-        if names:
-            found[step.path] = frozenset(names)
-    return found
+    names &= lab.devices.keys()
+    # The gas of a furnace goes with it.
+    return names | {gas.name for gas in lab.every(GasFlow) if gas.supplies in names}
 
 
 def _words_in(argument: Any) -> set[str]:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from ppu.cell.acting import Acting
 from ppu.cell.adopting import Adoption
 from ppu.cell.ending import Ending
 from ppu.cell.heartbeat import Heartbeat
@@ -178,7 +179,8 @@ class Cell:
         adoption = Adoption(owner, roster, lab.resources, lab.view(), lab.devices, loop)
         reservations = lab.resources.reservations
         events = LabEvents(owner, lab.bench, reservations.owners_of, loop)
-        ending = Ending(lab, owner, roster, adoption, events)
+        acting = Acting(lab.devices, roster, reservations)
+        ending = Ending(lab, owner, roster, adoption, acting, events)
         hands = TwinHands(lab.bench, loop)
         in_lab = LabRequests(owner, lab.ledger, lab.resources, hands, loop)
         return Parts(
@@ -189,6 +191,7 @@ class Cell:
                 lab,
                 owner,
                 roster,
+                acting,
                 ending,
                 events,
                 self._find,

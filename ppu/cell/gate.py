@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -106,6 +107,12 @@ class JobGate:
             else:
                 await self.set_state(JobState.RUNNING)
                 return
+
+    def note_done(self, needs: Callable[[], Needs]) -> None:
+        """Take note of what a step needed: an earlier process may have left it on."""
+        # What it would need now may be wrong by now; it is not begun again.
+        with contextlib.suppress(Exception):
+            self._running.named |= needs().names & self._devices.keys()
 
     async def _wait_for_change(self) -> None:
         """Wait until people want something else than when `changed` was cleared."""

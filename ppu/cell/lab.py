@@ -30,7 +30,6 @@ from ppu.devices.build import build_devices, driver_class
 from ppu.devices.instrument import LabDevice
 from ppu.engine.host import Host
 from ppu.engine.recorder import JobRecorder
-from ppu.engine.reservations import UNSAFE
 from ppu.engine.resources import Resources
 from ppu.plans.lab import Lab
 from ppu.twin.bench import Bench, Links
@@ -387,24 +386,22 @@ class OpenLab(Mapping[str, Any]):
         """Bring the devices *names* to their abort states, as :meth:`make_safe`."""
         return await make_safe({name: self.devices[name] for name in names})
 
-    async def rest(self) -> MadeSafe:
-        """Bring what heats or lets gas flow, and that no job has, to its abort state.
+    async def rest(self, names: Iterable[str] | None = None) -> MadeSafe:
+        """Bring what heats or lets gas flow to its abort state.
 
         It is for the end of a plan that went well; a device that does nothing for a
         plan of this process is not asked.
+
+        Args:
+            names: Devices that may; by default all, for a plan that runs alone.
         """
-        reservations = self.resources.reservations
+        wanted = self.devices if names is None else set(names)
         resting = {
             name: device
             for name, device in self.devices.items()
-            if device.rests and not reservations.owners_of(name)
+            if device.rests and name in wanted
         }
-        for name in resting:
-            reservations.share(name, [UNSAFE.id])
-        try:
-            return await make_safe(resting, is_routine=True)
-        finally:
-            reservations.give_back(UNSAFE, list(resting))
+        return await make_safe(resting, is_routine=True)
 
     def read(self, device: str, signal: str) -> dict[str, Any]:
         """Return value, quality and time of one signal, read now.

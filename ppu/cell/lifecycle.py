@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ppu.cell.acting import Acting
 from ppu.cell.ending import Ending
 from ppu.cell.execution import Execution, explained
 from ppu.cell.gate import JobGate
@@ -34,6 +35,7 @@ class Lifecycle:
         lab: The lab that they run on.
         owner: What may write to the store.
         roster: Where they are entered while they run.
+        acting: Told what their plans begin.
         ending: What becomes of those that fail.
         events: Keeps what goes wrong in the lab's twin.
         find: Returns the protocol of a name.
@@ -46,6 +48,7 @@ class Lifecycle:
         lab: OpenLab,
         owner: Ownership,
         roster: Roster,
+        acting: Acting,
         ending: Ending,
         events: LabEvents,
         find: Callable[[str], RegisteredProtocol],
@@ -55,6 +58,7 @@ class Lifecycle:
         self._lab = lab
         self._owner = owner
         self._roster = roster
+        self._acting = acting
         self._ending = ending
         self._events = events
         self._find = find
@@ -84,6 +88,8 @@ class Lifecycle:
         error: BaseException | None = None
         resources, roster = self._lab.resources, self._roster
         resources.firings.note_entered()
+        engine = running.runner.engine
+        engine.on_use = partial(self._acting.begin, running)
         try:
             await self._run(running, is_adopted=is_adopted)
         except asyncio.CancelledError as exc:
@@ -97,6 +103,7 @@ class Lifecycle:
             error = exc
             await self._ending.end_badly(running, exc)
         finally:
+            engine.on_use = None  # the next job may use the engine, or a plan alone
             resources.reservations.leave(running.who)
             resources.firings.note_left(running.who, error)
             if roster.fault is None and not isinstance(error, asyncio.CancelledError):

@@ -37,7 +37,8 @@ class RunningJob:
     """Why it was cancelled or aborted, if it was."""
     is_waiting: bool = False
     """Whether it waits at a step for what people say."""
-    is_ending_badly: bool = False
+    is_ending: bool = False
+    """Whether its plan is over, so that it goes on with nothing."""
     questions: dict[str, OpenQuestion] = field(default_factory=dict)
     """What it asks, by the path of the step."""
     claimed: set[str] = field(default_factory=set)
@@ -49,6 +50,8 @@ class RunningJob:
     task: asyncio.Task[None] | None = None
     left_acting: dict[str, frozenset[str]] = field(default_factory=dict)
     """Devices that an earlier process may have left acting for it, by step."""
+    named: set[str] = field(default_factory=set)
+    """Devices that its steps in an earlier process name, those that are done, too."""
 
 
 class Roster:
@@ -106,16 +109,21 @@ class Roster:
     def devices_alone(self, who: Claimant) -> list[str]:
         """Return what *who* has and nobody else goes on with.
 
-        Of jobs that share one and end badly at the same moment, the last to do so has
-        it to itself.
+        Of jobs that share one and end at the same moment, the last to do so has it to
+        itself.
         """
-        reservations = self._resources.reservations
-        ending = {n for n, other in self.jobs.items() if other.is_ending_badly}
-        return [
-            name
-            for name in reservations.names_of(who)
-            if reservations.owners_of(name) - ending <= {who.id}
-        ]
+        names = self._resources.reservations.names_of(who)
+        return [name for name in names if self.is_left_to(who, name)]
+
+    def is_left_to(self, who: Claimant, name: str) -> bool:
+        """Return whether nobody but *who*, and jobs that end, has *name*."""
+        owners = self._resources.reservations.owners_of(name)
+        return {n for n in owners if n not in self.jobs or self.goes_on(n)} <= {who.id}
+
+    def goes_on(self, job_id: int) -> bool:
+        """Return whether a job runs here and its plan is not over."""
+        running = self.jobs.get(job_id)
+        return running is not None and not running.is_ending
 
     # -- what people want ----------------------------------------------------------
 

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 from weakref import WeakSet
 
-from ppu.core.running_plan import check_plan_goes_on
+from ppu.core.running_plan import ask_running_plan
 
 __all__ = ["Operations", "track_operations"]
 
@@ -31,13 +31,13 @@ class Operations:
         self._device = device
         self._tasks: WeakSet[asyncio.Task[Any]] = WeakSet()
 
-    def begin(self, operation: Callable[[], Any]) -> Any:
+    def begin(self, verb: str, operation: Callable[[], Any]) -> Any:
         """Begin *operation*, which returns a status, and return that.
 
         Raises:
-            InterlockError: If it is for a plan that has ended.
+            InterlockError: If it is for a plan that has ended, or that may not.
         """
-        check_plan_goes_on(self._device)
+        ask_running_plan(self._device, verb)
         status = operation()
         task = getattr(status, "task", None)
         if isinstance(task, asyncio.Task):
@@ -62,16 +62,18 @@ def track_operations(driver: type[Any]) -> None:
     """
     for verb in _VERBS:
         if verb in vars(driver):
-            setattr(driver, verb, _tracked(vars(driver)[verb]))
+            setattr(driver, verb, _tracked(verb, vars(driver)[verb]))
     if "go_to_abort_state" in vars(driver):
         safe = vars(driver)["go_to_abort_state"]
         driver.go_to_abort_state = _after_operations(safe)
 
 
-def _tracked(verb: Callable[..., Any]) -> Callable[..., Any]:
+def _tracked(name: str, verb: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(verb)
     def begin(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return self.operations_under_way.begin(lambda: verb(self, *args, **kwargs))
+        return self.operations_under_way.begin(
+            name, lambda: verb(self, *args, **kwargs)
+        )
 
     return begin
 

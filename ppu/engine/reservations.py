@@ -263,6 +263,10 @@ class Reservations:
         """Return who has *name*."""
         return self._owners.get(name, frozenset())
 
+    def told_of(self, name: str) -> str:
+        """Return in words who has *name*, which somebody has."""
+        return _had_by(self._owners[name])
+
     def names_of(self, who: Claimant) -> frozenset[str]:
         """Return what *who* has."""
         return frozenset(n for n, owners in self._owners.items() if who.id in owners)

@@ -37,6 +37,8 @@ class LabRunEngine(RunEngine):
         """Flyers whose stream a plan has declared, by run."""
         self._begun: dict[asyncio.Task[Any], str] = {}
         """What the plan has begun and that may go on, and what it is."""
+        self.on_use: Callable[[str, str], None] | None = None
+        """Told which verb of which device a plan is about to use; may refuse."""
         super().__init__(loop=loop, context_managers=[], call_returns_result=True)
 
     def subscribe(self, func: Any, name: Any = "all") -> Any:
@@ -117,7 +119,7 @@ class LabRunEngine(RunEngine):
 
     async def _run(self) -> Any:
         """Run the plan; what it leaves begins nothing any more when it is over."""
-        plan = RunningPlan()
+        plan = RunningPlan(self.on_use)
         plan.begin()
         try:
             return await super()._run()

@@ -105,6 +105,9 @@ class Gate(Protocol):
     async def ask(self, path: str, question: str, answers: Sequence[str]) -> Decision:
         """Ask again what was asked when the process died."""
 
+    def note_done(self, needs: Callable[[], Needs]) -> None:
+        """Take note of what a step needed that was done in an earlier process."""
+
 
 class Runner:
     """One RunEngine on a lab's loop, which runs one plan at a time.
@@ -404,6 +407,8 @@ class Runner:
             )
             needs = msg.kwargs["needs"]()
             taken = await self._pass(begun.key, step, needs, goes_on=goes_on)
+        elif self._gate is not None:
+            self._gate.note_done(msg.kwargs["needs"])
         step.begun_s = self.loop.time()
         try:
             if self._recorder is not None:
