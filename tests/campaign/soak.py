@@ -33,6 +33,7 @@ from ppu.store import queue
 from ppu.store.commands import request
 from ppu.store.custody import find_samples
 from ppu.store.jobs import ENDED, JobRequest
+from ppu.store.requests import MoveContainer, ReleaseSample
 from ppu.store.schema import jobs
 
 HEADING = "## A month of jobs"
@@ -148,10 +149,10 @@ def submit_what_is_missing(life: MortalCell, rng: np.random.Generator) -> None:
         for cup, place in sample.places.items():
             home = life.lab.file.containers[cup].at
             if place != home:
-                said = {"container": cup, "location": home}
-                life.store.write(partial(ask, command="move", content=said))
-        said = {"sample": sample.id}
-        life.store.write(partial(ask, command="release sample", content=said))
+                moved = MoveContainer(container=cup, location=home)
+                life.store.write(partial(ask, wanted=moved))
+        released = ReleaseSample(sample=sample.id)
+        life.store.write(partial(ask, wanted=released))
         free += 1
     for _ in range(max(min(free, N_CUPS - n_open), 0)):
         kind = str(rng.choice(["press", "fire", "shake"]))
