@@ -24,6 +24,9 @@ settings.register_profile("seeded", derandomize=True)
 settings.register_profile("explore", max_examples=300)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "seeded"))
 
+# A developer's own store is no test's.
+os.environ.pop("PPU_STORE", None)
+
 
 @pytest.fixture(autouse=True)
 def every_test_leaves_nothing(nothing_leaks: None) -> None:
