@@ -99,14 +99,22 @@ def _run_of(
 
 
 def documents_of(
-    connection: Connection, job_id: int
+    connection: Connection, job_id: int, only: str = ""
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield name and content of a job's documents in their order."""
+    """Yield name and content of a job's documents in their order.
+
+    Args:
+        connection: A transaction of the store.
+        job_id: The job.
+        only: Name of those that are wanted; all if empty.
+    """
     query = (
         select(documents.c.name, documents.c.content)
         .where(documents.c.job_id == job_id)
         .order_by(documents.c.sequence)
     )
+    if only:
+        query = query.where(documents.c.name == only)
     for row in connection.execute(query):
         yield row.name, json.loads(row.content)
 
@@ -188,11 +196,10 @@ def samples_of(
 def units_of(connection: Connection, job_id: int) -> dict[str, str]:
     """Return the unit of each data key of a job that has one."""
     units: dict[str, str] = {}
-    for name, document in documents_of(connection, job_id):
-        if name == "descriptor":
-            for key, described in document["data_keys"].items():
-                if described.get("units"):
-                    units[key] = described["units"]
+    for _, descriptor in documents_of(connection, job_id, only="descriptor"):
+        for key, described in descriptor["data_keys"].items():
+            if described.get("units"):
+                units[key] = described["units"]
     return units
 
 
