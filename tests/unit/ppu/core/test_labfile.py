@@ -189,7 +189,7 @@ values = st.recursive(
     key=st.sampled_from(list(LabFile.model_fields)),
     value=values,
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_any_yaml_is_a_lab_or_a_configuration_error(
     tmp_path_factory: pytest.TempPathFactory, key: str, value: Any
 ) -> None:

@@ -137,7 +137,7 @@ def test_plain_refuses_what_is_no_data() -> None:
         st.text(max_size=4), st.integers() | st.floats(allow_nan=False), max_size=5
     )
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_digest_is_the_same_for_the_same_arguments(arguments: dict[str, Any]) -> None:
     """The order in which things were written does not matter, their values do."""
     turned = dict(reversed(arguments.items()))
