@@ -12,12 +12,16 @@ from ppu.cli.options import STORE, JsonOption, StoreOption
 from ppu.cli.remedies import worded
 from ppu.cli.store import open_store, when, who
 from ppu.cli.table import fitted
+from ppu.core.numbers import integer_option
 
 if TYPE_CHECKING:
     from ppu.operations.views import ActivityView, JobView
     from ppu.store.store import Store
 
-Ids = Annotated[list[int], typer.Argument(metavar="ID...", help="Numbers of jobs.")]
+Ids = Annotated[
+    list[int],
+    typer.Argument(metavar="ID...", parser=integer_option(), help="Numbers of jobs."),
+]
 
 
 def attach(app: typer.Typer) -> None:
@@ -35,7 +39,9 @@ def jobs(
     ] = None,
     campaign: Annotated[str | None, typer.Option(help="Only those of one.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only those with this word.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    limit: Annotated[
+        int, typer.Option(parser=integer_option(1), help="How many at most.")
+    ] = 50,
     gantt: Annotated[
         bool, typer.Option("--gantt", help="Draw what each job did when.")
     ] = False,

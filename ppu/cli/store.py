@@ -15,6 +15,7 @@ import typer
 from ppu.cli.exits import Exit
 from ppu.cli.options import STORE, StoreOption
 from ppu.core.errors import ConflictError, NotFoundError
+from ppu.core.names import shown
 from ppu.core.remedies import Advice
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def lacks(lacking_g: Mapping[int, float]) -> str:
 def who() -> str:
     """Return the login name of whoever asks."""
     try:
-        return getpass.getuser()
+        return shown(getpass.getuser())  # $LOGNAME may say anything
     except (OSError, KeyError):  # a container may have no name for its user
         return f"user {os.getuid()}"
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from sqlalchemy import Connection
 
 from ppu.core.errors import ConflictError
+from ppu.core.names import checked_name, checked_text
 from ppu.core.remedies import Remedy, advise
 from ppu.operations.access import change
 from ppu.operations.looking import effect_of, view_of
@@ -74,6 +75,7 @@ def cancel(store: Store, ids: Iterable[int], by: str) -> list[JobView]:
     Raises:
         NotFoundError: As :func:`hold`.
     """
+    checked_name("who asks", by)
     return _change(store, ids, lambda c, one, now: queue.cancel(c, one, by, now))
 
 
@@ -83,6 +85,8 @@ def abort(store: Store, ids: Iterable[int], by: str, reason: str = "") -> list[J
     Raises:
         NotFoundError: As :func:`hold`.
     """
+    checked_name("who asks", by)
+    checked_text("reason", reason)
     return _change(store, ids, lambda c, one, now: queue.abort(c, one, by, reason, now))
 
 
@@ -126,6 +130,8 @@ def answer(
         ConfigurationError: If the answer does not fit, or several steps ask.
         ConflictError: If nothing is asked, or it is answered already.
     """
+    checked_name("who answers", by)
+    checked_text("note", note)
 
     def work(connection: Connection, now: float) -> AnsweredView:
         found = queue.get(connection, job_id)
@@ -152,6 +158,7 @@ def allow_heat(store: Store, by: str, note: str = "") -> AskedView:
     Raises:
         ConflictError: If no cell works on the store.
     """
+    checked_text("note", note)
     return _ask_cell(
         store,
         AllowHeat(note=note),
@@ -171,6 +178,7 @@ def drain(store: Store, by: str) -> AskedView:
 
 def _ask_cell(store: Store, wanted: Request, by: str, otherwise: str) -> AskedView:
     """Ask the cell itself for something that no later one shall do."""
+    checked_name("who asks", by)
 
     def work(connection: Connection, now: float) -> AskedView:
         if not is_owned(connection):

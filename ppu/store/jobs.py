@@ -11,7 +11,10 @@ from typing import Any
 
 from sqlalchemy import Row
 
+from ppu.core.errors import ConfigurationError
+from ppu.core.names import checked_name
 from ppu.core.remedies import Advice, read_advice
+from ppu.core.validation import unfit
 from ppu.store.events import encode
 
 __all__ = ["ACTIVE", "ALLOWED", "ENDED", "Effect", "Job", "JobRequest", "JobState"]
@@ -112,6 +115,9 @@ class JobRequest:
             from the parameters, so they do not tell experiments apart.
         compiled_digest: Digest of the compiled job, if it was compiled before.
         lab_digest: Digest of the lab file that it was checked against then.
+
+    Raises:
+        ConfigurationError: If a name or a text in the parameters cannot be shown.
     """
 
     protocol: str
@@ -128,6 +134,17 @@ class JobRequest:
     stock: Mapping[str, float] = field(default_factory=dict)
     compiled_digest: str | None = None
     lab_digest: str | None = None
+
+    def __post_init__(self) -> None:
+        for where, name in (("protocol", self.protocol), ("key", self.key)):
+            if name is not None:
+                checked_name(where, name)
+        if self.campaign:
+            checked_name("campaign", self.campaign)
+        for tag in self.tags:
+            checked_name("tag", tag)
+        if faults := unfit(self.parameters):
+            raise ConfigurationError("\n".join(text for _, text in faults))
 
     def digest(self) -> str:
         """Return what tells this experiment from others, as 64 hexadecimal digits.
