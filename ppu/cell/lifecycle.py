@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import Callable
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from ppu.cell.acting import Acting
 from ppu.cell.ending import Ending
@@ -18,7 +19,14 @@ from ppu.cell.lab import OpenLab
 from ppu.cell.lab_events import LabEvents
 from ppu.cell.ownership import Ownership
 from ppu.cell.roster import Roster, RunningJob
-from ppu.core.errors import DivergedError, PPUError, StaleTokenError, StoreError
+from ppu.core.errors import (
+    ConfigurationError,
+    DivergedError,
+    PPUError,
+    StaleTokenError,
+    StoreDiskError,
+    StoreError,
+)
 from ppu.core.labtime import stopwatch
 from ppu.engine.recorder import JobRecorder
 from ppu.engine.runner import Runner
@@ -26,6 +34,11 @@ from ppu.plans.protocol import RegisteredProtocol
 from ppu.store.jobs import Job, JobState
 
 __all__ = ["Lifecycle"]
+
+T = TypeVar("T")
+
+_PASSING: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
+"""What a disk says that somebody will see to; a job that is done waits for that."""
 
 
 class Lifecycle:
@@ -90,6 +103,7 @@ class Lifecycle:
         resources.firings.note_entered()
         engine = running.runner.engine
         engine.on_use = partial(self._acting.begin, running)
+        engine.before_command = self._owner.await_trust
         try:
             await self._run(running, is_adopted=is_adopted)
         except asyncio.CancelledError as exc:
@@ -103,7 +117,9 @@ class Lifecycle:
             error = exc
             await self._ending.end_badly(running, exc)
         finally:
-            engine.on_use = None  # the next job may use the engine, or a plan alone
+            engine.on_use = engine.before_command = (
+                None  # the next job may use the engine, or a plan alone
+            )
             resources.reservations.leave(running.who)
             resources.firings.note_left(running.who, error)
             if roster.fault is None and not isinstance(error, asyncio.CancelledError):
@@ -137,8 +153,8 @@ class Lifecycle:
         await gate.set_state(JobState.RUNNING)
         keep_incidents = partial(self._events.keep_incidents, job.id)
         with self._loop.freezing("what is known of the job is read"):
-            recorder = await self._loop.run_in_executor(
-                self._executor, self._owner.recorder, job, gate.settle, keep_incidents
+            recorder = await self._in_thread(
+                partial(self._owner.recorder, job, gate.settle, keep_incidents)
             )
         try:
             typed = await running.runner.arun(
@@ -159,11 +175,14 @@ class Lifecycle:
         await self._ending.end_well(running)
         await gate.set_state(JobState.FINISHING, None)
         with self._loop.freezing("the report is written"):
-            result = await self._loop.run_in_executor(
-                self._executor, _finishing(execution, typed, recorder)
-            )
+            result = await self._in_thread(_finishing(execution, typed, recorder))
         await keep_incidents()
         await self._owner.succeed(job, result)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Return what *work* returns, as soon as the store and the disk take it."""
+        run = partial(self._loop.run_in_executor, self._executor, work)
+        return await self._owner.insist(run)
 
 
 def _finishing(
@@ -173,7 +192,16 @@ def _finishing(
     elapsed = stopwatch()
 
     def finish() -> dict[str, Any]:
-        execution.make_out()
-        return execution.finish(typed, recorder, elapsed)
+        try:
+            execution.make_out()
+            return execution.finish(typed, recorder, elapsed)
+        except (OSError, ConfigurationError) as exc:
+            cause = exc.__cause__ if isinstance(exc, ConfigurationError) else exc
+            if isinstance(cause, OSError) and cause.errno in _PASSING:
+                raise StoreDiskError(
+                    f"the results of job {recorder.job_id} cannot be written: "
+                    f"{cause.strerror}; see to the disk"
+                ) from exc
+            raise
 
     return finish

@@ -23,6 +23,7 @@ _HOMES: Final[Mapping[str, str]] = {
     "abort": "queue",
     "cancel": "queue",
     "cell": "cell",
+    "drain": "queue",
     "fault": "fault",
     "guard": "guard",
     "hold": "queue",

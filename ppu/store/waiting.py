@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, Select, and_, false, func, or_, select
 
 from ppu.core.remedies import Advice, Remedy, advise, read_advice
-from ppu.store.cells import is_owned
+from ppu.store.cells import doubt_of, is_owned
 from ppu.store.jobs import ACTIVE, ENDED, Job, JobState
 from ppu.store.schema import commands, events, job_needs, jobs
 from ppu.store.steps import questions
@@ -78,6 +78,8 @@ def waits_of(
 def _reasons(connection: Connection, job: Job) -> Iterator[Wait]:
     if job.is_held:
         yield Wait("it is held", (advise(Remedy.RESUME, job=job.id),))
+    if doubt := doubt_of(connection):
+        yield Wait(doubt, (advise(Remedy.ACCEPT_STORE),))
     if job.state is JobState.QUEUED:
         unmet = list(_unmet_needs(connection, job))
         yield from unmet
