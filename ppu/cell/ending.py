@@ -100,7 +100,7 @@ class Ending:
             for container in await self._owner.fail(
                 running.job, error, running.claimed, "; ".join(unsafe.values())
             ):
-                self._lab.ledger.release(container)
+                self._lab.ledger.give_back(container)
             self._lab.resources.empties.look_again()
         except (StaleTokenError, StoreError) as exc:
             self._roster.fail(exc)

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from ppu.cell.acting import Acting
 from ppu.cell.ending import Ending
-from ppu.cell.execution import Execution, explained
+from ppu.cell.execution import Execution, explained, sample_of
 from ppu.cell.gate import JobGate
 from ppu.cell.lab import OpenLab
 from ppu.cell.lab_events import LabEvents
@@ -124,6 +124,9 @@ class Lifecycle:
             resources.firings.note_left(running.who, error)
             if roster.fault is None and not isinstance(error, asyncio.CancelledError):
                 del roster.jobs[running.job.id]
+                job = running.job
+                self._lab.ledger.let_go(sample_of(job.protocol, job.id))
+                resources.empties.look_again()
             self._idle_runners.append(running.runner)
             roster.wake()
 
