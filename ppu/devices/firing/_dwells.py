@@ -10,7 +10,7 @@ from ppu.core.capabilities import Segment
 __all__ = ["SETPOINT_TOLERANCE_K", "DwellWatch"]
 
 SETPOINT_TOLERANCE_K: Final = 0.06
-"""How far a setpoint may read from its target: registers have one decimal [K]."""
+"""How far a setpoint with one decimal may read from its target [K]."""
 
 
 class DwellWatch:
@@ -28,6 +28,7 @@ class DwellWatch:
         period_s: Time between two samples [s].
         is_from_start: Whether the first sample is taken when the program starts;
             otherwise anything may have happened before.
+        resolution_k: In which steps the controller tells temperatures.
     """
 
     def __init__(
@@ -36,7 +37,10 @@ class DwellWatch:
         period_s: float,
         *,
         is_from_start: bool = True,
+        resolution_k: float = 0.1,
     ) -> None:
+        self.tolerance_k = max(SETPOINT_TOLERANCE_K, 0.6 * resolution_k)
+        """How far a setpoint may read from its target."""
         self._segments = segments
         self._period = period_s
         self._index = 0
@@ -109,16 +113,14 @@ class DwellWatch:
         """Return how far a right dwell may be from what was asked [s]."""
         # A slow setpoint reads as its target before it is there and after it left.
         ramps = [s.ramp_degc_per_min for s in self._segments[self._index :][:2]]
-        blur_s = sum(SETPOINT_TOLERANCE_K / rate * 60 for rate in ramps)
+        blur_s = sum(self.tolerance_k / rate * 60 for rate in ramps)
         return 2 * self._period + blur_s + 0.02 * segment.dwell_s
 
     def _follow_segment(
         self, lab_time: float, setpoint: float, is_running: bool
     ) -> str | None:
         segment = self._segments[self._index]
-        is_there = (
-            is_running and abs(setpoint - segment.target_degc) < SETPOINT_TOLERANCE_K
-        )
+        is_there = is_running and abs(setpoint - segment.target_degc) < self.tolerance_k
         if self._since is None:
             if is_there:
                 self._since = lab_time
@@ -152,14 +154,13 @@ class DwellWatch:
     def _follow_approach(self, segment: Segment, setpoint: float) -> str | None:
         """Follow the setpoint on its way to a target it was not seen at yet."""
         gap_k = abs(setpoint - segment.target_degc)
-        has_turned = gap_k > self._nearest_k + SETPOINT_TOLERANCE_K
-        stands_still = abs(gap_k - self._nearest_k) < SETPOINT_TOLERANCE_K
+        has_turned = gap_k > self._nearest_k + self.tolerance_k
+        stands_still = abs(gap_k - self._nearest_k) < self.tolerance_k
         # A silence may hide several segments.
         n_ahead = len(self._segments) if self._unheard_s > 0 else 1
         following = self._segments[self._index + 1 :][:n_ahead]
         dwells_at_next = stands_still and any(
-            abs(setpoint - after.target_degc) < SETPOINT_TOLERANCE_K
-            for after in following
+            abs(setpoint - after.target_degc) < self.tolerance_k for after in following
         )
         if (has_turned or dwells_at_next) and self._pass_unseen(segment):
             return None

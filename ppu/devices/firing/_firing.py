@@ -79,6 +79,8 @@ class Firing:
         self._stopped_because = ""
         self.must_be_off = False
         """Whether a fault was found that does not allow any more heating."""
+        self.resolution_k = 0.1
+        """In which steps the controller tells temperatures."""
         self.samples = Samples.empty()
         self.task: asyncio.Task[FiringRecord] | None = None
         self.last_record: FiringRecord | None = None
@@ -248,7 +250,11 @@ class Firing:
     ) -> Course:
         self._profile = profile
         watch = FiringWatch(
-            profile, self._settings, self._high_degc, is_from_start=is_from_start
+            profile,
+            self._settings,
+            self._high_degc,
+            is_from_start=is_from_start,
+            resolution_k=self.resolution_k,
         )
         return Course(watch, profile.cool_to_degc, started)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ppu.core.capabilities import FiringProfile
-from ppu.devices.firing._dwells import SETPOINT_TOLERANCE_K, DwellWatch
+from ppu.devices.firing._dwells import DwellWatch
 from ppu.devices.firing._heating import HeatingWatch
 from ppu.devices.firing._samples import Sample
 from ppu.devices.firing._settings import FiringSettings, is_over_limit
@@ -19,6 +19,7 @@ class FiringWatch:
         settings: What is known of the furnace.
         high_degc: The highest temperature that the lab allows.
         is_from_start: Whether the first sample is taken when the program starts.
+        resolution_k: In which steps the controller tells temperatures.
     """
 
     def __init__(
@@ -28,16 +29,20 @@ class FiringWatch:
         high_degc: float,
         *,
         is_from_start: bool = True,
+        resolution_k: float = 0.1,
     ) -> None:
         self._settings = settings
         self._high = high_degc
         self._highest_setpoint = max(s.target_degc for s in profile.segments)
         self._has_begun = False
         self._dwells = DwellWatch(
-            profile.segments, settings.sample_period_s, is_from_start=is_from_start
+            profile.segments,
+            settings.sample_period_s,
+            is_from_start=is_from_start,
+            resolution_k=resolution_k,
         )
         self._heating = HeatingWatch(
-            settings.sample_period_s, settings.full_power_degc_per_min
+            settings.sample_period_s, settings.full_power_degc_per_min, resolution_k
         )
         self._ended_at: float | None = None
 
@@ -52,7 +57,7 @@ class FiringWatch:
 
     def is_at_top(self, sample: Sample) -> bool:
         """Return whether the program dwells at its highest temperature."""
-        return abs(sample.setpoint - self._highest_setpoint) < SETPOINT_TOLERANCE_K
+        return abs(sample.setpoint - self._highest_setpoint) < self._dwells.tolerance_k
 
     @property
     def measured_s(self) -> list[float]:
