@@ -130,14 +130,13 @@ def read_pace(text: str | None) -> float | str | None:
         return "default"
     if text == "jump":
         return None
+    allowed = "should be 'jump' or a number above 0 and below 1000000"
     try:
         pace = read_number(text)
     except NotPlainError as exc:
-        raise ConfigurationError(f"--pace {text}: {exc}, or 'jump'") from None
+        raise ConfigurationError(f"--pace {text}: {allowed}: it {exc}") from None
     if not 0 < pace < 1e6:
-        raise ConfigurationError(
-            f"--pace {text}: should be 'jump' or a number above 0 and below 1000000"
-        )
+        raise ConfigurationError(f"--pace {text}: {allowed}")
     return pace
 
 

@@ -12,7 +12,7 @@ import typer
 from ppu.cli.options import STORE, JsonOption, StoreOption
 from ppu.cli.remedies import worded
 from ppu.cli.store import open_store, when, who
-from ppu.cli.table import fitted
+from ppu.cli.table import fitted, with_reason
 from ppu.core.errors import ConflictError
 from ppu.core.numbers import integer_option
 
@@ -53,7 +53,8 @@ def jobs(
 ) -> None:
     """List jobs, the newest first.
 
-    A line that is too long for the terminal is cut; `ppu job ID` tells all.
+    Why a job waits stands below it where the terminal is narrow; `ppu job ID` tells
+    all.
     """
     from ppu.operations import looking
 
@@ -71,15 +72,14 @@ def jobs(
         typer.echo("no jobs")
         return
     head = f"{'job':>6}  {'state':17} {'protocol':24} {'submitted (UTC)':19}  campaign"
-    typer.echo(head)
+    typer.echo(fitted(head))
     for job in found:
         state_ = f"{job.state}, held" if job.is_held else job.state
         line = (
             f"{job.id:6}  {state_:17} {job.protocol:24} {when(job.submitted)}  "
             f"{job.campaign or '-'}"
         )
-        why = _why(job)
-        typer.echo(fitted(f"{line}  ({why})" if why else line))
+        typer.echo(with_reason(line, _why(job)))
 
 
 def _why(job: JobView) -> str:

@@ -67,8 +67,11 @@ def fill(model: type[M], values: Mapping[str, Any], prefix: Place = ()) -> M:
         filled = model.model_validate(dict(values))
     except ValidationError as exc:
         found |= _described(exc, model, prefix)
-    if not faults:  # else it may be no JSON at all
-        found = _number_faults(model, values, prefix) | found
+    unfit_names = {
+        place[len(prefix)] for place, _ in faults if len(place) > len(prefix)
+    }
+    sound = {name: item for name, item in values.items() if name not in unfit_names}
+    found = _number_faults(model, sound, prefix) | found
     told = {place for place, _ in faults}
     faults += [one for one in found.items() if one[0] not in told]
     if filled is None or faults:

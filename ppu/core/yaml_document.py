@@ -124,7 +124,7 @@ class YamlDocument:
             if not isinstance(key_node, yaml.ScalarNode):
                 self._fault(key_node, "a key should be text")
                 continue
-            key = str(key_node.value)
+            key = _joined(key_node.value)
             place = (*where, key)
             if hidden := unseen(key):
                 self._fault(key_node, f"the key '{shown(key)}' has {hidden}")
@@ -148,7 +148,7 @@ class YamlDocument:
         return items
 
     def _convert_scalar(self, node: yaml.ScalarNode) -> Any:
-        text = str(node.value)
+        text = _joined(node.value)
         if hidden := unseen(text):
             self._fault(node, f"'{shown(text[:60])}' has {hidden}; leave it away")
         elif node.tag == _PLAIN:
@@ -167,6 +167,13 @@ class YamlDocument:
 
 def _told(mark: yaml.Mark) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}"
+
+
+def _joined(text: str) -> str:
+    """Return *text* with pairs of surrogates, as JSON escapes them, made one letter."""
+    if not any("\ud800" <= letter <= "\udfff" for letter in text):
+        return text
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
 
 
 def _plain_value(text: str) -> Any:

@@ -155,7 +155,7 @@ def test_lab_file_is_refused_when_two_containers_share_a_place(
         (b"lab: !!set {a, b}\n", "line 1, column 6: the tag tag:yaml.org,2002:set"),
         (b"lab: {[a]: b}\n", "line 1, column 7: a key should be text"),
         (b'lab: "\\e[2J"\n', "has the character U+001B at place 1"),
-        (b"lab: &a [*a]\n", "line 1, column 10: an alias of what it stands in"),
+        (b"lab: &a [*a]\n", "line 1, column 6: an alias of what it stands in"),
         (b"lab: " + b"[" * 5000, "too deeply nested"),
     ],
 )

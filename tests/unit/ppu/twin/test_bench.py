@@ -70,11 +70,11 @@ def test_lab_file_is_refused_with_the_line_of_each_wrong_fault(
     lines = str(refusal.value).splitlines()
 
     assert (
-        f"line {first}, column 5: devices.balance.twin: unknown fault 'dorp'"
+        f"line {first}, column 11: devices.balance.twin: unknown fault 'dorp'"
         in lines[0]
     )
     assert (
-        f"line {first + 2}, column 5: devices.balance.twin: fault 'drop': for_s"
+        f"line {first + 2}, column 11: devices.balance.twin: fault 'drop': for_s"
         in lines[1]
     )
 
