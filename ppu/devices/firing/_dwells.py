@@ -21,7 +21,7 @@ class DwellWatch:
     sample periods may pass unseen; it counts as measured to be 0 s then. What
     happened while the controller could not be heard is not held against it, as far as
     there was time for it; a dwell that began or ended then counts as asked, as far as
-    what was heard allows.
+    what was heard allows. How much of each was not heard is kept beside it.
 
     Args:
         segments: What was asked.
@@ -54,7 +54,11 @@ class DwellWatch:
         """How long nobody had heard when the dwell was first seen."""
         self._spent_s = 0.0
         """How much of the last silence what must have happened in it takes."""
+        self._heard_s = 0.0
+        """How much of the present dwell was heard."""
         self.measured_s: list[float] = []
+        self.unheard_s: list[float] = []
+        """How much of each dwell nobody heard, in which anything may have happened."""
 
     def judge(self, lab_time: float, setpoint: float, is_running: bool) -> str | None:
         """Take one sample; return what is wrong, if anything is."""
@@ -63,6 +67,8 @@ class DwellWatch:
             # A sample that only comes late hides nothing.
             self._just_unheard_s = missed_s if missed_s > self._period / 2 else 0.0
             self._unheard_s += self._just_unheard_s
+            if self._since is not None:
+                self._heard_s += lab_time - self._heard_at - self._just_unheard_s
         self._heard_at = lab_time
         if self._just_unheard_s > 0 or self._unheard_s == 0:
             self._spent_s = 0.0
@@ -89,13 +95,15 @@ class DwellWatch:
                 return False
             self._spent_s += needs_s
         unheard_s = self._unheard_s
-        self._advance(segment.dwell_s if unheard_s > 0 else 0.0)
+        lasted_s = segment.dwell_s if unheard_s > 0 else 0.0
+        self._advance(lasted_s, segment.dwell_s)
         # Perhaps it shows only now what happened in a silence before.
         self._unheard_s = max(self._unheard_s, unheard_s)
         return True
 
-    def _advance(self, lasted: float) -> None:
+    def _advance(self, lasted: float, unheard_s: float) -> None:
         self.measured_s.append(lasted)
+        self.unheard_s.append(unheard_s)
         left_degc = self._segments[self._index].target_degc
         self._index += 1
         self._since = None
@@ -122,6 +130,7 @@ class DwellWatch:
         if self._since is None:
             if is_there:
                 self._since = lab_time
+                self._heard_s = 0.0
                 self._unheard_at_begin_s = self._just_unheard_s
                 if not self._is_coming:
                     self._unheard_at_begin_s = self._unheard_s
@@ -140,7 +149,7 @@ class DwellWatch:
         self._spent_s += max(asked - least - slack, 0.0)
         if self._unheard_at_begin_s <= 2 * self._period:
             self._is_lost = False  # it was seen from its begin to its end
-        self._advance(lasted)
+        self._advance(lasted, max(lasted - self._heard_s, 0.0))
         if is_too_long or most < asked - slack:
             manner = "still dwells after" if is_there else "dwelt for"
             return (
