@@ -32,6 +32,10 @@ class ProtocolResult(BaseModel):
     parameters_actual: dict[str, Any] = Field(
         default_factory=dict, description="What was realised of the parameters"
     )
+    not_measured: tuple[str, ...] = Field(
+        default=(),
+        description="What belongs to the result and nobody measured, in sentences",
+    )
     attachments: dict[str, Path] = Field(
         default_factory=dict,
         exclude=True,

@@ -77,7 +77,7 @@ class FireSampleResult(ProtocolResult):
 
     @override
     def summary(self) -> list[str]:
-        return [self.sample.summary()]
+        return [self.sample.summary(), *self.not_measured]
 
 
 def check(lab: Lab, parameters: FireSampleParameters) -> None:
@@ -110,7 +110,6 @@ def fire_sample(
     furnaces = choose_furnaces(lab, parameters.profile())
     fired = yield from fire_container(lab, container, parameters.profile(), furnaces)
     after = yield from weigh_sample(lab, container)
-    record = fired.record
     return FireSampleResult(
         sample=FiredSample(
             id=lab.sample_id,
@@ -119,10 +118,6 @@ def fire_sample(
             mass_after_g=after,
             loss_percent=100.0 * (before - after) / before,
         ),
-        parameters_actual={
-            "container": container,
-            "temperature_degc": record.dwell_temperature_degc,
-            "highest_temperature_degc": record.max_temperature_degc,
-            "hold_s": sum(record.dwell_s),
-        },
+        parameters_actual={"container": container, **fired.measured()},
+        not_measured=fired.not_measured(),
     )

@@ -596,6 +596,19 @@ class Fired:
     furnace: str
     record: FiringRecord
 
+    def measured(self) -> dict[str, float | str | None]:
+        """Return what was measured of the firing; None where nobody did."""
+        return {
+            "furnace": self.furnace,
+            "temperature_degc": self.record.dwell_temperature_degc,
+            "highest_temperature_degc": self.record.max_temperature_degc,
+            "hold_s": self.record.held_s,
+        }
+
+    def not_measured(self) -> tuple[str, ...]:
+        """Return what was not measured of the firing, in sentences."""
+        return tuple(f"{self.furnace}, {text}" for text in self.record.not_measured())
+
 
 def fire_container(
     lab: Lab, container: str, profile: FiringProfile, furnaces: Sequence[Furnace]

@@ -77,7 +77,8 @@ def test_container_is_one_jobs_until_that_has_ended(
             await tasks[n]
             ledger.let_go(f"s{n}")
             empties.look_again()
-        return (*(await asyncio.gather(*tasks)), had_both)
+        got = await asyncio.gather(*tasks)
+        return got[0], got[1], had_both
 
     with jumping.active():
         got_one, got_other, had_both = jumping.run_until_complete(take_both())
