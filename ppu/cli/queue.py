@@ -27,6 +27,7 @@ def attach(app: typer.Typer) -> None:
     app.command(epilog="Example: ppu resume 12 13")(resume)
     app.command(epilog="Example: ppu cancel 12")(cancel)
     app.command(epilog='Example: ppu abort 12 --reason "the crucible broke"')(abort)
+    app.command(epilog="Example: ppu retry 12")(retry)
 
 
 def jobs(
@@ -128,6 +129,13 @@ def abort(
     from ppu.operations import control
 
     _change(store, lambda opened: control.abort(opened, ids, who(), reason))
+
+
+def retry(ids: Ids, store: StoreOption = STORE) -> None:
+    """Ask once more for what jobs were asked that did not succeed, as new jobs."""
+    from ppu.operations import control
+
+    _change(store, lambda opened: control.retry(opened, ids))
 
 
 def _change(store: str, act: Callable[[Store], list[JobView]]) -> None:

@@ -129,7 +129,7 @@ def submit(
             description.keep_description(opened, described)
         with opened.read() as connection:
             now = access.stamp_of(connection)
-        end = None if deadline is None else read_deadline(deadline, now)
+        end, end_s = (None, None) if deadline is None else read_deadline(deadline, now)
         ids = submission.submit(
             opened,
             [
@@ -139,6 +139,7 @@ def submit(
                     priority=priority if row.priority is None else row.priority,
                     campaign=campaign,
                     deadline=end,
+                    deadline_s=end_s,
                     tags=(*(tag or ()), *row.tags),
                     needs=tuple(after or ()),
                     is_held=held,
@@ -162,19 +163,21 @@ def _key(key: str | None, row: Row, index: int, *, is_batch: bool) -> str | None
     return f"{key}/{index}" if is_batch else key
 
 
-def read_deadline(text: str, now: float) -> float:
-    """Return the stamp that *text* means, a duration from *now* or a moment.
+def read_deadline(text: str, now: float) -> tuple[float | None, float | None]:
+    """Return what *text* means: a moment as a stamp, or a duration [s].
+
+    A duration counts in the lab's time, which only its cell knows.
 
     Example:
         >>> read_deadline("1.5h", 100.0), read_deadline("1970-01-01T00:10Z", 0.0)
-        (5500.0, 600.0)
+        ((None, 5400.0), (600.0, None))
 
     Raises:
         ConfigurationError: If it is neither, or has passed.
     """
     match = _DURATION.fullmatch(text.strip())
     if match is not None:
-        return now + float(match[1]) * _UNITS_S[match[2]]
+        return None, float(match[1]) * _UNITS_S[match[2]]
     try:
         moment = datetime.datetime.fromisoformat(text.strip())
     except ValueError:
@@ -186,7 +189,7 @@ def read_deadline(text: str, now: float) -> float:
         moment = moment.replace(tzinfo=datetime.UTC)
     if moment.timestamp() <= now:
         raise ConfigurationError(f"--deadline {text}: this has passed already")
-    return moment.timestamp()
+    return moment.timestamp(), None
 
 
 # -- a table of jobs ---------------------------------------------------------------

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ppu.core.errors import AbortedError, LimitError
+from ppu.core.errors import AbortedError, LimitError, NoResourceError
 from ppu.core.labtime import LabTimeLoop
 from ppu.engine.reservations import GATHER_S, Claimant
 from ppu.plans.lab import Lab
@@ -63,7 +63,7 @@ class Empties:
             what: What it is for, in words.
 
         Raises:
-            LimitError: If it waited too long.
+            NoResourceError: If it waited too long.
             AbortedError: If it gave up.
         """
         waiter = _Waiter(who, lab, kind, what, self._loop.create_future())
@@ -78,9 +78,10 @@ class Empties:
         except TimeoutError:
             if waiter.found.done() and not waiter.found.cancelled():
                 return waiter.found.result()  # it came at the last moment
-            raise LimitError(
+            raise NoResourceError(
                 f"{what} waited {self.patience_s:g} s: {waiter.why or 'for its turn'}",
                 advice=() if waiter.why is None else waiter.why.advice,
+                field=kind,
             ) from None
         finally:
             self._line.remove(waiter)

@@ -115,8 +115,10 @@ class RegisteredProtocol:
             return self.parameters.model_validate(dict(values))
         except ValidationError as exc:
             faults = describe_faults(exc, self.parameters)
+            place = faults[0][0]
             raise ConfigurationError(
-                "\n".join(f"protocol {self.name}: {text}" for _, text in faults)
+                "\n".join(f"protocol {self.name}: {text}" for _, text in faults),
+                field=str(place[0]) if place else None,
             ) from None
 
 
@@ -191,6 +193,7 @@ def find_protocol(name: str) -> RegisteredProtocol:
     protocols = known_protocols()
     if name not in protocols:
         raise NotFoundError(
-            f"there is no protocol '{name}'; {nearest(name, protocols)}"
+            f"there is no protocol '{name}'; {nearest(name, protocols)}",
+            field="protocol",
         )
     return protocols[name]
