@@ -34,6 +34,7 @@ def attach(app: typer.Typer) -> None:
     app.command(epilog="Example: ppu cancel 12")(cancel)
     app.command(epilog="Example: ppu drain --store /data/lab.sqlite")(drain)
     app.command(epilog='Example: ppu abort 12 --reason "the crucible broke"')(abort)
+    app.command(epilog="Example: ppu retry 12")(retry)
 
 
 def jobs(
@@ -165,6 +166,13 @@ def drain(
     ends = "what moves has ended" if now else "firings have ended"
     heard = "" if came.is_done else "; it was asked, and has not said so yet"
     typer.echo(f"no job and no further step begins, the cell ends when {ends}{heard}")
+
+
+def retry(ids: Ids, store: StoreOption = STORE) -> None:
+    """Ask once more for what jobs were asked that did not succeed, as new jobs."""
+    from ppu.operations import control
+
+    _change(store, lambda opened: control.retry(opened, ids))
 
 
 def _change(store: str, act: Callable[[Store], list[JobView]]) -> None:

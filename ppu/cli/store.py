@@ -128,7 +128,7 @@ def say(where: str, said: Sequence[Correction], words: Sequence[str]) -> None:
             refusals.append(f"{told}: the cell refused: {one.outcome}")
             advice += one.advice
         elif one.is_done:
-            typer.echo(told)
+            typer.echo(told if one.outcome in ("", "done") else one.outcome)
         else:
             typer.echo(
                 f"{told}: the cell was asked to take note, and has not said so yet"

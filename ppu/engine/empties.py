@@ -6,7 +6,12 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ppu.core.errors import AbortedError, InterlockError, LimitError
+from ppu.core.errors import (
+    AbortedError,
+    InterlockError,
+    LimitError,
+    NoResourceError,
+)
 from ppu.core.labtime import LabTimeLoop
 from ppu.engine.reservations import GATHER_S, Claimant
 from ppu.plans.lab import Lab
@@ -85,9 +90,8 @@ class Empties:
             container: A certain one, empty or not; by default any that is empty.
 
         Raises:
-            LimitError: If it waited too long for an empty one.
-            InterlockError: If it waited too long for that one, or those who wait would
-                wait for each other.
+            NoResourceError: If it waited too long.
+            InterlockError: If those who wait would wait for each other.
             AbortedError: If it gave up.
         """
         future = self._loop.create_future()
@@ -104,9 +108,10 @@ class Empties:
         except TimeoutError:
             if waiter.found.done() and not waiter.found.cancelled():
                 return waiter.found.result()  # it came at the last moment
-            raise type(waiter.why or LimitError(""))(
+            raise NoResourceError(
                 f"{what} waited {self.patience_s:g} s: {waiter.why or 'for its turn'}",
                 advice=() if waiter.why is None else waiter.why.advice,
+                field=container or kind,
             ) from None
         finally:
             self._line.remove(waiter)

@@ -9,7 +9,13 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ppu.core.capabilities import FiringProfile, FiringRecord
-from ppu.core.errors import AbortedError, InterlockError, InternalError, PPUError
+from ppu.core.errors import (
+    AbortedError,
+    FailureClass,
+    InterlockError,
+    InternalError,
+    PPUError,
+)
 from ppu.core.labtime import LabTimeLoop
 from ppu.engine.reservations import Claimant, Reservations
 from ppu.plans.seats import Role, Seat, Turn
@@ -126,19 +132,37 @@ class Firings:
             self._decide_soon()
             if not candidate.seated.done():
                 text = f"{container} waits for a place in {furnaces}"
+                text += self._reservations.told_of_tags(slots)
                 self._reservations.on_wait(who, text)
-            try:
-                async with asyncio.timeout(self.patience_s):
-                    seat = await candidate.seated
-            except TimeoutError:
-                raise InterlockError(
-                    f"{container} waited {self.patience_s:g} s for a place in "
-                    f"{furnaces}; is one kept occupied?"
-                ) from None
+            seat = await self._until_seated(candidate)
             self._reservations.on_wait(who, "")
             return seat
         finally:
             self._candidates.remove(candidate)
+
+    async def _until_seated(self, candidate: _Candidate) -> Seat:
+        """Return the place of *candidate*.
+
+        A furnace that is out of service is waited for as long as that lasts.
+
+        Raises:
+            InterlockError: If it waited too long.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(self.patience_s):
+                    return await asyncio.shield(candidate.seated)
+            except TimeoutError:
+                if candidate.seated.done() or any(
+                    self._reservations.is_tagged_out(name) for name in candidate.slots
+                ):
+                    continue
+                raise InterlockError(
+                    f"{candidate.container} waited {self.patience_s:g} s for a place "
+                    f"in {' or '.join(candidate.slots)}; is one kept occupied?",
+                    field=min(candidate.slots),
+                    failure_class=FailureClass.NO_RESOURCE,
+                ) from None
 
     def note_entered(self) -> None:
         """Take note that another job is there, which may want a place, too."""
@@ -320,7 +344,10 @@ class Firings:
             f"{firing.furnace} to fire and cool",
         )
         if firing.error is not None:
-            raise type(firing.error)(str(firing.error))
+            error = firing.error
+            raise type(error)(
+                str(error), advice=error.advice, field=error.field
+            ) from error
         if firing.record is not None:
             return firing.record
         has_begun = firing.state == "firing" or firing.is_restored
@@ -336,7 +363,8 @@ class Firings:
     ) -> None:
         if is_over():
             return
-        self._reservations.on_wait(who, f"waits for {what}")
+        if firing.state == "loading":  # later on, its own container is fired
+            self._reservations.on_wait(who, f"waits for {what}")
         try:
             async with asyncio.timeout(self.patience_s):
                 while not is_over():

@@ -136,7 +136,12 @@ class Runner:
         self._is_called = False
         self._thaws: list[Callable[[], None]] = []
         self._on_first_message: Callable[[], None] | None = None
+        self.on_use: Callable[[str, str], None] | None = None
+        """Told which verb of which device the plan is about to use; may refuse."""
+        self.used: set[str] = set()
+        """Devices that the plan used in this process."""
         self.engine = LabRunEngine(loop)
+        self.engine.on_use = self._use
         commands: dict[str, Callable[[Msg], Awaitable[Any]]] = {
             "step_begin": self._begin_step,
             "step_end": self._end_step,
@@ -259,6 +264,7 @@ class Runner:
         self._open = []
         self._n_steps = {}
         self._unsafe = {}
+        self.used = set()
         self.timing = Timing()
         self._thaws = []
 
@@ -371,6 +377,22 @@ class Runner:
         """End the subscription of *token*."""
         self.engine.unsubscribe(token)
 
+    def _use(self, name: str, verb: str) -> None:
+        """Take note that the plan is about to use a device.
+
+        Raises:
+            InterlockError: If it may not.
+        """
+        if self.on_use is not None:
+            self.on_use(name, verb)
+        self._note_used([name])
+
+    def _note_used(self, names: Iterable[str]) -> None:
+        """Take note of devices for every step that is open."""
+        self.used.update(names)
+        for opened in self._open:
+            opened.step.devices.update(names)
+
     # -- messages of PPU's own -------------------------------------------------------
 
     async def _begin_step(self, msg: Msg) -> Begun:
@@ -401,6 +423,7 @@ class Runner:
         self._n_steps[above] = number + 1
         begun = Begun(f"{above}{number}")
         taken: frozenset[str] = frozenset()
+        needs = Needs()
         if self._recorder is None or not self._recorder.is_done(begun.key):
             goes_on = self._recorder is not None and self._recorder.is_under_way(
                 begun.key
@@ -423,6 +446,8 @@ class Runner:
         if not begun.is_done:
             opened = _OpenStep(begun.key, step, lab, taken, msg.kwargs["digest"])
             self._open.append(opened)
+            if isinstance(lab, Lab):
+                self._note_used(needs.names & lab.devices.keys())
         self._tell_step(step)
         return begun
 
@@ -471,7 +496,9 @@ class Runner:
         ended = self._close_step(msg.kwargs["key"])
         changes, time = _changes_of(ended.lab), self.loop.time()
         if self._recorder is not None:
-            await self._recorder.end(ended.path, msg.kwargs["result"], changes, time)
+            await self._recorder.end(
+                ended.path, ended.step, msg.kwargs["result"], changes, time
+            )
         self._give_back(ended.taken)
         self._tell_step(ended.step)
 
@@ -483,7 +510,7 @@ class Runner:
         changes, time = _changes_of(failed.lab), self.loop.time()
         reason = str(cause_of(msg.kwargs["error"]))
         if self._recorder is not None:
-            await self._recorder.fail(failed.path, reason, changes, time)
+            await self._recorder.fail(failed.path, failed.step, reason, changes, time)
         decision: Decision = "raise"
         if "failed" in msg.kwargs:
             decision = await self._decide(failed, msg.kwargs["failed"])

@@ -1,4 +1,4 @@
-"""Changes how jobs go on: hold, resume, prioritise, cancel, abort, answer, drain.
+"""Changes how jobs go on: hold, resume, cancel, abort, retry, answer, drain.
 
 What a cell must do is asked of it; it is done when its effect is kept.
 """
@@ -35,6 +35,7 @@ __all__ = [
     "hold",
     "prioritise",
     "resume",
+    "retry",
 ]
 
 
@@ -89,6 +90,19 @@ def abort(store: Store, ids: Iterable[int], by: str, reason: str = "") -> list[J
     checked_name("who asks", by)
     checked_text("reason", reason)
     return _change(store, ids, lambda c, one, now: queue.abort(c, one, by, reason, now))
+
+
+def retry(store: Store, ids: Iterable[int]) -> list[JobView]:
+    """Ask once more for what jobs were asked, which have ended, as new jobs.
+
+    Each makes a new sample: nothing of the first one is used.
+
+    Raises:
+        NotFoundError: As :func:`hold`.
+        ConflictError: If one of them has not ended, or has succeeded.
+        LimitError: If there is not enough of a powder.
+    """
+    return _change(store, ids, queue.retry)
 
 
 def _change(

@@ -18,6 +18,7 @@ from ppu.core.errors import (
     ConfigurationError,
     InterlockError,
     LimitError,
+    NoResourceError,
     NotFoundError,
     nearest,
 )
@@ -174,7 +175,9 @@ class Lab:
         """
         if name not in self.file.containers:
             raise NotFoundError(
-                f"there is no container '{name}'; {nearest(name, self.file.containers)}"
+                f"there is no container '{name}'; "
+                f"{nearest(name, self.file.containers)}",
+                field="container",
             )
         return self.file.containers[name]
 
@@ -193,7 +196,7 @@ class Lab:
         """Return an empty container of *kind* that no sample uses, at its home.
 
         Raises:
-            LimitError: If there is none just now; says what a person can do.
+            NoResourceError: If there is none just now; says what a person can do.
         """
         ledger = self._ledger
         strays, advice = [], [advise(Remedy.RELEASE_SAMPLE)]
@@ -208,9 +211,10 @@ class Lab:
             advice.append(
                 advise(Remedy.MOVE_CONTAINER, container=name, location=entry.at)
             )
-        raise LimitError(
+        raise NoResourceError(
             f"no {kind} is empty and at home; clean one and say so{''.join(strays)}",
             advice=advice,
+            field=kind,
         )
 
     def contents_of(self, name: str) -> Mapping[str, float]:

@@ -69,6 +69,8 @@ class StepRecord:
     arguments: Any = None
     ended_s: float | None = None
     seat: SeatUse | None = None
+    devices: set[str] = dataclasses.field(default_factory=set)
+    """What it has used so far, of the lab's devices."""
 
     @property
     def label(self) -> str:

@@ -180,6 +180,8 @@ def _claim(connection: Connection, change: Claimed, job_id: int, now: float) -> 
             f"job {job_id} calls its sample {change.sample}, which is that of job "
             f"{known.job_id}"
         )
+    elif known.state == RELEASED:  # its job went back to the queue, and begins anew
+        _set_state(connection, change.sample, job_id, ACTIVE, None, now)
     held = _sample_in(connection, change.container)
     if held == change.sample:
         return

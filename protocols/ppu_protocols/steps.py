@@ -28,7 +28,9 @@ from ppu.core.errors import (
     InterlockError,
     InternalError,
     LimitError,
+    NoResourceError,
 )
+from ppu.core.remedies import Remedy, advise
 from ppu.plans import Lab, MsgGenerator, bps, step
 from ppu.plans.seats import (
     Role,
@@ -298,16 +300,21 @@ def check_slot(lab: Lab, furnace: Furnace) -> str:
     """Return a slot of *furnace* that is free, or will be when a job is done with it.
 
     Raises:
-        LimitError: If things stand in all of them that no job uses.
+        NoResourceError: If things stand in all of them that no job uses.
     """
     standing = {slot: lab.container_at(slot) for slot in furnace.slots}
     for slot, container in standing.items():
         if container is None or lab.is_used(container):
             return slot
-    raise LimitError(
+    raise NoResourceError(
         f"{furnace.name}: every slot is taken ("
         + ", ".join(f"{container} in {slot}" for slot, container in standing.items())
-        + "); carry it to a place of its own and correct its `at` in the lab file"
+        + "); carry it to a place of its own and say so",
+        advice=[
+            advise(Remedy.MOVE_CONTAINER, container=container)
+            for container in standing.values()
+        ],
+        field=furnace.name,
     )
 
 
@@ -346,7 +353,8 @@ def check_handling(lab: Lab, slot: str, home: str, cool_to_degc: float) -> None:
         if cool_to_degc > degc:
             raise LimitError(
                 f"cool_to_degc: the container would be taken out at {cool_to_degc:g} "
-                f"degC; {name} allows up to {degc:g} degC"
+                f"degC; {name} allows up to {degc:g} degC",
+                field="cool_to_degc",
             )
 
 
@@ -378,7 +386,8 @@ def choose_furnaces(
     if not candidates:
         raise ConfigurationError(
             f"atmosphere: no furnace of lab {lab.name} has {atmosphere}; "
-            f"it has {_atmospheres(lab)}"
+            f"it has {_atmospheres(lab)}",
+            field="atmosphere",
         )
     allowed, refusals = [], []
     for furnace in candidates:
@@ -401,7 +410,8 @@ def check_atmosphere(lab: Lab, furnace: Furnace, atmosphere: str) -> None:
     if atmosphere != "air" and lab.gas_for(furnace.name, atmosphere) is None:
         raise ConfigurationError(
             f"atmosphere: {furnace.name} has no {atmosphere}; lab {lab.name} has "
-            f"{_atmospheres(lab)}"
+            f"{_atmospheres(lab)}",
+            field="atmosphere",
         )
 
 

@@ -29,7 +29,9 @@ from ppu.core.errors import (
     InstrumentError,
     InterlockError,
     LimitError,
+    NoResourceError,
 )
+from ppu.core.remedies import Remedy, advise
 from ppu.plans import Lab, MsgGenerator, ProtocolResult, bps, compute, protocol, step
 from ppu.plans.report import RunRecord, Section
 from ppu_protocols.evidence import find_dosed, leave_dosed
@@ -287,11 +289,12 @@ def check(lab: Lab, recipe: SolidStateRecipe) -> None:
     doser = lab.the(PowderDoser)
     container = lab.empty_container("crucible")
     capacity = lab.container(container).capacity_ml
-    faults = []
+    faults, lacking = [], []
     volume = 0.0
     for dose in doses:
         available = lab.stock_g(dose.powder)
         if dose.mass_g > available:
+            lacking.append(dose.powder)
             faults.append(
                 f"{dose.mass_g:.3f} g of {dose.powder} are needed, in stock are "
                 f"{available:g} g"
@@ -302,8 +305,13 @@ def check(lab: Lab, recipe: SolidStateRecipe) -> None:
             f"the powders take {volume:.1f} mL, {container} holds {capacity:g} mL; "
             "lower batch_mass_g"
         )
+        raise LimitError("; ".join(faults), field="batch_mass_g")
     if faults:
-        raise LimitError("; ".join(faults))
+        raise NoResourceError(
+            "; ".join(faults),
+            advice=[advise(Remedy.REFILL, powder=powder) for powder in lacking],
+            field=lacking[0],
+        )
     doser.check_request(DoseRequest(container, doses, recipe.milling_s))
     furnace = choose_furnaces(lab, recipe.profile(), recipe.furnace)[0]
     gas = lab.gas_for(furnace.name, recipe.atmosphere)

@@ -246,6 +246,16 @@ class ProgrammedFurnace(Instrument, Furnace):
         return self.entry.slots
 
     @property
+    def output_key(self) -> str:
+        """Data key of the output [%]."""
+        return self.working_output.name
+
+    @property
+    def rated_power_w(self) -> float | None:
+        """Electrical power at full output [W], None if the lab file does not say it."""
+        return self.settings.rated_power_w
+
+    @property
     def temperature_key(self) -> str:
         """Data key of the chamber's temperature [degC]."""
         return self.process_value.name
