@@ -49,6 +49,10 @@ class LineClient:
         probe: What to ask after a time-out to see that answers fit again; without
             one, the first answer after a time-out is only believed if no other
             follows, which takes longer and may fail.
+        silence_s: Real-world silence that ends an answer, for an instrument that ends
+            no line [s]; by default *terminator* ends each.
+        is_kept_open: False for a TCP server that serves one client at a time, or one
+            exchange a connection.
     """
 
     def __init__(
@@ -60,6 +64,8 @@ class LineClient:
         deadline_s: float = 1.0,
         slowest_reply_s: float | None = None,
         probe: LineProbe | None = None,
+        silence_s: float | None = None,
+        is_kept_open: bool = True,
     ) -> None:
         self._probe = probe
         self.device = device
@@ -80,7 +86,9 @@ class LineClient:
                 connection,
                 deadline_s=deadline_s,
                 slowest_reply_s=slowest_reply_s,
+                is_kept_open=is_kept_open,
             )
+        self.link.silence_s = silence_s
         self.link.expects_late_replies = probe is None
         self._in_step = InStep(self.link)
 
@@ -112,6 +120,27 @@ class LineClient:
             self.link.check_change()
         allowance = self.link.allowance(deadline_lab_s)
         return await self._ask(command, is_safe, is_last, deadline_lab_s, allowance)
+
+    async def tell(self, command: str) -> None:
+        """Send *command*, which changes something and is not answered, once.
+
+        Raises:
+            MalformedReply: It was answered after all.
+            TransportError: It could not be sent.
+        """
+        self.link.check_change()
+        allowance = self.link.allowance()
+        if self._probe is not None and self.link.was_late:
+            await self._get_in_step(self._probe, allowance)
+        await self.link.send(self._encode(command), allowance=allowance)
+
+    def _encode(self, command: str) -> bytes:
+        try:
+            return command.encode("ascii") + self.terminator
+        except UnicodeEncodeError as exc:
+            raise UnencodableRequest(
+                f"{self.device}: only ASCII can be sent, not {command!r}"
+            ) from exc
 
     async def ask_confirmed(
         self,
@@ -157,13 +186,7 @@ class LineClient:
         deadline_lab_s: float | None,
         allowance: Allowance,
     ) -> list[str]:
-        try:
-            request = command.encode("ascii") + self.terminator
-        except UnicodeEncodeError as exc:
-            raise UnencodableRequest(
-                f"{self.device}: only ASCII can be sent, not {command!r}"
-            ) from exc
-
+        request = self._encode(command)
         probe = self._probe
         # More than one answer to a probe may still be under way.
         is_stray = None
@@ -194,7 +217,7 @@ class LineClient:
 
         async def ask() -> bool:
             await self.link.exchange(
-                probe.command.encode("ascii") + self.terminator,
+                self._encode(probe.command),
                 decode,
                 is_safe=True,
                 allowance=allowance,
@@ -221,6 +244,8 @@ class LineClient:
                 what follows it may belong to another request, too; but a command that
                 must not be repeated is better served by any answer.
         """
+        if self.link.silence_s is not None and not buffer.endswith(self.terminator):
+            buffer += self.terminator  # nothing more comes
         *raw, _ = bytes(buffer).split(self.terminator)
         lines = []
         n_used = 0
