@@ -43,7 +43,9 @@ class LineClient:
     Args:
         device: Name of the device, for errors.
         connection: Serial line, TCP address, or the terminal.
-        terminator: Ends each line, both ways.
+        terminator: Ends each line that is sent, and each that is received.
+        answer_end: What ends each line that is received, if that is less; what is left
+            of *terminator* is dropped.
         deadline_s: Real-world time for one exchange [s].
         slowest_reply_s: Longest reply time known of this instrument [s].
         probe: What to ask after a time-out to see that answers fit again; without
@@ -61,15 +63,18 @@ class LineClient:
         connection: SerialConnection | TcpConnection | TerminalConnection,
         *,
         terminator: bytes = b"\r\n",
+        answer_end: bytes | None = None,
         deadline_s: float = 1.0,
         slowest_reply_s: float | None = None,
         probe: LineProbe | None = None,
         silence_s: float | None = None,
         is_kept_open: bool = True,
     ) -> None:
-        self._probe = probe
+        self.probe = probe
         self.device = device
         self.terminator = terminator
+        self._answer_end = answer_end or terminator
+        self._rest = terminator.removeprefix(self._answer_end)
         self.link: ByteLink
         if isinstance(connection, SerialConnection):
             self.link = SerialLink(
@@ -130,8 +135,8 @@ class LineClient:
         """
         self.link.check_change()
         allowance = self.link.allowance()
-        if self._probe is not None and self.link.was_late:
-            await self._get_in_step(self._probe, allowance)
+        if self.probe is not None and self.link.was_late:
+            await self._get_in_step(self.probe, allowance)
         await self.link.send(self._encode(command), allowance=allowance)
 
     def _encode(self, command: str) -> bytes:
@@ -187,7 +192,7 @@ class LineClient:
         allowance: Allowance,
     ) -> list[str]:
         request = self._encode(command)
-        probe = self._probe
+        probe = self.probe
         # More than one answer to a probe may still be under way.
         is_stray = None
         if probe is not None and command != probe.command:
@@ -244,17 +249,18 @@ class LineClient:
                 what follows it may belong to another request, too; but a command that
                 must not be repeated is better served by any answer.
         """
-        if self.link.silence_s is not None and not buffer.endswith(self.terminator):
-            buffer += self.terminator  # nothing more comes
-        *raw, _ = bytes(buffer).split(self.terminator)
+        end = self._answer_end
+        if self.link.silence_s is not None and not buffer.endswith(end):
+            buffer += end  # nothing more comes
+        *raw, _ = bytes(buffer).split(end)
         lines = []
         n_used = 0
         for piece in raw:
             try:
-                line = piece.decode("ascii")
+                line = piece.removeprefix(self._rest).decode("ascii")
             except UnicodeDecodeError as exc:
                 raise MalformedReply(f"not text: {piece.hex(' ')}") from exc
-            n_used += len(piece) + len(self.terminator)
+            n_used += len(piece) + len(end)
             if is_stray is not None and is_stray(line):
                 if not may_skip:
                     raise MalformedReply(f"{line!r} answers an earlier question")
