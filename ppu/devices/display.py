@@ -140,9 +140,17 @@ class DisplayMaster(ModbusMaster):
         Raises:
             InvalidReading: If they are not in degC.
         """
+        if self._witness is not None and await self._has_stayed():
+            return self.decimals or 0
         self._witness = None
         sampled = self.display.sampled
         return (await self.read_shown(sampled.start, len(sampled))).decimals
+
+    async def _has_stayed(self) -> bool:
+        """Ask how the display is; return whether it was so before."""
+        before = self.decimals
+        await self._read_display()
+        return self.decimals == before
 
     async def read_shown(
         self,
@@ -174,7 +182,6 @@ class DisplayMaster(ModbusMaster):
             seen = self._witness_in(first, words)
             if seen == self._witness and self.decimals is not None:
                 return Shown(self.device, first, words, self.decimals)
-            self._witness = None
             await self._read_display()
             words = await read()
             if self._witness_in(first, words) == seen:
@@ -206,6 +213,7 @@ class DisplayMaster(ModbusMaster):
         return words[witness.start - first : witness.stop - first]
 
     async def _read_display(self) -> None:
+        before, self.decimals = self.decimals, None  # until it is known again
         display = self.display
         (decimals,) = await self.read_confirmed(display.decimals_at)
         (unit,) = await self.read_holding(display.units_at)
@@ -224,32 +232,37 @@ class DisplayMaster(ModbusMaster):
                 f"{decimals} decimals are shown; there are at most {_MOST_DECIMALS}",
                 decimals,
             )
-        if self.decimals not in (None, decimals):
+        if before not in (None, decimals):
             self.link.log.warning(
                 "%s: its display shows %d decimals now, it was %d; somebody changed it",
                 self.device,
                 decimals,
-                self.decimals,
+                before,
             )
+        if decimals != before:
+            self._witness = None  # it was that of another scale
         self.decimals = decimals
 
-    def to_word(self, degc: float, decimals: int) -> int:
-        """Return a temperature as it is sent.
+    def to_word(self, degc: float) -> int:
+        """Return a temperature as it is sent, by what was last shown.
 
         Raises:
+            InvalidReading: If nobody knows how temperatures are shown.
             LimitError: If so many decimals, or 16 bits, cannot express it.
         """
-        scale = 10.0**decimals
+        if self.decimals is None:
+            raise InvalidReading(f"{self.device}: it is not known how it shows degC")
+        scale = 10.0**self.decimals
         scaled = round(degc * scale)
         if abs(scaled / scale - degc) > 1e-6:
             raise LimitError(
                 f"{self.device}: {degc:g} degC cannot be sent, the display shows "
-                f"{decimals} decimals; the nearest is {scaled / scale:g} degC"
+                f"{self.decimals} decimals; the nearest is {scaled / scale:g} degC"
             )
         if not -0x8000 < scaled < 0x7FFF:
             raise LimitError(
-                f"{self.device}: {degc:g} degC needs over 16 bits with {decimals} "
-                "decimals; let the display show fewer"
+                f"{self.device}: {degc:g} degC needs over 16 bits with "
+                f"{self.decimals} decimals; let the display show fewer"
             )
         return scaled & 0xFFFF
 
@@ -299,8 +312,8 @@ class DisplayedHolding(Holding):
     async def write(self, client: ModbusMaster, value: float) -> None:
         master = _knowing(client)
         # Whoever stands at the panel may have changed it just now.
-        word = master.to_word(value, await master.ask_display())
-        await self.write_word(client, word)
+        await master.ask_display()
+        await self.write_word(client, master.to_word(value))
 
 
 def _knowing(client: ModbusMaster) -> DisplayMaster:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Annotated as A
 from typing import Any, Final, Literal
 
@@ -386,8 +385,8 @@ class Eurotherm3216(ProgrammedFurnace):
             firmware=decode_firmware(version),
         )
 
-    async def _ask_display(self) -> int:
-        """Ask how temperatures are shown; return the digits after the point.
+    async def _ask_display(self) -> None:
+        """Ask how temperatures are shown.
 
         Raises:
             ConfigurationError: If they are not in degC.
@@ -397,7 +396,6 @@ class Eurotherm3216(ProgrammedFurnace):
         except InvalidReading as exc:
             raise ConfigurationError(str(exc)) from exc
         self._firing.resolution_k = 10.0**-decimals
-        return decimals
 
     # -- the program ---------------------------------------------------------------
 
@@ -457,15 +455,14 @@ class Eurotherm3216(ProgrammedFurnace):
         await self._ask_display()
         await super()._compare_safety()
 
-    async def _encode(self, segments: tuple[Segment, ...]) -> list[int]:
-        """Return the content of the program's registers as the display is now."""
-        to_word = partial(self._master.to_word, decimals=await self._ask_display())
-        return encode_program(segments, self._dwell_unit.seconds, to_word)
+    def _encode(self, segments: tuple[Segment, ...]) -> list[int]:
+        return encode_program(segments, self._dwell_unit.seconds, self._master.to_word)
 
     @override
     async def _write_program(self, segments: tuple[Segment, ...]) -> None:
         # Unchanged registers are not written (EEPROM).
-        wanted = await self._encode(segments)
+        await self._ask_display()
+        wanted = self._encode(segments)
         present = await self._master.read_holding(PROGRAM_FROM, len(wanted))
         for first in range(0, len(wanted), SEGMENT_SIZE):
             if (
@@ -479,7 +476,7 @@ class Eurotherm3216(ProgrammedFurnace):
 
     @override
     async def _compare_program(self, segments: tuple[Segment, ...]) -> None:
-        wanted = await self._encode(segments)
+        wanted = self._encode(segments)
         present = await self._master.read_holding(PROGRAM_FROM, len(wanted))
         if present != wanted:
             raise InstrumentError(

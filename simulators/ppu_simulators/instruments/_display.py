@@ -96,14 +96,12 @@ class ShownRegisters:
     # -- blocks --------------------------------------------------------------------
 
     def read(self, known: Mapping[int, float], address: int, count: int) -> list[int]:
-        """Return registers of either region; those that are unlisted read 0.
+        """Return integer registers; those that are unlisted in between read 0.
 
         Raises:
             ModbusRefusal: If none of them is listed.
         """
         wanted = range(address, address + count)
-        if address >= FLOAT_REGION:
-            return self._read_floats(known, wanted)
         if not any(register in known for register in wanted):
             raise ModbusRefusal(ILLEGAL_ADDRESS)
         return [
@@ -111,19 +109,21 @@ class ShownRegisters:
             for register in wanted
         ]
 
-    def _read_floats(self, known: Mapping[int, float], wanted: range) -> list[int]:
+    def read_floats(
+        self, known: Mapping[int, float], address: int, count: int
+    ) -> list[int]:
+        """Return registers of the float region, as :meth:`read` does."""
         words: dict[int, int] = {}
-        first, last = (
-            (place - FLOAT_REGION) // 2 for place in (wanted.start, wanted.stop - 1)
-        )
-        for register in range(first, last + 1):
+        first = (address - FLOAT_REGION) // 2
+        for register in range(first, first + count // 2 + 1):
             if register in known:
                 shown = self.in_unit(register, known[register])
                 place = FLOAT_REGION + 2 * register
                 words[place], words[place + 1] = struct.unpack(
                     ">HH", struct.pack(">f", shown)
                 )
-        if not words:
+        wanted = range(address, address + count)
+        if not any(place in words for place in wanted):
             raise ModbusRefusal(ILLEGAL_ADDRESS)
         return [words.get(place, 0) for place in wanted]
 

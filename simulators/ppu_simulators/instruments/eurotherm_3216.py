@@ -29,7 +29,7 @@ from ppu_simulators.instruments._chamber import (
     approach,
     registers_of,
 )
-from ppu_simulators.instruments._display import Kind, ShownRegisters
+from ppu_simulators.instruments._display import FLOAT_REGION, Kind, ShownRegisters
 from ppu_simulators.world import World, settings_of
 
 __all__ = ["SimulatedEurotherm3216"]
@@ -52,6 +52,13 @@ _KINDS: Final[Mapping[int, Kind]] = {
     **dict.fromkeys((6, 27), Kind.DIFFERENCE),
     **dict.fromkeys((35, 103, *range(1282, 1304, 3)), Kind.RATE),
     **dict.fromkeys((3, 4, 30, 31), Kind.TENTHS),
+}
+
+_ALLOWED: Final[Mapping[int, tuple[int, ...]]] = {
+    23: (_RESET, _RUN, _HOLD),
+    **dict.fromkeys((270, 273, 276), (0, 1)),
+    **dict.fromkeys((525, 531), (0, 1, 2)),
+    516: (0, 1, 2, 3, 4),
 }
 
 
@@ -310,7 +317,10 @@ class SimulatedEurotherm3216:
     def read(self, address: int, count: int, time: float) -> list[int]:
         """Return registers; unlisted ones inside a block read 0 (our assumption)."""
         self._world.advance(time)
-        return self._shown.read(self._registers | self._live(), address, count)
+        known = self._registers | self._live()
+        if address >= FLOAT_REGION:
+            return self._shown.read_floats(known, address, count)
+        return self._shown.read(known, address, count)
 
     def write(self, address: int, values: list[int], time: float) -> None:
         """Take new values, all or none."""
@@ -338,12 +348,10 @@ class SimulatedEurotherm3216:
         low, high = self._registers[112], self._registers[111]
         # What the display rounds is not beyond a limit that it rounds, too.
         slack = 0.51 * 10.0 ** -self._registers[525]
-        allowed = {23: (_RESET, _RUN, _HOLD), 525: (0, 1, 2), 516: range(5)}
-        allowed |= dict.fromkeys((270, 273, 276), (0, 1)) | {531: (0, 1, 2)}
         if (
             not math.isfinite(number)
             or (is_setpoint and not low - slack <= number <= high + slack)
-            or (register in allowed and number not in allowed[register])
+            or (register in _ALLOWED and number not in _ALLOWED[register])
         ):
             raise ModbusRefusal(ILLEGAL_VALUE)
 
