@@ -111,7 +111,7 @@ def test_instrument_of_the_how_to_passes_its_tests(radwag: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=600,
         )
 
         assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

@@ -12,7 +12,7 @@ from typing import Any
 import minimalmodbus  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
-DEADLINE_WALL_S = 60.0
+DEADLINE_WALL_S = 600.0
 LAB = """\
 lab: hands
 schema_version: 1

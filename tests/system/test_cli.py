@@ -36,7 +36,7 @@ RESULT_KEYS = {
     "incidents",
     "files",
 }
-DEADLINE_WALL_S = 60.0
+DEADLINE_WALL_S = 600.0
 
 Ppu = Callable[..., "Ended"]
 

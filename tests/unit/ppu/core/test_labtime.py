@@ -57,7 +57,7 @@ def test_jumping_loop_reaches_the_timer_exactly_when_nothing_else_is_left(
     play(asyncio.sleep(DAY_S))
 
     assert jumping.time() == DAY_S
-    assert jumping.wall_time() - wall < 1.0
+    assert jumping.wall_time() - wall < DAY_S / 1000
 
 
 @given(delays=st.lists(st.floats(0.0, 1e7), min_size=1, max_size=8))
@@ -87,27 +87,32 @@ def test_scaled_loop_covers_lab_time_faster_when_scaled() -> None:
     """At pace 10000 an hour takes a third of a second."""
     loop = LabTimeLoop(10_000.0)
 
-    async def wait() -> tuple[float, float]:
-        started, wall = loop.time(), loop.wall_time()
+    async def wait() -> tuple[float, float, float]:
+        early = loop.wall_time()
+        started = loop.time()
+        late = loop.wall_time()
         await asyncio.sleep(3600.0)
-        return loop.time() - started, loop.wall_time() - wall
+        at_least = loop.wall_time() - late
+        lab_s = loop.time() - started
+        return at_least, lab_s, loop.wall_time() - early
 
-    lab_s, wall_s = run_on(loop, wait())
+    at_least, lab_s, at_most = run_on(loop, wait())
 
-    assert lab_s == pytest.approx(10_000.0 * wall_s, rel=0.05)
+    assert 10_000.0 * at_least - 1e-3 <= lab_s <= 10_000.0 * at_most + 1e-3
     assert lab_s >= 3600.0 - 1e-5
-    assert wall_s < 3.0
 
 
 def test_wall_loop_keeps_real_time_when_pace_is_one() -> None:
     """Lab time and real elapsed time are the same at pace 1."""
     loop = LabTimeLoop()
 
-    async def wait() -> float:
+    async def wait() -> tuple[float, float, float]:
         await asyncio.sleep(0.01)
-        return loop.time() - loop.wall_time()
+        return loop.wall_time(), loop.time(), loop.wall_time()
 
-    assert run_on(loop, wait()) == pytest.approx(0.0, abs=1e-3)
+    before, lab_s, after = run_on(loop, wait())
+
+    assert before - 1e-6 <= lab_s <= after + 1e-6
 
 
 def test_shared_loops_agree_on_lab_time_when_they_share_an_epoch() -> None:
