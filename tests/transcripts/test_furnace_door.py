@@ -48,7 +48,7 @@ def test_driver_understands_what_the_other_driver_reads(
 
 
 @given(line=st.text(st.characters(max_codepoint=127), max_size=60))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_any_line_is_understood_or_refused(line: str) -> None:
     """No line of text raises anything but MalformedReply."""
     try:
@@ -186,7 +186,7 @@ def test_simulator_looks_at_no_switch_while_a_client_is_connected() -> None:
 
 
 @given(data=st.binary(min_size=1, max_size=300))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_simulator_survives_any_bytes(data: bytes) -> None:
     """Whatever is sent, a simulated controller goes on answering."""
     door = simulated_door()

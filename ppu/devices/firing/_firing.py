@@ -21,7 +21,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labtime import running_loop
 from ppu.devices.firing._course import Course, Prepared
-from ppu.devices.firing._dwells import SETPOINT_TOLERANCE_K
+from ppu.devices.firing._dwells import setpoint_tolerance_k
 from ppu.devices.firing._heater import HeaterSwitch, LoopMode
 from ppu.devices.firing._samples import Sample, Samples, samples_from_columns
 from ppu.devices.firing._settings import FiringSettings, is_over_limit
@@ -282,11 +282,12 @@ class Firing:
         task = self.task
         if task is None:
             raise InstrumentError(f"{self._name}: nothing was started")
+        tolerance_k = setpoint_tolerance_k(self.resolution_k)
         while not task.done():
             self._heard.clear()
             sample = self._latest
             if sample is not None and (
-                abs(sample.setpoint - target_degc) < SETPOINT_TOLERANCE_K
+                abs(sample.setpoint - target_degc) < tolerance_k
                 and abs(sample.temperature - target_degc) <= within_k
             ):
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ppu.core.capabilities import FiringProfile
+from ppu.core.tasks import is_measured
 from ppu.devices.firing._dwells import DwellWatch
 from ppu.devices.firing._heating import HeatingWatch
 from ppu.devices.firing._samples import Sample
@@ -33,7 +34,8 @@ class FiringWatch:
     ) -> None:
         self._settings = settings
         self._high = high_degc
-        self._highest_setpoint = max(s.target_degc for s in profile.segments)
+        self._targets = [segment.target_degc for segment in profile.segments]
+        self._highest_setpoint = max(self._targets)
         self._has_begun = False
         self._dwells = DwellWatch(
             profile.segments,
@@ -63,6 +65,22 @@ class FiringWatch:
     def measured_s(self) -> list[float]:
         """The dwells measured so far."""
         return self._dwells.measured_s
+
+    @property
+    def unheard_s(self) -> list[float]:
+        """How much of each of them nobody heard."""
+        return self._dwells.unheard_s
+
+    @property
+    def is_top_measured(self) -> bool:
+        """Whether enough of every dwell at the highest target was heard."""
+        dwells = zip(self._targets, self.measured_s, self.unheard_s, strict=False)
+        top = max(self._targets)
+        return all(
+            is_measured(lasted, unheard)
+            for target, lasted, unheard in dwells
+            if target == top
+        )
 
     def judge(self, lab_time: float, sample: Sample) -> str | None:
         """Take one sample; return why the firing must not go on, if it must not."""
