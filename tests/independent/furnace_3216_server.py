@@ -47,6 +47,7 @@ class Furnace3216Server:
         unit: What register 516 holds.
         setpoint_high: Register 111 [degC].
         alarm: Register 13 [degC].
+        has_floats: Whether it has a float region.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class Furnace3216Server:
         *,
         setpoint_high: float = 1100.0,
         alarm: float = 1150.0,
+        has_floats: bool = True,
     ) -> None:
+        self._has_floats = has_floats
         # Temperatures in degC, percent and rates as such, everything else as sent.
         self.held: dict[int, float] = {
             3: 0,
@@ -188,7 +191,7 @@ class Furnace3216Server:
             raise _Refusal(3)
         if first >= 0x8000:
             names = [(place - 0x8000) // 2 for place in range(first, first + count)]
-            if first % 2 or not any(self._is_listed(name) for name in names):
+            if not self._has_floats or not any(self._is_listed(name) for name in names):
                 raise _Refusal(2)
             numbers = [
                 self.shown(name) if self._is_listed(name) else 0.0

@@ -315,18 +315,27 @@ def test_target_between_two_degrees_is_refused_on_a_display_of_whole_ones(
     at_furnace(play, server, scene)
 
 
-def test_what_needs_over_16_bits_is_no_temperature(play: Play) -> None:
-    """With two decimals integers end at 327.67 degC: beyond that nothing is told."""
-    server = Furnace3216Server(2)
-    server.temperature = 500.0
+@pytest.mark.parametrize("has_floats", [True, False])
+@pytest.mark.parametrize("degc", [340.0, 500.0, 980.0])
+def test_what_needs_over_16_bits_is_read_as_a_float_or_not_at_all(
+    play: Play, degc: float, has_floats: bool
+) -> None:
+    """With two decimals integers end at 327.67 degC: beyond, floats are believed."""
+    server = Furnace3216Server(2, has_floats=has_floats)
+    server.temperature = degc
+    profile = FiringProfile((Segment(1000.0, 10.0, 600.0),), cool_to_degc=60.0)
 
     async def scene(furnace: Eurotherm3216) -> None:
         reading = await furnace.read_signal("process_value")
+        if has_floats:
+            assert furnace.quality(reading) is Quality.GOOD
+            assert reading["value"] == pytest.approx(degc, abs=2)
+            with pytest.raises(LimitError, match="1000 degC needs over 16 bits"):
+                await furnace.prepare(profile)
+            return
         assert furnace.quality(reading) is Quality.INVALID
         assert "16 bits end" in reading["message"]
         with pytest.raises((InstrumentError, MalformedReply), match="16 bits end"):
-            await furnace.prepare(
-                FiringProfile((Segment(150.0, 10.0, 600.0),), cool_to_degc=60.0)
-            )
+            await furnace.prepare(profile)
 
     at_furnace(play, server, scene)
