@@ -9,14 +9,16 @@ is the scale, and it costs no exchange of its own.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from typing_extensions import override
 
-from ppu.core.errors import LimitError, MalformedReply
+from ppu.core.errors import InstrumentError, LimitError, MalformedReply
 from ppu.devices.address import InvalidReading
 from ppu.devices.modbus import Holding
 from ppu.transports.modbus import ModbusMaster, Probe
@@ -26,6 +28,10 @@ from ppu.transports.tcp import TcpConnection
 __all__ = ["Display", "DisplayMaster", "DisplayedHolding", "Shown"]
 
 _N_TRIES: Final = 4
+_FLOAT_REGION: Final = 0x8000
+"""Where register n is at this + 2 n as a number, unscaled, of two registers."""
+_LIVE_K: Final = 2.0
+"""How far a live temperature may be from the last."""
 _MOST_DECIMALS: Final = 4
 _ENDS: Final = frozenset({0x7FFF, 0x8000})
 """What a number that needs more than 16 bits is sent as."""
@@ -40,6 +46,7 @@ class Display:
         units_at: Register with the code of the unit.
         degc_code: That code for degC.
         sampled: Registers that are read together, the witness among them.
+        temperatures: Those of them whose temperature is read.
         witness: Registers of settings in the display's unit, such as the range.
     """
 
@@ -47,6 +54,7 @@ class Display:
     units_at: int
     degc_code: int
     sampled: range
+    temperatures: tuple[int, ...]
     witness: range
 
 
@@ -60,6 +68,7 @@ class Shown:
         words: Their content, unsigned.
         decimals: Digits after the decimal point.
         fault: Why no temperature can be told, empty if it can.
+        floats: What was read from the float region, where 16 bits end [degC].
     """
 
     device: str
@@ -67,6 +76,7 @@ class Shown:
     words: Sequence[int]
     decimals: int
     fault: str = ""
+    floats: Mapping[int, float] = field(default_factory=dict)
 
     def word(self, register: int) -> int:
         """Return the content of *register*, unsigned."""
@@ -82,6 +92,8 @@ class Shown:
         word = self.word(register)
         if self.fault:
             raise InvalidReading(self.fault, word)
+        if register in self.floats:
+            return self.floats[register]
         if word in _ENDS:
             most = 0x7FFF / 10**self.decimals
             raise InvalidReading(
@@ -192,21 +204,42 @@ class DisplayMaster(ModbusMaster):
         )
 
     async def read_sample(
-        self, agree: Callable[[list[int], list[int]], bool] | None = None
+        self,
+        *temperatures: int,
+        agree: Callable[[list[int], list[int]], bool] | None = None,
     ) -> Shown:
         """Return the registers that are read together, whatever the display says.
 
         A firing must see what its program does also when nobody knows how hot it is.
 
         Args:
+            temperatures: Registers whose temperature is wanted.
             agree: See :meth:`read_shown`.
         """
         sampled = self.display.sampled
         try:
-            return await self.read_shown(sampled.start, len(sampled), agree=agree)
+            shown = await self.read_shown(sampled.start, len(sampled), agree=agree)
+            return await self.complete(shown, *temperatures)
         except InvalidReading as exc:
             words = await self.read_holding(sampled.start, len(sampled))
             return Shown(self.device, sampled.start, words, 0, fault=str(exc))
+
+    async def complete(self, shown: Shown, *registers: int) -> Shown:
+        """Return *shown* with the floats of those *registers* where 16 bits end.
+
+        With two decimals that is at 327.67 degC. A controller without a float region
+        leaves them without a temperature.
+        """
+        if shown.fault:
+            return shown
+        ends = [register for register in registers if shown.word(register) in _ENDS]
+        floats: dict[int, float] = {}
+        for register in ends:
+            place = _FLOAT_REGION + 2 * register
+            with contextlib.suppress(InstrumentError):
+                words = await self.read_confirmed(place, 2, agree=_floats_agree)
+                floats[register] = _float_in(words)
+        return replace(shown, floats=floats)
 
     def _witness_in(self, first: int, words: list[int]) -> list[int]:
         witness = self.display.witness
@@ -297,8 +330,11 @@ class DisplayedHolding(Holding):
 
     @override
     async def ask(self, client: ModbusMaster) -> Shown:
-        span = self._span
-        return await _knowing(client).read_shown(span.start, len(span))
+        span, master = self._span, _knowing(client)
+        shown = await master.read_shown(span.start, len(span))
+        if self.register not in self.display.sampled:
+            return await master.complete(shown, self.register)
+        return await master.complete(shown, *self.display.temperatures)
 
     @override
     def pick(self, client: ModbusMaster, answer: Shown) -> float:
@@ -314,6 +350,16 @@ class DisplayedHolding(Holding):
         # Whoever stands at the panel may have changed it just now.
         await master.ask_display()
         await self.write_word(client, master.to_word(value))
+
+
+def _float_in(words: Sequence[int]) -> float:
+    """Return the IEEE 754 number in two registers, high word first."""
+    number: float = struct.unpack(">f", struct.pack(">HH", *words))[0]
+    return number
+
+
+def _floats_agree(one: Sequence[int], other: Sequence[int]) -> bool:
+    return abs(_float_in(one) - _float_in(other)) < _LIVE_K
 
 
 def _knowing(client: ModbusMaster) -> DisplayMaster:

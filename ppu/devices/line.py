@@ -33,6 +33,7 @@ class Query(_QueryText, Address[LineClient]):
         set_command: The line that sets the value, with ``{}`` for it.
         set_parse: Accepts the answer to *set_command* where it is another than that to
             *command*: raises as *parse* does.
+        set_is_last: Tells whether a line ends that answer; by default *is_last* does.
         is_answered: False if *set_command*, or the command if nothing is read here, is
             not answered. A value that is set so is read back: nothing else would show
             that it was refused.
@@ -43,6 +44,7 @@ class Query(_QueryText, Address[LineClient]):
 
     set_command: str | None = None
     set_parse: Callable[[list[str]], Any] | None = None
+    set_is_last: Callable[[str], bool] | None = None
     is_answered: bool = True
     is_last: Callable[[str], bool] | None = None
     lasts_s: float | None = None
@@ -81,7 +83,12 @@ class Query(_QueryText, Address[LineClient]):
         if self.set_command is None:
             raise InternalError(f"{self} can only be read")
         command = self.set_command.format(value)
-        await self._change(client, command, self.set_parse or self.parse)
+        await self._change(
+            client,
+            command,
+            self.set_parse or self.parse,
+            self.set_is_last or self.is_last,
+        )
         if not self.is_answered:
             found = self.pick(client, await self.ask(client))
             if not self._is_same(found, value):
@@ -98,10 +105,14 @@ class Query(_QueryText, Address[LineClient]):
 
     @override
     async def execute(self, client: LineClient, *args: Any) -> None:
-        await self._change(client, self.command.format(*args), self.parse)
+        await self._change(client, self.command.format(*args), self.parse, self.is_last)
 
     async def _change(
-        self, client: LineClient, command: str, parse: Callable[[list[str]], Any]
+        self,
+        client: LineClient,
+        command: str,
+        parse: Callable[[list[str]], Any],
+        is_last: Callable[[str], bool] | None,
     ) -> None:
         """Send *command* once, and see that its answer is accepted if it has one."""
         if not self.is_answered:
@@ -110,7 +121,7 @@ class Query(_QueryText, Address[LineClient]):
         lines = await client.ask(
             command,
             is_safe=False,
-            is_last=self.is_last,
+            is_last=is_last,
             deadline_lab_s=self.lasts_s,
         )
         self._parse(client, command, parse, lines)

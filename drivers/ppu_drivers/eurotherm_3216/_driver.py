@@ -130,6 +130,7 @@ _DISPLAY: Final = Display(
     units_at=516,
     degc_code=0,
     sampled=range(SAMPLE_FROM, SAMPLE_FROM + N_SAMPLE_REGISTERS),
+    temperatures=(1, 2, 5, 13, 24),
     witness=range(11, 13),  # low and high end of the input's range
 )
 _BROKEN: Final = "the controller reports a broken thermocouple"
@@ -213,6 +214,8 @@ class Eurotherm3216(ProgrammedFurnace):
             "MathWorks file exchange 24696 and alab_control: integers are scaled as "
             "the display is (525 decimals, 516 unit): 24.2 is 242 with one decimal, "
             "980 is 980 with none",
+            "thaeber/eurothermlib and KIT: the float region 0x8000 + 2 n of a 3216, "
+            "which is read only where 16 bits end",
         ),
         verified="",
         open_questions=(
@@ -493,7 +496,7 @@ class Eurotherm3216(ProgrammedFurnace):
 
     @override
     async def _read_sample(self) -> Sample:
-        shown = await self._master.read_sample()
+        shown = await self._master.read_sample(1, 5)
         words = decode_sample(shown.words)
         return self._make_sample(
             temperature=shown.degc_or_nan(1),

@@ -454,7 +454,7 @@ class EurothermEpc3016(EpcRegisters):
         Modbus TCP has no checksum of its own; asking each time thrice would cost more
         than a firing's pace allows.
         """
-        shown = await self._master.read_sample()
+        shown = await self._master.read_sample(1, 5)
         now = running_loop().time()
         last, last_s = self._last_sample or (shown, -math.inf)
         step = 10.0**shown.decimals
@@ -463,7 +463,11 @@ class EurothermEpc3016(EpcRegisters):
             last.words, shown.words, within
         ):
             shown = await self._master.read_sample(
-                lambda one, other: samples_agree(one, other, _SURPRISE_DEGC * step)
+                1,
+                5,
+                agree=lambda one, other: samples_agree(
+                    one, other, _SURPRISE_DEGC * step
+                ),
             )
         self._last_sample = shown, running_loop().time()
         return shown

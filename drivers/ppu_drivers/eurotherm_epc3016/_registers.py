@@ -34,6 +34,7 @@ DISPLAY: Final = Display(
     units_at=516,
     degc_code=0,
     sampled=range(SAMPLE_FROM, SAMPLE_FROM + N_SAMPLE_REGISTERS),
+    temperatures=(1, 2, 5, 13, 24),
     witness=range(11, 13),  # low and high end of the setpoint's range
 )
 BROKEN: Final = "the controller reports a broken thermocouple"

@@ -141,8 +141,8 @@ class MettlerSics(Instrument, Balance):
     @override
     async def read_identity(self) -> Identity:
         try:
-            firmware = parse_text(await self._ask("I3"))
             serial_number = await self._read_serial_number()
+            firmware = parse_text(await self._ask("I3"))
             *_, model = await self._ask("I2")
         except (MalformedReply, InstrumentError) as exc:
             raise ConnectError(
