@@ -161,7 +161,8 @@ def run_command(command: Any, arguments: Sequence[str], **more: Any) -> int:
             exc.show()
         else:
             # Pydantic's words for a parser that refuses.
-            text = exc.format_message().replace("Value error, ", "")
+            text = " ".join(exc.format_message().split())
+            text = text.replace("Value error, ", "")
             path = exc.ctx.command_path if exc.ctx is not None else "ppu"
             tell(f"error: {text.rstrip('.')}; see `{path} --help`")
     except PPUError as exc:
