@@ -111,12 +111,6 @@ def common(
     """PPU: programming a laboratory like a processor."""
 
 
-def attach_all(to: typer.Typer) -> None:
-    """Add every command of PPU's own."""
-    for module in dict.fromkeys(_HOMES.values()):
-        _attach(module, to)
-
-
 def run_app(stopwatch: Callable[[], float]) -> int:
     """Run the command line and return its exit code."""
     word_advice_with(worded)

@@ -150,7 +150,7 @@ def test_lab_file_is_refused_when_two_containers_share_a_place(
         (b"lab: [", "line 1, column 7: not YAML"),
         (b"- a list", "a lab file is a mapping"),
         (b"", "a lab file is a mapping"),
-        (b"lab: \xff", "not a text file"),
+        (b"lab: \xff", "no text in UTF-8"),
         (b"lab: !!python/object:os.system x\n", "line 1, column 6: 'x': the tag "),
         (b"lab: !!set {a, b}\n", "line 1, column 6: the tag tag:yaml.org,2002:set"),
         (b"lab: {[a]: b}\n", "line 1, column 7: a key should be text"),

@@ -301,7 +301,7 @@ def test_text_of_a_spreadsheet_is_read_as_it_is_marked() -> None:
     """UTF-8 with and without a mark, and UTF-16; anything else is named."""
     for encoding in ("utf-8", "utf-8-sig", "utf-16"):
         assert read_text("a;µ".encode(encoding), "it") == "a;µ"
-    with pytest.raises(ConfigurationError, match="save it as 'CSV UTF-8'"):
+    with pytest.raises(ConfigurationError, match="spreadsheets call 'CSV UTF-8'"):
         read_text("a;µ".encode("cp1252"), "it")
 
 
