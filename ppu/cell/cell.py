@@ -30,8 +30,11 @@ from ppu.core.notices import tell
 from ppu.core.remedies import Advice, Remedy, advise, plain_advice
 from ppu.devices.build import driver_class
 from ppu.plans.protocol import RegisteredProtocol, find_protocol
+from ppu.store import queue
 from ppu.store.cells import LEASE_S
 from ppu.store.events import EventKind, announce
+from ppu.store.jobs import JobState
+from ppu.store.mark import marks_folder
 from ppu.store.store import Store
 from ppu.store.wake import WakeSocket
 
@@ -71,6 +74,8 @@ class Cell:
             can do, and time stands still; otherwise it jumps to the end of their
             patience.
         find: Returns the protocol of a name; by default one of the installed ones.
+        marks: Where to note how far the store has come; by default this computer's
+            usual folder, and nowhere for a twin, whose world ends with it.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class Cell:
         may_heat: bool = False,
         is_patient: bool = False,
         find: Callable[[str], RegisteredProtocol] = find_protocol,
+        marks: Path | None = None,
     ) -> None:
         self.lab = lab
         self.store = store
@@ -98,6 +104,7 @@ class Cell:
         )
         self.roster = Roster(lab.resources, heaters, may_heat=may_heat)
         self._find = find
+        self._marks = marks_folder() if marks is None and lab.bench is None else marks
         loop = lab.host.loop
         # A jumping twin needs no lease: it shares its instruments with nobody.
         self._lease_s = _FOR_GOOD_S if loop.is_jumping else loop.wire_seconds(lease_s)
@@ -145,12 +152,18 @@ class Cell:
             if not lab.devices:
                 lab.connect()
             owner = Ownership(
-                self.store, lab.file, lab.host.loop, lease_s=self._lease_s
+                self.store,
+                lab.file,
+                lab.host.loop,
+                lease_s=self._lease_s,
+                marks=self._marks,
             )
             executor = self._make_executor(owner)
             self._made = self._make_parts(owner, executor)
             roster.may_heat = roster.may_heat or owner.was_clean
             lab.ledger.replace_with(owner.read_ledger())
+            for tagged in owner.read_tag_outs():
+                lab.resources.reservations.tag_out(tagged.device, str(tagged))
             for device in lab.devices.values():
                 device.permit_writes(owner.require_trust)
             lab.resources.on_wait = self._note_wait
@@ -166,7 +179,9 @@ class Cell:
                     how = "its cell drained" if roster.is_draining else "its cell ended"
                     # If it cannot be kept, the next cell takes it for a crash.
                     with contextlib.suppress(StaleTokenError, StoreError):
-                        owner.end(how, is_sound=is_sound)
+                        untouched = roster.untouched
+                        owner.end(how, is_sound=is_sound, untouched=untouched)
+                owner.close()
 
     def _make_executor(self, owner: Ownership) -> ThreadPoolExecutor:
         """Return one with a thread for each job, though more are adopted than begun."""
@@ -178,11 +193,11 @@ class Cell:
         lab, roster, loop = self.lab, self.roster, self.lab.host.loop
         adoption = Adoption(owner, roster, lab.resources, lab.view(), lab.devices, loop)
         reservations = lab.resources.reservations
-        events = LabEvents(owner, lab.bench, reservations.owners_of, loop)
         acting = Acting(lab.devices, roster, reservations)
+        events = LabEvents(owner, lab.bench, acting.jobs_of, loop)
         ending = Ending(lab, owner, roster, adoption, acting, events)
         hands = TwinHands(lab.bench, loop)
-        in_lab = LabRequests(owner, lab.ledger, lab.resources, hands, loop)
+        in_lab = LabRequests(owner, lab.ledger, lab.resources, hands, loop, lab.devices)
         return Parts(
             owner,
             adoption,
@@ -255,8 +270,9 @@ class Cell:
         if not self.lab.host.loop.is_jumping:
             keeper = asyncio.create_task(self._keep_lease())
         try:
-            await self._adopt_lost()
-            await self._serve(until_idle=until_idle)
+            if await self._end_doubt(until_idle=until_idle):
+                await self._adopt_lost()
+                await self._serve(until_idle=until_idle)
         finally:
             if keeper is not None:
                 keeper.cancel()
@@ -269,10 +285,30 @@ class Cell:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _end_doubt(self, *, until_idle: bool) -> bool:
+        """Wait for a person if the store has forgotten what was done.
+
+        Returns:
+            Whether jobs may go on; False if the cell ends first.
+        """
+        roster, owner = self.roster, self.owner
+        if owner.doubt:
+            tell(owner.doubt, advise(Remedy.ACCEPT_STORE))
+        while owner.doubt:
+            roster.note_looked()
+            await self.parts.requests.apply_waiting()
+            if roster.fault is not None:
+                raise roster.fault
+            if owner.doubt:
+                if until_idle or roster.is_draining:
+                    return False
+                await self._wait(None)
+        return True
+
     async def _adopt_lost(self) -> None:
         """Go on with the jobs of a cell that has ended."""
         parts = self.parts
-        found = [self.owner.adopt(job.id) for job in self.owner.lost()]
+        found = [await self.owner.adopt(job.id) for job in self.owner.lost()]
         adopted = [await parts.lifecycle.enter(job) for job in found]
         for running in adopted:
             await parts.adoption.restore(running)
@@ -286,36 +322,51 @@ class Cell:
         roster = self.roster
         while True:
             roster.note_looked()
-            await self.parts.requests.apply_waiting()
-            if not roster.jobs:  # else it is theirs, when a step ends
-                await self.parts.events.keep_incidents()
-            if not roster.is_draining:
-                await self._claim()
+            if await self.parts.requests.apply_waiting():
+                if not roster.jobs:  # else it is theirs, when a step ends
+                    await self.parts.events.keep_incidents()
+                if not roster.is_draining:
+                    await self._claim()
             if roster.fault is not None:
                 raise roster.fault
-            is_idle = not roster.jobs
-            if is_idle and (until_idle or roster.is_draining):
+            if roster.is_draining and not roster.jobs:
                 return
             if roster.is_drained() or roster.is_leaving:
                 return
-            waiting = self.lab.resources.empties.waiting
-            if until_idle and waiting >= roster.jobs.keys():
-                tell(
-                    "only empty containers are waited for: release samples, then start "
-                    "a cell again",
-                    advise(Remedy.RELEASE_SAMPLE),
-                )
+            again_s = await self.owner.next_try_s()
+            if until_idle and roster.waiting >= roster.jobs.keys() and again_s is None:
+                self._tell_what_waits()
                 return
-            await self._wait()
+            await self._wait(again_s)
 
-    async def _wait(self) -> None:
-        """Wait until something has changed; look now and then where time flows."""
-        loop = self.lab.host.loop
-        if loop.is_jumping:
-            await self.roster.wait_woken()
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(loop.wire_seconds(POLL_S)):
+    def _tell_what_waits(self) -> None:
+        """Tell of the jobs that cannot go on before a person has done something."""
+        with self.store.read() as connection:
+            queued = queue.find(connection, states=[JobState.QUEUED], limit=10**6)
+        for job in sorted(queued, key=lambda job: job.id):
+            if job.is_set_aside:
+                tell(f"job {job.id} waits: {job.reason_text}", *job.advice)
+        if self.roster.jobs:
+            tell(
+                "only empty containers are waited for: release samples, then start a "
+                "cell again",
+                advise(Remedy.RELEASE_SAMPLE),
+            )
+
+    async def _wait(self, again_s: float | None) -> None:
+        """Wait until something has changed; look now and then where time flows.
+
+        Args:
+            again_s: After how long a job is tried again [s], if one is.
+        """
+        loop, wait_s = self.lab.host.loop, again_s
+        if not loop.is_jumping:
+            wait_s = loop.wire_seconds(POLL_S)
+        with contextlib.ExitStack() as ends:
+            ends.enter_context(contextlib.suppress(TimeoutError))
+            if again_s is not None and not self.roster.jobs:
+                ends.enter_context(loop.active())  # a jumping twin goes on to then
+            async with asyncio.timeout(wait_s):
                 await self.roster.wait_woken()
 
     async def _claim(self) -> None:
@@ -330,9 +381,17 @@ class Cell:
                 self._is_disk_told = True
                 return
             self._is_disk_told = False
-            job = await self.owner.claim()
-            if job is None:
+            roster, has_changed = self.roster, self.roster.has_changed
+            roster.has_changed = False
+            found = await self.owner.next_job(has_changed=has_changed)
+            if found is None:
                 return
+            if (lack := lifecycle.find_lack(found)) is not None:
+                await self.owner.set_aside(found.id, lack)
+                continue
+            job = await self.owner.claim(found.id)
+            if job is None:  # somebody has held or cancelled it just now
+                continue
             lifecycle.start(await lifecycle.enter(job), is_adopted=False)
 
     def _has_room(self) -> bool:
@@ -341,22 +400,16 @@ class Cell:
         Those that wait for an empty container keep nobody from work, up to a number.
         """
         n_most = self.lab.file.scheduling.jobs_at_once
-        n_waiting = len(self.lab.resources.empties.waiting)
+        n_waiting = len(self.roster.waiting)
         return len(self.roster.jobs) < n_most + min(n_waiting, n_most)
 
     async def _keep_lease(self) -> None:
         """Renew the lease in time, or end everything."""
-        loop, owner = self.lab.host.loop, self.owner
-        while True:
-            await asyncio.sleep(self._lease_s / 4)
-            try:
-                await owner.renew()
-            except (StaleTokenError, StoreError) as exc:
-                tell(f"the lease could not be renewed: {exc}")
-                if isinstance(exc, StaleTokenError) or not owner.is_trusted:
-                    self.roster.fail(exc)
-                    return
-                await asyncio.sleep(loop.wire_seconds(POLL_S))
+        try:
+            await self.owner.keep()
+        except (StaleTokenError, StoreError) as exc:
+            tell(f"the lease could not be renewed: {exc}")
+            self.roster.fail(exc)
 
     def _note_wait(self, job_id: int, text: str, *advice: Advice) -> None:
         """Keep what a job waits for, so that people can see it."""

@@ -88,6 +88,8 @@ def _lines(found: JobDetailView) -> list[str]:
 
 
 def _head(found: JobView) -> list[str]:
+    from ppu.core.labtime import duration
+
     held = ", held" if found.is_held else ""
     lines = [f"job {found.id}: {found.protocol} {found.version}: {found.state}{held}"]
     if found.reason is not None and found.reason.text:
@@ -96,6 +98,12 @@ def _head(found: JobView) -> list[str]:
     moments += [("ended", found.ended), ("must begin by", found.deadline)]
     told = [f"{name} {when(stamp)}" for name, stamp in moments if stamp is not None]
     lines.append(", ".join(told) + " UTC")
+    if found.deadline is None and found.deadline_s is not None:
+        within = duration(found.deadline_s)
+        lines.append(f"must begin within {within} of lab time, once a cell sees it")
+    if found.reason is not None and found.reason.failure_class is not None:
+        about = f", about {found.reason.field}" if found.reason.field else ""
+        lines.append(f"class: {found.reason.failure_class}{about}")
     facts = {
         "campaign": found.campaign,
         "key": found.key,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from ppu.cli.options import STORE, JsonOption, StoreOption
 from ppu.cli.remedies import worded
 from ppu.cli.store import open_store, when, who
 from ppu.cli.table import fitted, with_reason
+from ppu.core.errors import ConflictError
 from ppu.core.numbers import integer_option
 
 if TYPE_CHECKING:
@@ -30,7 +32,9 @@ def attach(app: typer.Typer) -> None:
     app.command(epilog="Example: ppu hold 12 13")(hold)
     app.command(epilog="Example: ppu resume 12 13")(resume)
     app.command(epilog="Example: ppu cancel 12")(cancel)
+    app.command(epilog="Example: ppu drain --store /data/lab.sqlite")(drain)
     app.command(epilog='Example: ppu abort 12 --reason "the crucible broke"')(abort)
+    app.command(epilog="Example: ppu retry 12")(retry)
 
 
 def jobs(
@@ -134,6 +138,41 @@ def abort(
     from ppu.operations import control
 
     _change(store, lambda opened: control.abort(opened, ids, who(), reason))
+
+
+def drain(
+    now: Annotated[
+        bool,
+        typer.Option(
+            "--now",
+            help="Leave firings under way to their controllers; the next cell joins "
+            "them. SIGTERM does the same.",
+        ),
+    ] = False,
+    store: StoreOption = STORE,
+) -> None:
+    """Let the cell begin no job and no further step, and end when firings have ended.
+
+    What is under way ends and is kept, what waits goes on with the next cell. A guard
+    ends with its cell.
+    """
+    from ppu.operations import access, control
+
+    with open_store(store) as opened:
+        asked = control.drain(opened, who(), awaits_firings=not now)
+        (came,) = asyncio.run(access.await_outcomes(opened, [asked]))
+    if came.is_refused:
+        raise ConflictError(f"the cell refused: {came.outcome}", advice=came.advice)
+    ends = "what moves has ended" if now else "firings have ended"
+    heard = "" if came.is_done else "; it was asked, and has not said so yet"
+    typer.echo(f"no job and no further step begins, the cell ends when {ends}{heard}")
+
+
+def retry(ids: Ids, store: StoreOption = STORE) -> None:
+    """Ask once more for what jobs were asked that did not succeed, as new jobs."""
+    from ppu.operations import control
+
+    _change(store, lambda opened: control.retry(opened, ids))
 
 
 def _change(store: str, act: Callable[[Store], list[JobView]]) -> None:

@@ -11,15 +11,20 @@ from ppu.core.remedies import Advice, Remedy
 __all__ = ["COMMANDS", "worded"]
 
 COMMANDS: Final[Mapping[Remedy, str]] = {
+    Remedy.ACCEPT_STORE: "ppu recover --accept-store",
     Remedy.ALLOW_HEAT: "ppu recover --may-heat",
     Remedy.ANSWER: "ppu recover {job}",
     Remedy.ATTEND: "say --attended",
     Remedy.CHECK_STOCK: "ppu stock {powder}",
     Remedy.EXPLAIN: "--note WHY",
+    Remedy.INSTALL_PROTOCOL: "install {protocol} {version}, then start the cell anew",
     Remedy.MOVE_CONTAINER: "ppu samples --move {container}={location}",
     Remedy.REFILL: "ppu stock {powder} --refill GRAMS",
     Remedy.RELEASE_SAMPLE: "ppu samples --release {sample}",
+    Remedy.REPORT: "report it with the job's documents",
     Remedy.RESUME: "ppu resume {job}",
+    Remedy.RETRY: "ppu retry {job}",
+    Remedy.RETURN_DEVICE: "ppu device return {device}",
     Remedy.START_CELL: "ppu cell",
     Remedy.START_GUARD: "ppu guard",
     Remedy.WRITE_BENCH: "ppu sim --write-lab",

@@ -32,6 +32,7 @@ from ppu.cli.options import (
 from ppu.cli.remedies import worded
 from ppu.core.errors import ConfigurationError, PPUError
 from ppu.core.notices import NoticeStream, tell
+from ppu.core.remedies import plain_advice
 from ppu.core.stopping import Interrupted, on_stop_signal
 
 if TYPE_CHECKING:
@@ -232,7 +233,13 @@ def _tell_failure(exc: PPUError, code: int, *, as_json: bool) -> None:
     if as_json:
         content = {
             "schema_version": 1,
-            "error": {"kind": type(exc).__name__, "text": worded(str(exc), exc.advice)},
+            "error": {
+                "kind": type(exc).__name__,
+                "text": worded(str(exc), exc.advice),
+                "failure_class": str(exc.failure_class),
+                "field": exc.field,
+                "advice": plain_advice(exc.advice),
+            },
             "exit_code": int(code),
         }
         sys.stdout.write(json.dumps(content) + "\n")

@@ -55,9 +55,29 @@ def backup(
     store: StoreOption = STORE,
 ) -> None:
     """Copy a store as it is now, while jobs run."""
+    from ppu.operations import keeping
+
     with open_store(store) as opened:
-        opened.backup(target)
-    typer.echo(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+        n_bytes = keeping.backup(opened, target)
+    typer.echo(f"{target}: {n_bytes / 1e6:.1f} MB")
+
+
+@store_app.command(epilog="Example: ppu store restore /backup/monday.sqlite")
+def restore(
+    copy: Annotated[Path, typer.Argument(help="A file that `backup` has written.")],
+    store: StoreOption = STORE,
+) -> None:
+    """Put a copy in the place of a store that no cell owns.
+
+    What was there is kept beside it. A store that does not know all that was done is
+    noticed by the next cell, which waits for a person: `ppu recover --accept-store`.
+    """
+    from ppu.operations import keeping
+
+    done = keeping.restore(store, copy)
+    typer.echo(f"{store}: as it was at {when(done.last_stamp)} UTC")
+    if done.kept is not None:
+        typer.echo(f"what was there before: {done.kept}")
 
 
 # -- what all commands share -------------------------------------------------------
@@ -108,7 +128,7 @@ def say(where: str, said: Sequence[Correction], words: Sequence[str]) -> None:
             refusals.append(f"{told}: the cell refused: {one.outcome}")
             advice += one.advice
         elif one.is_done:
-            typer.echo(told)
+            typer.echo(told if one.outcome in ("", "done") else one.outcome)
         else:
             typer.echo(
                 f"{told}: the cell was asked to take note, and has not said so yet"

@@ -151,7 +151,7 @@ def submit(
             description.keep_description(opened, described)
         with opened.read() as connection:
             now = access.stamp_of(connection)
-        end = None if deadline is None else read_deadline(deadline, now)
+        end, end_s = (None, None) if deadline is None else read_deadline(deadline, now)
         ids = submission.submit(
             opened,
             [
@@ -161,6 +161,7 @@ def submit(
                     priority=priority if row.priority is None else row.priority,
                     campaign=campaign,
                     deadline=end,
+                    deadline_s=end_s,
                     tags=(*(tag or ()), *row.tags),
                     needs=tuple(after or ()),
                     is_held=held,
@@ -184,12 +185,14 @@ def _key(key: str | None, row: Row, index: int, *, is_batch: bool) -> str | None
     return f"{key}/{index}" if is_batch else key
 
 
-def read_deadline(text: str, now: float) -> float:
-    """Return the stamp that *text* means, a duration from *now* or a moment.
+def read_deadline(text: str, now: float) -> tuple[float | None, float | None]:
+    """Return what *text* means: a moment as a stamp, or a duration [s].
+
+    A duration counts in the lab's time, which only its cell knows.
 
     Example:
         >>> read_deadline("1.5h", 100.0), read_deadline("1970-01-01T00:10Z", 0.0)
-        (5500.0, 600.0)
+        ((None, 5400.0), (600.0, None))
 
     Raises:
         ConfigurationError: If it is neither, or has passed.
@@ -197,12 +200,11 @@ def read_deadline(text: str, now: float) -> float:
     match = _DURATION.fullmatch(text.strip(" "))
     try:
         if match is not None:
-            end = now + read_number(match[1]) * _UNITS_S[match[2]]
-        else:
-            moment = datetime.datetime.fromisoformat(text.strip(" "))
-            if moment.tzinfo is None:
-                moment = moment.replace(tzinfo=datetime.UTC)
-            end = moment.timestamp()
+            return None, read_number(match[1]) * _UNITS_S[match[2]]
+        moment = datetime.datetime.fromisoformat(text.strip(" "))
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=datetime.UTC)
+        end = moment.timestamp()
     except NotPlainError as exc:
         raise ConfigurationError(f"--deadline {text}: {exc}") from None
     except (ValueError, OverflowError):
@@ -212,7 +214,7 @@ def read_deadline(text: str, now: float) -> float:
         ) from None
     if end <= now:
         raise ConfigurationError(f"--deadline {text}: this has passed already")
-    return end
+    return end, None
 
 
 # -- a table of jobs ---------------------------------------------------------------

@@ -7,6 +7,7 @@ with its line, what was given and what is allowed.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -38,6 +39,8 @@ FLOOR: Final = "floor"
 _NEEDS_SLOT: Final = ("Balance", "Diffractometer", "Furnace", "PowderDoser")
 """Capabilities that happen to what stands in a location of the device."""
 
+_NAME: Final = re.compile(r"[^\W_][\w.()+-]*")
+
 LATEST_S: Final = 253402300799.0
 """The last second of the year 9999 [s since 1970]; later ones have no date."""
 LONGEST_S: Final = 3.2e9
@@ -47,10 +50,17 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def _name(text: str) -> str:
-    """Return a name that is also a part of a path and the text of a cell."""
+    """Return a name that is also a part of a path, of a sentence and of a wire's line.
+
+    A container called "cup from rack_2" would make another sentence of what a person is
+    asked.
+    """
     wrong = wrong_with_name(text)
-    if not wrong and (text[0] in "=+-@." or set(text) & set("/\\")):
-        wrong = "should not begin with one of = + - @ . nor have a / or \\"
+    if not wrong and _NAME.fullmatch(text) is None:
+        wrong = (
+            "should be letters, digits and _ . - + ( ), beginning with a letter or "
+            f"digit; given was '{text}'"
+        )
     if wrong:
         raise ValueError(wrong)
     return text

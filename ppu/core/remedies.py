@@ -13,6 +13,8 @@ __all__ = ["Advice", "Remedy", "advise", "plain_advice", "read_advice"]
 class Remedy(StrEnum):
     """What can be done; its arguments are named behind it, and any may be missing."""
 
+    ACCEPT_STORE = "accept_store"
+    """Look at the whole bench, put right what is believed, then let jobs go on."""
     ALLOW_HEAT = "allow_heat"
     """Look at the furnaces, then let the cell heat them again."""
     ANSWER = "answer"
@@ -29,6 +31,15 @@ class Remedy(StrEnum):
     """Add powder, and say so: ``powder``."""
     RELEASE_SAMPLE = "release_sample"
     """Empty and clean a sample's containers, and say so: ``sample``."""
+    RETURN_DEVICE = "return_device"
+    """Say that a device that was tagged out may be used again: ``device``."""
+    RETRY = "retry"
+    """Ask for the same once more, as a new job: ``job``."""
+    REPORT = "report"
+    """Report a mistake of PPU's own, or of a protocol's author."""
+    INSTALL_PROTOCOL = "install_protocol"
+    """Install a version of a protocol, then start the cell anew: ``protocol``,
+    ``version``."""
     RESUME = "resume"
     """End the hold of a job: ``job``."""
     START_CELL = "start_cell"

@@ -71,7 +71,11 @@ class SimulatedWorld(Protocol):
         """When something was done that cannot be undone: lab times [s] by act."""
 
     def truth(self, time: float) -> Mapping[str, Any]:
-        """Return curves and states that no instrument can know, for reports."""
+        """Return curves and states that no instrument can know, for reports.
+
+        ``sample_curves`` has for each furnace in which samples were ``time_s``, lab
+        time, and ``temperature_degc`` of what was inside.
+        """
 
     def carry(self, time: float, container_name: str, destination: str) -> None:
         """Let a person carry a container to *destination*, wherever it is.

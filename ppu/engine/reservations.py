@@ -15,7 +15,7 @@ from typing import Final
 
 from ppu.core.capabilities import CAPABILITIES, Door, Gripper, Transporter
 from ppu.core.custody import CustodyLedger
-from ppu.core.errors import InterlockError, InternalError
+from ppu.core.errors import FailureClass, InterlockError, InternalError
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import LabTimeLoop
 
@@ -100,6 +100,30 @@ class Reservations:
         self._resuming: dict[int, set[str]] = {}
         """Steps of each job that had begun before the process died."""
         self._is_due = False
+        self.on_give_back: Callable[[], None] = _tell_none
+        """Told that something is free again, for those who wait elsewhere."""
+        self._tags: dict[str, str] = {}
+        """Why nobody gets a device that a person has tagged out of service."""
+
+    # -- out of service ------------------------------------------------------------
+
+    def tag_out(self, name: str, why: str) -> None:
+        """Let nobody take *name* any more; whoever has it keeps it."""
+        self._tags[name] = why
+
+    def is_tagged_out(self, name: str) -> bool:
+        """Return whether nobody gets *name* because a person said so."""
+        return name in self._tags
+
+    def told_of_tags(self, names: Iterable[str]) -> str:
+        """Return in words which of *names* are out of service, empty if none is."""
+        told = [f"{n} is {self._tags[n]}" for n in names if n in self._tags]
+        return f" ({'; '.join(told)})" if told else ""
+
+    def return_to_service(self, name: str) -> None:
+        """Let *name* be taken again."""
+        self._tags.pop(name, None)
+        self.look_again()
 
     # -- who is there --------------------------------------------------------------
 
@@ -217,13 +241,7 @@ class Reservations:
                 self._grant()
             else:
                 self._grant_soon()
-            try:
-                async with asyncio.timeout(self.patience_s):
-                    is_granted = await waiter.granted
-            except TimeoutError:
-                raise InterlockError(
-                    f"{what} waited {self.patience_s:g} s for {self._why(waiter)}"
-                ) from None
+            is_granted = await self._until_granted(waiter)
             self.on_wait(who, "")
             return new if is_granted else None
         except BaseException:
@@ -233,6 +251,28 @@ class Reservations:
         finally:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
+
+    async def _until_granted(self, waiter: _Waiter) -> bool:
+        """Return whether *waiter* got all, or else withdrew.
+
+        What is out of service is waited for as long as that lasts.
+
+        Raises:
+            InterlockError: If it waited too long.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(self.patience_s):
+                    return await asyncio.shield(waiter.granted)
+            except TimeoutError:
+                if waiter.names & self._tags.keys():
+                    continue
+                raise InterlockError(
+                    f"{waiter.what} waited {self.patience_s:g} s for "
+                    f"{self._why(waiter)}",
+                    field=min(waiter.names),
+                    failure_class=FailureClass.NO_RESOURCE,
+                ) from None
 
     def can_take(self, names: Iterable[str]) -> bool:
         """Return whether nobody has *names*, and nothing stands there."""
@@ -258,6 +298,7 @@ class Reservations:
                 self._owners.pop(name, None)
         if self._waiters:
             self._grant_soon()
+        self.on_give_back()
 
     def owners_of(self, name: str) -> frozenset[int]:
         """Return who has *name*."""
@@ -295,7 +336,7 @@ class Reservations:
             )
 
     def _is_free(self, name: str, containers: frozenset[str]) -> bool:
-        if name in self._owners:
+        if name in self._owners or name in self._tags:
             return False
         return name not in self._locations or self._standing(name) in (
             None,
@@ -349,7 +390,9 @@ class Reservations:
             return f"what was under way before the restart (job {jobs} goes first)"
         told = []
         for name in sorted(waiter.names):
-            if owners := self._owners.get(name):
+            if name in self._tags:
+                told.append(f"{name} ({self._tags[name]})")
+            elif owners := self._owners.get(name):
                 told.append(f"{name} ({_had_by(owners)})")
             elif not self._is_free(name, waiter.containers):
                 told.append(f"{name} ({self._standing(name)} stands there)")
@@ -371,3 +414,7 @@ def _listed(names: Iterable[str]) -> str:
 def _tell_nobody(who: Claimant, text: str) -> None:
     """Tell nobody."""
     del who, text
+
+
+def _tell_none() -> None:
+    """Tell nobody."""

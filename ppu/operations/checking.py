@@ -10,7 +10,13 @@ from typing import Any, Final
 
 from pydantic import BaseModel
 
-from ppu.core.errors import ConfigurationError, LimitError, NotFoundError, PPUError
+from ppu.core.errors import (
+    ConfigurationError,
+    LimitError,
+    NoResourceError,
+    NotFoundError,
+    PPUError,
+)
 from ppu.operations.description import LabDescription
 from ppu.operations.views import CompiledJob
 from ppu.plans.protocol import RegisteredProtocol
@@ -89,9 +95,12 @@ def compile_all(
     if faults:
         is_limit = all(isinstance(fault, LimitError) for fault in faults)
         kind = LimitError if is_limit else ConfigurationError
+        if all(isinstance(fault, NoResourceError) for fault in faults):
+            kind = NoResourceError
         raise kind(
             list_faults([str(fault) for fault in faults]),
             advice=[one for fault in faults for one in fault.advice],
+            field=faults[0].field,
         )
     return compiled
 
@@ -127,13 +136,14 @@ def _check_in_lab(
         if unknown := sorted(set(powders) - set(known)):
             raise LimitError(
                 f"there is no {', '.join(unknown)} in stock; in stock are "
-                f"{', '.join(sorted(known)) or 'none'}"
+                f"{', '.join(sorted(known)) or 'none'}",
+                field=unknown[0],
             )
         if protocol.check is not None and description.can_check:
             protocol.check(description.view(), parameters)
     except (ConfigurationError, NotFoundError, LimitError) as exc:
         prefix = f"{where}: " if where else ""
-        raise type(exc)(f"{prefix}{exc}", advice=exc.advice) from exc
+        raise type(exc)(f"{prefix}{exc}", advice=exc.advice, field=exc.field) from exc
     return powders
 
 

@@ -1,4 +1,4 @@
-"""Changes how jobs go on: hold, resume, prioritise, cancel, abort, answer, drain.
+"""Changes how jobs go on: hold, resume, cancel, abort, retry, answer, drain.
 
 What a cell must do is asked of it; it is done when its effect is kept.
 """
@@ -19,7 +19,7 @@ from ppu.store import queue
 from ppu.store.cells import is_owned
 from ppu.store.commands import request
 from ppu.store.jobs import ENDED, Job, JobState
-from ppu.store.requests import AllowHeat, Drain, Request
+from ppu.store.requests import AcceptStore, AllowHeat, Drain, Request
 from ppu.store.steps import answer as answer_
 from ppu.store.steps import questions
 from ppu.store.store import Store
@@ -27,6 +27,7 @@ from ppu.store.waiting import reasons_to_wait
 
 __all__ = [
     "abort",
+    "accept_store",
     "allow_heat",
     "answer",
     "cancel",
@@ -34,6 +35,7 @@ __all__ = [
     "hold",
     "prioritise",
     "resume",
+    "retry",
 ]
 
 
@@ -88,6 +90,19 @@ def abort(store: Store, ids: Iterable[int], by: str, reason: str = "") -> list[J
     checked_name("who asks", by)
     checked_text("reason", reason)
     return _change(store, ids, lambda c, one, now: queue.abort(c, one, by, reason, now))
+
+
+def retry(store: Store, ids: Iterable[int]) -> list[JobView]:
+    """Ask once more for what jobs were asked, which have ended, as new jobs.
+
+    Each makes a new sample: nothing of the first one is used.
+
+    Raises:
+        NotFoundError: As :func:`hold`.
+        ConflictError: If one of them has not ended, or has succeeded.
+        LimitError: If there is not enough of a powder.
+    """
+    return _change(store, ids, queue.retry)
 
 
 def _change(
@@ -167,13 +182,30 @@ def allow_heat(store: Store, by: str, note: str = "") -> AskedView:
     )
 
 
-def drain(store: Store, by: str) -> AskedView:
-    """Have the cell end when what cannot wait is done; the next one goes on.
+def accept_store(store: Store, by: str, note: str = "") -> AskedView:
+    """Let jobs go on though the store had forgotten what was done: a person has looked.
 
     Raises:
         ConflictError: If no cell works on the store.
     """
-    return _ask_cell(store, Drain(), by, "nothing is left to drain")
+    return _ask_cell(
+        store, AcceptStore(note=note), by, "look at the bench when one has started"
+    )
+
+
+def drain(store: Store, by: str, *, awaits_firings: bool = False) -> AskedView:
+    """Have the cell end when what cannot wait is done; the next one goes on.
+
+    Args:
+        store: The store.
+        by: Who asks.
+        awaits_firings: Whether firings under way cannot wait, either.
+
+    Raises:
+        ConflictError: If no cell works on the store.
+    """
+    wanted = Drain(awaits_firings=awaits_firings)
+    return _ask_cell(store, wanted, by, "nothing is left to drain")
 
 
 def _ask_cell(store: Store, wanted: Request, by: str, otherwise: str) -> AskedView:

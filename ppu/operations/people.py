@@ -1,4 +1,4 @@
-"""Keeps what people did to samples, containers and stock.
+"""Keeps what people did to samples, containers, stock and devices.
 
 If a cell works on the store it is asked to take note, because it has a ledger of its
 own, and it may refuse; without one it is kept at once.
@@ -11,13 +11,21 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection
 
-from ppu.core.errors import ConfigurationError
+from ppu.core.errors import ConfigurationError, NotFoundError
 from ppu.core.names import checked_name
 from ppu.core.validation import UnfitError, fill
 from ppu.operations.access import change
+from ppu.operations.description import kept_description
 from ppu.operations.views import AskedView
-from ppu.store import custody, stock
-from ppu.store.requests import CorrectStock, MoveContainer, Refill, ReleaseSample
+from ppu.store import custody, stock, tag_outs
+from ppu.store.requests import (
+    CorrectStock,
+    MoveContainer,
+    Refill,
+    ReleaseSample,
+    ReturnDevice,
+    TagOut,
+)
 from ppu.store.store import Store
 
 __all__ = [
@@ -26,10 +34,14 @@ __all__ = [
     "correct_stock",
     "refill",
     "release",
+    "return_device",
     "say",
+    "tag_out",
 ]
 
-Correction = MoveContainer | ReleaseSample | Refill | CorrectStock
+Correction = (
+    MoveContainer | ReleaseSample | Refill | CorrectStock | TagOut | ReturnDevice
+)
 """What people say that they did or found."""
 
 T = TypeVar("T", bound=Correction)
@@ -47,9 +59,12 @@ def say(store: Store, said: Sequence[Correction], by: str) -> list[AskedView]:
     """
     checked_name("who says it", by)
     meant = [_meant(type(one), one.content) for one in said]
-    return change(
-        store, lambda connection, now: [_say(connection, one, by, now) for one in meant]
-    )
+    known = _devices_of(store)
+
+    def work(connection: Connection, now: float) -> list[AskedView]:
+        return [_say(connection, one, by, now, known) for one in meant]
+
+    return change(store, work)
 
 
 def _meant(kind: type[T], content: Mapping[str, Any]) -> T:
@@ -64,7 +79,17 @@ def _meant(kind: type[T], content: Mapping[str, Any]) -> T:
         raise ConfigurationError(str(exc)) from None
 
 
-def _say(connection: Connection, said: Correction, by: str, now: float) -> AskedView:
+def _devices_of(store: Store) -> list[str]:
+    """Return the devices of the lab that a store is of, as far as they are known."""
+    try:
+        return list(kept_description(store).devices)
+    except NotFoundError:  # before its first cell
+        return []
+
+
+def _say(
+    connection: Connection, said: Correction, by: str, now: float, known: list[str]
+) -> AskedView:
     lacking: dict[int, float] = {}
     number: int | None
     match said:
@@ -83,6 +108,8 @@ def _say(connection: Connection, said: Correction, by: str, now: float) -> Asked
             number = stock.ask_correction(
                 connection, said.powder, said.mass_g, by, now, said.note
             )
+        case TagOut() | ReturnDevice():
+            number = tag_outs.ask(connection, said, by, now, known)
     return AskedView(number=number, is_done=number is None, lacking_g=lacking)
 
 
@@ -110,4 +137,19 @@ def correct_stock(
 ) -> AskedView:
     """Say how much of a powder is really there [g], and why; as :func:`say`."""
     said = _meant(CorrectStock, {"powder": powder, "mass_g": mass_g, "note": note})
+    return say(store, [said], by)[0]
+
+
+def tag_out(store: Store, device: str, reason: str, by: str) -> AskedView:
+    """Put a device out of service: no job takes it; as :func:`say`.
+
+    What is under way on it goes on, and nothing is switched off.
+    """
+    said = _meant(TagOut, {"device": device, "reason": reason})
+    return say(store, [said], by)[0]
+
+
+def return_device(store: Store, device: str, by: str, note: str = "") -> AskedView:
+    """Let jobs take a device again that was tagged out; as :func:`say`."""
+    said = _meant(ReturnDevice, {"device": device, "note": note})
     return say(store, [said], by)[0]

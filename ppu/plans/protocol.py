@@ -32,6 +32,10 @@ class ProtocolResult(BaseModel):
     parameters_actual: dict[str, Any] = Field(
         default_factory=dict, description="What was realised of the parameters"
     )
+    not_measured: tuple[str, ...] = Field(
+        default=(),
+        description="What belongs to the result and nobody measured, in sentences",
+    )
     attachments: dict[str, Path] = Field(
         default_factory=dict,
         exclude=True,
@@ -132,7 +136,10 @@ class RegisteredProtocol:
                 # Nobody needs to read its name twice.
                 named = f"{name}: " if at.endswith(f" {name}") else ""
                 told.append(f"{at}: {text.removeprefix(named)}")
-            raise ConfigurationError("\n".join(told)) from None
+            place = exc.faults[0][0]
+            raise ConfigurationError(
+                "\n".join(told), field=str(place[0]) if place else None
+            ) from None
 
 
 def protocol(
@@ -206,6 +213,7 @@ def find_protocol(name: str) -> RegisteredProtocol:
     protocols = known_protocols()
     if name not in protocols:
         raise NotFoundError(
-            f"there is no protocol '{name}'; {nearest(name, protocols)}"
+            f"there is no protocol '{name}'; {nearest(name, protocols)}",
+            field="protocol",
         )
     return protocols[name]

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 __all__ = [
     "Abort",
+    "AcceptStore",
     "AllowHeat",
     "Answer",
     "Cancel",
@@ -22,6 +23,8 @@ __all__ = [
     "Refill",
     "ReleaseSample",
     "Request",
+    "ReturnDevice",
+    "TagOut",
     "UnknownRequest",
     "read_request",
 ]
@@ -69,10 +72,22 @@ class AllowHeat(_Request):
     note: str = ""
 
 
+class AcceptStore(_Request):
+    """Let jobs go on after the store had forgotten something: a person has looked."""
+
+    command: Literal["accept store"] = "accept store"
+    note: str = ""
+
+
 class Drain(_Request):
-    """Let no further step begin, and end when what cannot wait is done."""
+    """Let no further step begin, and end when what cannot wait is done.
+
+    Attributes:
+        awaits_firings: Whether firings under way cannot wait, either.
+    """
 
     command: Literal["drain"] = "drain"
+    awaits_firings: bool = False
 
 
 class ReleaseSample(_Request):
@@ -108,6 +123,22 @@ class CorrectStock(_Request):
     note: str
 
 
+class TagOut(_Request):
+    """Let no job take a device: a person has put it out of service."""
+
+    command: Literal["tag out"] = "tag out"
+    device: str
+    reason: str
+
+
+class ReturnDevice(_Request):
+    """Let jobs take a device again that was tagged out."""
+
+    command: Literal["return device"] = "return device"
+    device: str
+    note: str = ""
+
+
 class UnknownRequest(_Request):
     """A request that a newer PPU may know; nobody here can obey it."""
 
@@ -124,12 +155,15 @@ Request = (
     Cancel
     | Abort
     | Answer
+    | AcceptStore
     | AllowHeat
     | Drain
     | ReleaseSample
     | MoveContainer
     | Refill
     | CorrectStock
+    | TagOut
+    | ReturnDevice
 )
 """Any request that a cell of this PPU obeys."""
 

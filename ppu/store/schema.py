@@ -21,6 +21,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     inspect,
     select,
     text,
@@ -31,6 +32,7 @@ from ppu.store.migrations import MIGRATIONS
 
 __all__ = [
     "SCHEMA_VERSION",
+    "JsonText",
     "allocations",
     "calibrations",
     "campaigns",
@@ -51,12 +53,18 @@ __all__ = [
     "samples",
     "steps",
     "stock",
+    "tag_outs",
 ]
 
 SCHEMA_VERSION = len(MIGRATIONS) + 1
 
 BIG = BigInteger().with_variant(Integer, "sqlite")
 """64 bits; SQLite's own row number must be spelled INTEGER."""
+
+
+class JsonText(Text):
+    """Text that is JSON."""
+
 
 metadata = MetaData()
 
@@ -74,7 +82,7 @@ events = Table(
     Column("stamp", Double, nullable=False),
     Column("job_id", BIG),
     Column("kind", String, nullable=False),
-    Column("content", Text, nullable=False),
+    Column("content", JsonText, nullable=False),
     Index("events_of_job", "job_id", "sequence"),
 )
 
@@ -109,11 +117,11 @@ jobs = Table(
     Column("digest", String, nullable=False),
     Column("protocol", String, nullable=False),
     Column("version", String, nullable=False),
-    Column("parameters", Text, nullable=False),
+    Column("parameters", JsonText, nullable=False),
     Column("priority", Integer, nullable=False),
     Column("campaign", String, nullable=False),
     Column("deadline", Double),
-    Column("tags", Text, nullable=False),
+    Column("tags", JsonText, nullable=False),
     Column("parent_id", BIG, ForeignKey("jobs.id")),
     Column("state", String, nullable=False),
     Column("is_held", Boolean, nullable=False),
@@ -123,14 +131,20 @@ jobs = Table(
     Column("is_retryable", Boolean, nullable=False),
     Column("reason_code", String),
     Column("reason_text", Text),
-    Column("advice", Text),
-    Column("result", Text),
+    Column("advice", JsonText),
+    Column("failure_class", String),
+    Column("field", String),
+    Column("result", JsonText),
     Column("submitted", Double, nullable=False),
     Column("started", Double),
     Column("ended", Double),
     Column("lease_token", BIG, ForeignKey("cells.token")),
     Column("lease_began", Double),
     Column("lease_expires", Double),
+    Column("deadline_s", Double),
+    Column("is_set_aside", Boolean, nullable=False, server_default=false()),
+    Column("n_tries", Integer, nullable=False, server_default="0"),
+    Column("not_before", Double),
     Index(
         "jobs_claimable",
         *("state", "is_held", "n_unmet_needs", "priority", "campaign", "rank", "id"),
@@ -146,9 +160,29 @@ jobs = Table(
         "deadline",
         sqlite_where=text("deadline IS NOT NULL AND started IS NULL AND ended IS NULL"),
     ),
+    Index(
+        "jobs_set_aside",
+        "id",
+        sqlite_where=text("is_set_aside"),
+    ),
+    Index(
+        "jobs_tried_again",
+        "not_before",
+        sqlite_where=text("not_before IS NOT NULL"),
+    ),
+    Index(
+        "jobs_to_be_timed",
+        "id",
+        sqlite_where=text("deadline_s IS NOT NULL AND deadline IS NULL"),
+    ),
     Index("jobs_by_campaign", "campaign", "id"),
     Index("jobs_by_parent", "parent_id"),
 )
+
+"""``deadline_s`` counts from the moment at which a cell sees the job where lab time is
+not the wall clock's. One that is set aside waits for something that is not there, and
+is looked at again when the lab has changed; ``not_before`` is when one is tried again.
+"""
 
 job_needs = Table(
     "job_needs",
@@ -166,16 +200,17 @@ steps = Table(
     Column("name", String, nullable=False),
     Column("kind", String, nullable=False),
     Column("digest", String, nullable=False),
-    Column("arguments", Text, nullable=False),
+    Column("arguments", JsonText, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("state", String, nullable=False),
-    Column("result", Text),
-    Column("evidence", Text),
-    Column("policy", Text),
+    Column("result", JsonText),
+    Column("evidence", JsonText),
+    Column("policy", JsonText),
     Column("token", BIG, ForeignKey("cells.token"), nullable=False),
     Column("begun", Double, nullable=False),
     Column("ended", Double),
     Column("seat", String),
+    Column("devices", Text),
 )
 """Steps by path: "3" is the job's third, "3.1" the first within it."""
 
@@ -186,7 +221,7 @@ documents = Table(
     Column("job_id", BIG, ForeignKey("jobs.id")),
     Column("run_uid", String, nullable=False),
     Column("name", String, nullable=False),
-    Column("content", Text, nullable=False),
+    Column("content", JsonText, nullable=False),
     Index("documents_of_run", "run_uid", "sequence"),
     Index("documents_of_job", "job_id", "sequence"),
 )
@@ -241,7 +276,7 @@ custody = Table(
     Column("destination", String),
     Column("by", String, nullable=False),
     Column("kind", String, nullable=False),
-    Column("evidence", Text),
+    Column("evidence", JsonText),
     Index("custody_of_container", "container", "sequence"),
     Index("custody_of_sample", "sample", "sequence"),
 )
@@ -263,13 +298,23 @@ allocations = Table(
 )
 """What jobs will use; also of a powder that no cell has declared yet."""
 
+tag_outs = Table(
+    "tag_outs",
+    metadata,
+    Column("device", String, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("by", String, nullable=False),
+    Column("since", Double, nullable=False),
+)
+"""Devices that people have taken out of service, until they return them."""
+
 calibrations = Table(
     "calibrations",
     metadata,
     Column("sequence", BIG, ForeignKey("events.sequence"), primary_key=True),
     Column("device", String, nullable=False),
     Column("kind", String, nullable=False),
-    Column("content", Text, nullable=False),
+    Column("content", JsonText, nullable=False),
     Column("valid_until", Double),
     Index("calibrations_of_device", "device", "kind", "sequence"),
 )
@@ -280,12 +325,12 @@ commands = Table(
     Column("sequence", BIG, ForeignKey("events.sequence"), primary_key=True),
     Column("job_id", BIG, ForeignKey("jobs.id")),
     Column("command", String, nullable=False),
-    Column("content", Text, nullable=False),
+    Column("content", JsonText, nullable=False),
     Column("by", String, nullable=False),
     Column("asked", Double, nullable=False),
     Column("handled", Double),
     Column("outcome", Text),
-    Column("advice", Text),
+    Column("advice", JsonText),
     Index("commands_of_job", "job_id", "sequence"),
     Index(
         "commands_waiting",
@@ -301,7 +346,7 @@ descriptions = Table(
     Column("digest", String, primary_key=True),
     Column("lab", String, nullable=False),
     Column("described", Double, nullable=False),
-    Column("content", Text, nullable=False),
+    Column("content", JsonText, nullable=False),
 )
 """What is known of labs without their instruments, by a digest of their files."""
 

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, func, select
 
-from ppu.core.errors import ConfigurationError, LimitError, NotFoundError, nearest
+from ppu.core.errors import (
+    ConfigurationError,
+    NoResourceError,
+    NotFoundError,
+    nearest,
+)
 from ppu.core.remedies import Remedy, advise
 from ppu.store import cells, commands
 from ppu.store.events import EventKind, announce
@@ -129,7 +134,7 @@ def allocate(
         if powder in free and asked[powder] > free[powder] + _ROUNDING_G
     ]
     if lacking:
-        raise LimitError(
+        raise NoResourceError(
             "; ".join(
                 f"{asked[powder]:.6g} g of {powder} are asked for, "
                 f"{max(free[powder], 0.0):.6g} g are free"
@@ -138,6 +143,7 @@ def allocate(
             + " (in stock, and not allocated to jobs that wait or run); refill and say "
             "so, ask for less, or cancel others",
             advice=[advise(Remedy.REFILL, powder=powder) for powder in lacking],
+            field=lacking[0],
         )
     connection.execute(allocations.insert(), rows)
 

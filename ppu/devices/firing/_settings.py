@@ -39,6 +39,13 @@ class FiringSettings(BaseModel):
         description="How fast the chamber gets hotter at full power, cold and empty; "
         "half of it is too low, twice as much only finds faults later",
     )
+    rated_power_w: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Electrical power at full output, as its plate says; energy is "
+        "computed from it, and is not known without it",
+    )
     set_within_k: float = Field(
         default=2.0,
         gt=0,

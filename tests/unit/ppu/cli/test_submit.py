@@ -242,20 +242,22 @@ def test_batch_must_be_text(submit: Ppu, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "stamp"),
+    ("text", "stamp", "lasts_s"),
     [
-        ("90min", 1000.0 + 5400.0),
-        ("1.5 h", 1000.0 + 5400.0),
-        ("2d", 1000.0 + 172800.0),
-        ("30s", 1030.0),
-        ("1970-01-02", 86400.0),
-        ("1970-01-01T02:00+01:00", 3600.0),
-        ("1970-01-01 01:00", 3600.0),
+        ("90min", None, 5400.0),
+        ("1.5 h", None, 5400.0),
+        ("2d", None, 172800.0),
+        ("30s", None, 30.0),
+        ("1970-01-02", 86400.0, None),
+        ("1970-01-01T02:00+01:00", 3600.0, None),
+        ("1970-01-01 01:00", 3600.0, None),
     ],
 )
-def test_deadline_is_a_duration_or_a_moment(text: str, stamp: float) -> None:
-    """A moment without an offset is UTC."""
-    assert read_deadline(text, 1000.0) == stamp
+def test_deadline_is_a_duration_or_a_moment(
+    text: str, stamp: float | None, lasts_s: float | None
+) -> None:
+    """A moment without an offset is UTC; a duration counts in the lab's time."""
+    assert read_deadline(text, 1000.0) == (stamp, lasts_s)
 
 
 @pytest.mark.parametrize("text", ["6", "h", "-6h", "6 weeks", "1970-01-01T00:01"])
