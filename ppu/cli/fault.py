@@ -135,12 +135,12 @@ def read_address(control: str) -> tuple[str, int]:
     """
     host, _, port = control.rpartition(":")
     number = read_port(port)
-    if number is None:
+    if number is None or (":" in host and not host.startswith("[")):
         raise ConfigurationError(
             f"--control {control or 'is missing'}: give the HOST:PORT that `ppu sim` "
             "printed when it started"
         )
-    return host or "127.0.0.1", number
+    return host.strip("[]") or "127.0.0.1", number
 
 
 def ask_bench(host: str, port: int, request: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -102,6 +103,7 @@ def guard(
         "hardware",
         read_pace(pace),  # type: ignore[arg-type]  # "default" or a pace
     )
+    tell(f"guard: this is process {os.getpid()}; Ctrl-C lets the cell drain")
     with watching(store), asyncio.Runner(loop_factory=lambda: loop) as runner:
         watch = Guard(orphans, command, store, most_early_ends=early_ends)
         is_well = runner.run(_watch(watch))

@@ -114,12 +114,6 @@ def common(
     """PPU: programming a laboratory like a processor."""
 
 
-def attach_all(to: typer.Typer) -> None:
-    """Add every command of PPU's own."""
-    for module in dict.fromkeys(_HOMES.values()):
-        _attach(module, to)
-
-
 def run_app(stopwatch: Callable[[], float]) -> int:
     """Run the command line and return its exit code."""
     word_advice_with(worded)
@@ -164,7 +158,8 @@ def run_command(command: Any, arguments: Sequence[str], **more: Any) -> int:
             exc.show()
         else:
             # Pydantic's words for a parser that refuses.
-            text = exc.format_message().replace("Value error, ", "")
+            text = " ".join(exc.format_message().split())
+            text = text.replace("Value error, ", "")
             path = exc.ctx.command_path if exc.ctx is not None else "ppu"
             tell(f"error: {text.rstrip('.')}; see `{path} --help`")
     except PPUError as exc:

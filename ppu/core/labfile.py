@@ -7,17 +7,18 @@ with its line, what was given and what is allowed.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ppu.core.capabilities import CAPABILITIES
 from ppu.core.errors import ConfigurationError, nearest
 from ppu.core.failure import FailurePolicy
-from ppu.core.names import Name
+from ppu.core.names import wrong_with_name
 from ppu.core.validation import Fault, UnfitError, fill
-from ppu.core.yaml_document import YamlDocument
+from ppu.core.yaml_document import YamlDocument, read_text
 
 __all__ = [
     "ContainerEntry",
@@ -38,7 +39,35 @@ FLOOR: Final = "floor"
 _NEEDS_SLOT: Final = ("Balance", "Diffractometer", "Furnace", "PowderDoser")
 """Capabilities that happen to what stands in a location of the device."""
 
+_NAME: Final = re.compile(r"[^\W_][\w.()+-]*")
+
+LATEST_S: Final = 253402300799.0
+"""The last second of the year 9999 [s since 1970]; later ones have no date."""
+LONGEST_S: Final = 3.2e9
+"""A century: of what lasts longer no clock in a laboratory says when it ends [s]."""
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _name(text: str) -> str:
+    """Return a name that is also a part of a path, of a sentence and of a wire's line.
+
+    A container called "cup from rack_2" would make another sentence of what a person is
+    asked.
+    """
+    wrong = wrong_with_name(text)
+    if not wrong and _NAME.fullmatch(text) is None:
+        wrong = (
+            "should be letters, digits and _ . - + ( ), beginning with a letter or "
+            f"digit; given was '{text}'"
+        )
+    if wrong:
+        raise ValueError(wrong)
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+"""A name of a device, a location, a container or a powder."""
 
 
 def limit_pair(value: Any) -> tuple[float, float]:
@@ -155,6 +184,7 @@ class SchedulingEntry(_Entry):
 
     patience_s: Positive = Field(
         default=604800.0,
+        le=LONGEST_S,
         description="How long a step waits for what it needs before it fails [s]",
     )
     share_wait: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
@@ -173,10 +203,11 @@ class SimulatedBench(_Entry):
     """Says that the hardware connections lead to simulated instruments."""
 
     epoch: float = Field(
-        allow_inf_nan=False,
+        ge=0,
+        le=LATEST_S,
         description="Wall clock when lab time was 0 [s since 1970]",
     )
-    pace: Positive
+    pace: Annotated[float, Field(gt=0, lt=1e6)]
     nonces: dict[str, str] = Field(
         description="What each device must answer as its identity"
     )
@@ -228,12 +259,10 @@ def lab_error(path: Path, faults: list[Fault]) -> ConfigurationError:
 
 def _read(path: Path) -> YamlDocument:
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except OSError as exc:
         raise ConfigurationError(f"cannot read {path}: {exc.strerror}") from exc
-    except UnicodeDecodeError as exc:
-        raise ConfigurationError(f"{path} is not a text file: {exc}") from exc
-    return YamlDocument(text, str(path))
+    return YamlDocument(read_text(content, str(path)), str(path))
 
 
 def _error(document: YamlDocument, faults: list[Fault]) -> ConfigurationError:

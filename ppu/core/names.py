@@ -8,13 +8,18 @@ printed that came from elsewhere.
 from __future__ import annotations
 
 import unicodedata
-from typing import Annotated, Any, Final
-
-from pydantic import AfterValidator
+from typing import Final
 
 from ppu.core.errors import ConfigurationError
 
-__all__ = ["MOST_LETTERS", "Name", "checked_name", "checked_text", "shown", "unseen"]
+__all__ = [
+    "MOST_LETTERS",
+    "checked_name",
+    "checked_text",
+    "shown",
+    "unseen",
+    "wrong_with_name",
+]
 
 MOST_LETTERS: Final = 200
 """Of a name; what is longer is no name."""
@@ -82,7 +87,7 @@ def checked_name(where: str, text: str) -> str:
         ConfigurationError: If it is empty, too long, begins or ends with a blank, or a
             character of it cannot be seen.
     """
-    if wrong := _wrong_with_name(text):
+    if wrong := wrong_with_name(text):
         raise ConfigurationError(f"{where}: {wrong}")
     return text
 
@@ -98,23 +103,10 @@ def _wrong_with(text: str, most: int) -> str:
     return ""
 
 
-def _wrong_with_name(text: str) -> str:
+def wrong_with_name(text: str) -> str:
+    """Return what is wrong with a name, nothing if it is one."""
     if not text:
         return "is empty; give a name"
     if text != text.strip():
         return f"should not begin or end with a blank; given was '{shown(text)}'"
     return _wrong_with(text, MOST_LETTERS)
-
-
-def _name_in_file(text: Any) -> Any:
-    """Return a name of a lab file: one that is also a path's part and a cell's text."""
-    wrong = _wrong_with_name(text)
-    if not wrong and (text[0] in "=+-@." or set(text) & set("/\\")):
-        wrong = "should not begin with one of = + - @ . nor have a / or \\"
-    if wrong:
-        raise ValueError(wrong)
-    return text
-
-
-Name = Annotated[str, AfterValidator(_name_in_file)]
-"""A name of a lab file: of a device, a location, a container, a powder."""

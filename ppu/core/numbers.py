@@ -49,9 +49,7 @@ def read_scalar(text: str) -> bool | int | float | str:
     """
     if text in ("true", "false"):
         return text == "true"
-    if NUMBER.fullmatch(text) is None:
-        return text
-    return _integer(text) if _INTEGER.fullmatch(text) else _float(text)
+    return text if NUMBER.fullmatch(text) is None else _plain(text)
 
 
 def read_number(text: str) -> float:
@@ -71,7 +69,7 @@ given was '0750' (write 750 if that is meant)
     """
     if NUMBER.fullmatch(text) is None:
         raise NotPlainError(not_a_number(text))
-    return _float(text)
+    return float(_plain(text))
 
 
 def read_integer(text: str) -> int:
@@ -119,7 +117,7 @@ def not_a_number(given: Any) -> str:
     """Return what is wrong with *given* where a number is expected."""
     if isinstance(given, str) and NUMBER.fullmatch(given):
         try:
-            return f"should be no text; leave away the quotes of {_float(given):g}"
+            return f"should be no text; leave away the quotes of {_plain(given):g}"
         except NotPlainError as exc:
             return str(exc)
     return f"should be a number such as 750, 0.5 or 2e-3; given was {_told(given)}"
@@ -156,6 +154,10 @@ def _plain_form(text: str) -> str | None:
         return None
     sign, whole, part, power = match.groups()
     return f"{sign}{whole or '0'}{f'.{part}' if part else ''}{power}"
+
+
+def _plain(text: str) -> int | float:
+    return _integer(text) if _INTEGER.fullmatch(text) else _float(text)
 
 
 def _integer(text: str) -> int:

@@ -71,7 +71,7 @@ def fill(model: type[M], values: Mapping[str, Any], prefix: Place = ()) -> M:
         place[len(prefix)] for place, _ in faults if len(place) > len(prefix)
     }
     sound = {name: item for name, item in values.items() if name not in unfit_names}
-    found = _number_faults(model, sound, prefix) | found
+    found |= _number_faults(model, sound, prefix)
     told = {place for place, _ in faults}
     faults += [one for one in found.items() if one[0] not in told]
     if filled is None or faults:

@@ -223,7 +223,7 @@ def read_text(content: bytes, source: str) -> str:
     except UnicodeDecodeError as exc:
         raise ConfigurationError(
             f"{source}: this is no text in UTF-8 (byte {exc.start + 1} does not fit); "
-            "save it as 'CSV UTF-8' or as text in UTF-8"
+            "save it in UTF-8, which spreadsheets call 'CSV UTF-8'"
         ) from None
 
 

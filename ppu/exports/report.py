@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ppu.core.labtime import duration, iso
+from ppu.core.names import shown
 from ppu.plans.report import SERIES, RunRecord, Section, figure, svg_of, table
 
 __all__ = ["build_report"]
@@ -38,7 +39,7 @@ def build_report(record: RunRecord, sections: Sequence[Section]) -> str:
     )
     mark = ' class="watermarked"' if is_simulated else ""
     started = iso(record.epoch + record.started_s)
-    return _PAGE.format(
+    page = _PAGE.format(
         title=html.escape(title),
         mark=mark,
         banner=banner,
@@ -46,6 +47,7 @@ def build_report(record: RunRecord, sections: Sequence[Section]) -> str:
         body=body,
         watermark=_WATERMARK if is_simulated else "",
     )
+    return shown(page, keep="\n\t\N{NO-BREAK SPACE}\N{THIN SPACE}")
 
 
 def _timeline(record: RunRecord) -> Section:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
 from ppu.core.errors import ConflictError
@@ -36,10 +36,10 @@ class Submission(BaseModel):
 
     job: CompiledJob
     key: str | None = None
-    priority: int = 0
+    priority: int = Field(default=0, strict=True)
     campaign: str = ""
-    deadline: float | None = None
-    deadline_s: float | None = None
+    deadline: float | None = Field(default=None, strict=True)
+    deadline_s: float | None = Field(default=None, strict=True)
     tags: tuple[str, ...] = ()
     needs: tuple[int, ...] = ()
     is_held: bool = False

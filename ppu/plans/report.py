@@ -112,6 +112,7 @@ def figure(
 
     style: dict[Any, Any] = {
         "svg.fonttype": "none",
+        "text.parse_math": False,  # a name with two $ is a name
         "svg.hashsalt": "ppu",
         "font.family": "sans-serif",
         "font.size": 10,

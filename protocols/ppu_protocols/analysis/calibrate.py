@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from ppu.core.errors import ConfigurationError
 from ppu.core.yaml_document import read_json
@@ -198,6 +199,8 @@ def read_calibration(path: Path) -> Calibration:
         for name in ("gaussian_fwhm_deg", "lorentzian_fwhm_deg", "remarks"):
             content[name] = tuple(content[name])
         found = Calibration(**content)
+        # No text and no boolean for a number.
+        TypeAdapter(Calibration).validate_json(json.dumps(content), strict=True)
         datetime.fromisoformat(found.valid_until)
     except (
         ConfigurationError,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import typer
 
-from ppu.cli.main import attach_all, run_command
+from ppu.cli.main import app, run_command
 from ppu.cli.remedies import worded
 from ppu.core.notices import word_advice_with
 from ppu.store import cells, queue, steps
@@ -38,8 +38,6 @@ Ppu = Callable[..., Ended]
 @pytest.fixture(scope="session")
 def command() -> Any:
     """The ``ppu`` command with all that hangs on it."""
-    app = typer.Typer()
-    attach_all(app)
     return typer.main.get_command(app)
 
 

@@ -1,5 +1,6 @@
 """Lab files: every fault at once, each with its line and the nearest known word."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -150,7 +151,7 @@ def test_lab_file_is_refused_when_two_containers_share_a_place(
         (b"lab: [", "line 1, column 7: not YAML"),
         (b"- a list", "a lab file is a mapping"),
         (b"", "a lab file is a mapping"),
-        (b"lab: \xff", "not a text file"),
+        (b"lab: \xff", "no text in UTF-8"),
         (b"lab: !!python/object:os.system x\n", "line 1, column 6: 'x': the tag "),
         (b"lab: !!set {a, b}\n", "line 1, column 6: the tag tag:yaml.org,2002:set"),
         (b"lab: {[a]: b}\n", "line 1, column 7: a key should be text"),
@@ -221,3 +222,60 @@ def test_limit_pair_refuses_what_is_not_two_ascending_numbers(value: Any) -> Non
 def test_limit_pair_is_taken_as_it_is() -> None:
     """Equal limits are allowed: they fix a value."""
     assert limit_pair([1, 1]) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "a b",
+            "cup from rack",
+            "../cup",
+            "a/b",
+            "a\\b",
+            "=cmd",
+            "+a",
+            "-a",
+            "@a",
+            "..",
+        ),
+        *(
+            "a\x1b[2J",
+            "a\nb",
+            "\u202ea",
+            "a\u00a0b",
+            "",
+            " a",
+            "a ",
+            "a,b",
+            "a;b",
+            "a:b",
+        ),
+        *("<img>", "a&b", "a'b", 'a"b', "$a$", "`a`", "a|b", "a*", "_a", "x" * 201),
+    ],
+)
+def test_name_in_a_lab_file_is_a_part_of_anything(tmp_path: Path, name: str) -> None:
+    """Of a path, a sentence to a person, a wire's line, a page, a cell of a sheet."""
+    right = {
+        "devices": "furnace: {driver",
+        "locations": "rack: {holds",
+        "containers": "cup: {kind",
+        "stock": "CaCO3: {at",
+    }
+    for start in right.values():
+        rest = start.partition(":")[2]
+        told = refusal_of(tmp_path, TEXT.replace(start, f"{json.dumps(name)}:{rest}"))
+
+        assert "lab.yaml line " in told
+        assert told.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize(
+    "name", ["cup_1", "rack.1-a", "BaCO3", "Tiegel_ä", "钛", "Ti(O)+"]
+)
+def test_name_in_any_script_is_one(tmp_path: Path, name: str) -> None:
+    """Letters of all languages are letters."""
+    path = tmp_path / "lab.yaml"
+    path.write_text(TEXT.replace("cup: {kind", f"{name}: {{kind"), encoding="utf-8")
+
+    assert list(load_lab(path).containers) == [name]
