@@ -24,6 +24,7 @@ from ppu.cell.ownership import Ownership
 from ppu.cell.predecessor import wait_out_predecessor
 from ppu.cell.requests import POLL_S, Requests
 from ppu.cell.roster import Roster
+from ppu.cell.technician import TwinTechnician
 from ppu.cell.twin_hands import TwinHands
 from ppu.core.errors import StaleTokenError, StoreDiskError, StoreError
 from ppu.core.notices import tell
@@ -55,6 +56,7 @@ class Parts:
     lab_requests: LabRequests
     requests: Requests
     events: LabEvents
+    technician: TwinTechnician | None
 
 
 class Cell:
@@ -201,6 +203,25 @@ class Cell:
             in_lab,
             Requests(owner, roster, in_lab, loop, executor),
             events,
+            self._make_technician(owner),
+        )
+
+    def _make_technician(self, owner: Ownership) -> TwinTechnician | None:
+        """Return the technician of the cell's own twin, if the lab file has one."""
+        lab = self.lab
+        entry = lab.file.simulation.technician
+        if entry is None or lab.bench is None:
+            return None
+        return TwinTechnician(
+            entry,
+            lab.file,
+            lab.seed,
+            lab.bench.world,
+            owner,
+            self.roster,
+            lab.resources,
+            lab.devices,
+            lab.host.loop,
         )
 
     @contextlib.contextmanager
@@ -262,6 +283,8 @@ class Cell:
                 keeper.cancel()
             # Whoever ends gives back what others wait for: they must not begin now.
             self.roster.close()
+            if self.parts.technician is not None:
+                await self.parts.technician.stop()
             jobs = self.roster.jobs.values()
             tasks = [job.task for job in jobs if job.task is not None]
             tasks += self.parts.ending.tasks
@@ -291,6 +314,9 @@ class Cell:
                 await self.parts.events.keep_incidents()
             if not roster.is_draining:
                 await self._claim()
+            technician = self.parts.technician
+            if technician is not None and roster.jobs:
+                await technician.look()
             if roster.fault is not None:
                 raise roster.fault
             is_idle = not roster.jobs
@@ -299,7 +325,8 @@ class Cell:
             if roster.is_drained() or roster.is_leaving:
                 return
             waiting = self.lab.resources.empties.waiting
-            if until_idle and waiting >= roster.jobs.keys():
+            is_helped = technician is not None and technician.is_at_work
+            if until_idle and waiting >= roster.jobs.keys() and not is_helped:
                 tell(
                     "only empty containers are waited for: release samples, then start "
                     "a cell again",
