@@ -85,7 +85,6 @@ class FiringSettings(BaseModel):
         description="Natural cooling of this furnace, only for expected durations",
     )
 
-
     @model_validator(mode="after")
     def _let_a_sample_fail(self) -> Self:
         """Refuse a silence that one lost sample would be.
