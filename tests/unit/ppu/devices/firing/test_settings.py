@@ -28,7 +28,7 @@ def test_period_is_refused_that_takes_a_healthy_furnace_for_a_faulty_one(
     period_s: float,
 ) -> None:
     """With the limit and the reason."""
-    with pytest.raises(ValidationError, match="at most 60 s: .* welded relay"):
+    with pytest.raises(ValidationError, match=r"at most 60 s: .* welded relay"):
         FiringSettings(sample_period_s=period_s, max_silence_s=1e12)
 
 
