@@ -7,7 +7,8 @@ export OPENBLAS_NUM_THREADS = 1
 BIN    := $(VENV)/bin
 
 .PHONY: help demo test unit lint types contracts wheel bench campaign-wire campaign-kill \
-  campaign-cuts campaign-lanes campaign-machine campaign-soak docs clean
+  campaign-cuts campaign-lanes campaign-machine campaign-soak campaign-technician \
+  docs clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -90,6 +91,12 @@ DAYS ?= 30
 campaign-soak: $(VENV)/.dev  ## Run jobs for a month, with a fault every hour (20 min)
 	@PYTHONPATH=tests MALLOC_ARENA_MAX=2 $(BIN)/python tests/campaign/soak.py --days $(DAYS) \
 	  $(if $(filter 30,$(DAYS)),--page docs/performance.md)
+
+# The tests run ten of a gentler kind.
+JOBS ?= 300
+campaign-technician: $(VENV)/.dev  ## Three hundred jobs with a technician beside (40 min)
+	@PYTHONPATH=tests $(BIN)/python tests/campaign/technician.py --jobs $(JOBS) \
+	  $(if $(filter 300,$(JOBS)),--page docs/performance.md)
 
 docs: $(VENV)/.dev  ## Write the pages that are made from code
 	@$(BIN)/ppu instruments --markdown > docs/reference/instruments.md

@@ -24,6 +24,7 @@ from ppu.cell.ownership import Ownership
 from ppu.cell.predecessor import wait_out_predecessor
 from ppu.cell.requests import POLL_S, Requests
 from ppu.cell.roster import Roster
+from ppu.cell.technician import TwinTechnician
 from ppu.cell.twin_hands import TwinHands
 from ppu.core.errors import StaleTokenError, StoreDiskError, StoreError
 from ppu.core.notices import tell
@@ -58,6 +59,7 @@ class Parts:
     lab_requests: LabRequests
     requests: Requests
     events: LabEvents
+    technician: TwinTechnician | None
 
 
 class Cell:
@@ -216,6 +218,25 @@ class Cell:
             in_lab,
             Requests(owner, roster, in_lab, loop, executor),
             events,
+            self._make_technician(owner),
+        )
+
+    def _make_technician(self, owner: Ownership) -> TwinTechnician | None:
+        """Return the technician of the cell's own twin, if the lab file has one."""
+        lab = self.lab
+        entry = lab.file.simulation.technician
+        if entry is None or lab.bench is None:
+            return None
+        return TwinTechnician(
+            entry,
+            lab.file,
+            lab.seed,
+            lab.bench.world,
+            owner,
+            self.roster,
+            lab.resources,
+            lab.devices,
+            lab.host.loop,
         )
 
     @contextlib.contextmanager
@@ -278,6 +299,8 @@ class Cell:
                 keeper.cancel()
             # Whoever ends gives back what others wait for: they must not begin now.
             self.roster.close()
+            if self.parts.technician is not None:
+                await self.parts.technician.stop()
             jobs = self.roster.jobs.values()
             tasks = [job.task for job in jobs if job.task is not None]
             tasks += self.parts.ending.tasks
@@ -322,11 +345,14 @@ class Cell:
         roster = self.roster
         while True:
             roster.note_looked()
+            technician = self.parts.technician
             if await self.parts.requests.apply_waiting():
                 if not roster.jobs:  # else it is theirs, when a step ends
                     await self.parts.events.keep_incidents()
                 if not roster.is_draining:
                     await self._claim()
+                if technician is not None and await self._is_somebody_there():
+                    await technician.look()
             if roster.fault is not None:
                 raise roster.fault
             if roster.is_draining and not roster.jobs:
@@ -334,10 +360,16 @@ class Cell:
             if roster.is_drained() or roster.is_leaving:
                 return
             again_s = await self.owner.next_try_s()
-            if until_idle and roster.waiting >= roster.jobs.keys() and again_s is None:
+            is_helped = technician is not None and technician.is_at_work
+            is_stuck = roster.waiting >= roster.jobs.keys() and again_s is None
+            if until_idle and is_stuck and not is_helped:
                 self._tell_what_waits()
                 return
             await self._wait(again_s)
+
+    async def _is_somebody_there(self) -> bool:
+        """Return whether a job runs, or waits until the lab has changed."""
+        return bool(self.roster.jobs) or await self.owner.has_set_aside()
 
     def _tell_what_waits(self) -> None:
         """Tell of the jobs that cannot go on before a person has done something."""

@@ -29,6 +29,7 @@ from ppu.exports.report import build_report
 from ppu.plans.protocol import ProtocolResult, RegisteredProtocol
 from ppu.plans.report import RunRecord
 from ppu.plans.steps import digest
+from ppu.store.custody import declare
 from ppu.store.documents import streams_of, units_of
 from ppu.store.jobs import JobRequest, JobState
 from ppu.store.queue import submit
@@ -136,7 +137,11 @@ class Execution:
             self.protocol.version,
             self.parameters.model_dump(mode="json"),
         )
-        store.write(partial(submit, wanted=request, now=host.loop.stamp()))
+        now = host.loop.stamp()
+        # The lab may have been used before: it is not as its file says any more.
+        believed = self.lab.ledger
+        store.write(partial(declare, file=self.lab.file, now=now, believed=believed))
+        store.write(partial(submit, wanted=request, now=now))
         owner = Ownership(store, self.lab.file, host.loop, lease_s=_FOR_GOOD_S)
         job = host.call(owner.claim())
         assert job is not None  # noqa: S101 - it is the only one
@@ -360,8 +365,8 @@ class Execution:
             place, home = beliefs[container], self.view.home_of(container)
             if place is None:
                 told.append(
-                    f"{container} did not arrive where it was carried: look for it and "
-                    f"carry it to {home} before the next run"
+                    f"nobody knows where {container} is: look for it and carry it to "
+                    f"{home} before the next run"
                 )
                 continue
             hint = f"; carry it to {home} before the next run" if place != home else ""

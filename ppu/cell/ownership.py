@@ -287,6 +287,10 @@ class Ownership:
         at = await self.store.aread(queue.next_try)
         return None if at is None else max(at - self._loop.stamp(), 0.0)
 
+    async def has_set_aside(self) -> bool:
+        """Return whether a job waits until the lab has changed."""
+        return await self.store.aread(queue.has_set_aside)
+
     def lost(self) -> list[Job]:
         """Return the jobs that were under way when their cell ended."""
         with self.store.read() as connection:

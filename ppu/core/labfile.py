@@ -29,6 +29,7 @@ __all__ = [
     "SimulatedBench",
     "SimulationEntry",
     "StockEntry",
+    "TechnicianEntry",
     "lab_error",
     "load_lab",
 ]
@@ -169,6 +170,22 @@ class StockEntry(_Entry):
     )
 
 
+class TechnicianEntry(_Entry):
+    """A technician of the twin, who carries, cleans, refills and answers unasked."""
+
+    delay_s: Positive = Field(
+        default=600.0, description="How long it takes until something is seen to [s]"
+    )
+    spread: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = Field(
+        default=0.3, description="Width of the log-normal distribution of that"
+    )
+    refills_below: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
+        default=0.2,
+        description="A powder is refilled when less than this part of its mass in the "
+        "lab file is free",
+    )
+
+
 class SimulationEntry(_Entry):
     """What the twin needs beside the instruments."""
 
@@ -177,6 +194,9 @@ class SimulationEntry(_Entry):
         description="Class of the world, as package.module:Class",
     )
     settings: dict[str, Any] = Field(default_factory=dict)
+    technician: TechnicianEntry | None = Field(
+        default=None, description="Who sees to the twin's jobs; by default nobody"
+    )
 
 
 class SchedulingEntry(_Entry):

@@ -72,6 +72,12 @@ class Empties:
             return set()
         return {one.who.id for one in self._line if not one.found.done()}
 
+    @property
+    def kinds_waited_for(self) -> set[str]:
+        """Kinds of containers of which somebody waits for an empty one."""
+        waiting = [one for one in self._line if not one.found.done()]
+        return {one.kind for one in waiting if one.container is None}
+
     async def take(
         self,
         who: Claimant,

@@ -283,9 +283,10 @@ class Lab:
         ledger = self._ledger
         if container in ledger.under_way:
             raise InterlockError(
-                f"nobody knows where {container} is: it was taken from "
-                f"{ledger.places[container]} and did not arrive at "
-                f"{ledger.under_way[container]}; look for it"
+                f"nobody knows where {container} is: it was to be carried from "
+                f"{ledger.places[container]} to {ledger.under_way[container]}, and "
+                "nothing shows how far it came; look for it and say where it is",
+                advice=[advise(Remedy.MOVE_CONTAINER, container=container)],
             )
         return ledger.places[container]
 

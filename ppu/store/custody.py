@@ -82,7 +82,7 @@ class Sample:
         job_id: The job that made it.
         state: ``active``, ``quarantined`` or ``released``.
         reason: Why it is quarantined.
-        places: Where each of its containers is, None if one did not arrive.
+        places: Where each of its containers is, None if nobody knows.
     """
 
     id: str
@@ -118,12 +118,25 @@ class Entry:
 # -- what a cell declares and enters -----------------------------------------------
 
 
-def declare(connection: Connection, file: LabFile, now: float) -> None:
+def declare(
+    connection: Connection,
+    file: LabFile,
+    now: float,
+    believed: CustodyLedger | None = None,
+) -> None:
     """Open the ledger with what a lab file says of things that are not in it yet.
 
     What is in them stays: the store knows better than the file where things went.
     Places, which no job changes, are those of the file.
+
+    Args:
+        connection: A writing transaction of the store.
+        file: The lab file.
+        now: Stamp of the declaration.
+        believed: What is known of a lab in use that has no store yet; by default what
+            the file says.
     """
+    known_of = CustodyLedger.of(file) if believed is None else believed
     connection.execute(locations.delete())
     places = [{"name": n, "holds": entry.holds} for n, entry in file.locations.items()]
     if places:
@@ -133,10 +146,17 @@ def declare(connection: Connection, file: LabFile, now: float) -> None:
         if name in known:
             continue
         row = {"name": name, "kind": entry.kind, "home": entry.at}
-        kept = row | {"location": entry.at, "is_used": False}
+        place, goal = known_of.places[name], known_of.under_way.get(name)
+        kept = row | {
+            "location": place if goal is None else None,
+            "under_way_to": goal,
+            "is_used": name in known_of.used,
+        }
         connection.execute(containers.insert(), kept)
-        _tell(connection, "declared", name, None, entry.at, "lab file", now)
-    declare_stock(connection, file)
+        _tell(connection, "declared", name, None, place, "lab file", now)
+        if goal is not None:
+            _tell(connection, "left", name, place, goal, "lab file", now)
+    declare_stock(connection, file, known_of.stock_g)
 
 
 def enter(
@@ -528,8 +548,7 @@ def _releasable(connection: Connection, sample: str) -> int:
     for container, place in found.places.items():
         if place is None:
             raise ConflictError(
-                f"{container} did not arrive where it was carried; look for it and say "
-                "where it is",
+                f"nobody knows where {container} is; look for it and say so",
                 advice=[advise(Remedy.MOVE_CONTAINER, container=container)],
             )
     return found.job_id

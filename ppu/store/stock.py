@@ -59,17 +59,19 @@ class Powder:
     allocated_g: float
 
 
-def declare_stock(connection: Connection, file: LabFile) -> None:
-    """Enter the powders of a lab file that are not in it yet.
+def declare_stock(
+    connection: Connection, file: LabFile, masses_g: Mapping[str, float]
+) -> None:
+    """Enter the powders of a lab file that are not in it yet, with what there is [g].
 
     Jobs may have been submitted before: the oldest keep what was allocated to them.
     """
     known = set(connection.execute(select(stock.c.powder)).scalars())
-    for name, powder in file.stock.items():
+    for name in file.stock:
         if name not in known:
-            left = {"powder": name, "mass_g": powder.mass_g}
+            left = {"powder": name, "mass_g": masses_g[name]}
             connection.execute(stock.insert(), left)
-            _fit_allocations(connection, name, powder.mass_g)
+            _fit_allocations(connection, name, masses_g[name])
 
 
 def find_stock(connection: Connection) -> list[Powder]:

@@ -83,7 +83,8 @@ class FireSampleResult(ProtocolResult):
 def check(lab: Lab, parameters: FireSampleParameters) -> None:
     """Refuse what the lab does not allow, or an empty container."""
     furnace = choose_furnaces(lab, parameters.profile())[0]
-    slot, home = check_slot(lab, furnace), lab.home_of(parameters.container)
+    slot = check_slot(lab, furnace, parameters.container)
+    home = lab.home_of(parameters.container)
     lab.check_content(parameters.container)
     contents = lab.contents_of(parameters.container)
     check_load(lab, parameters.container, sum(contents.values()))

@@ -29,9 +29,11 @@ from ppu.core.errors import (
     InternalError,
     LimitError,
     NoResourceError,
+    PPUError,
 )
 from ppu.core.remedies import Remedy, advise
 from ppu.plans import Lab, MsgGenerator, bps, step
+from ppu.plans.messages import utils
 from ppu.plans.seats import (
     Role,
     Seat,
@@ -138,14 +140,33 @@ def move_container(lab: Lab, container: str, destination: str) -> MsgGenerator[N
     yield from keep_changes(lab)
     carry = Carry(container, origin, destination)
     hand = lab.gripper_of(transporter)
-    if hand is None:
-        yield from bps.abs_set(transporter, carry, wait=True)
-    else:
-        yield from _carry_watched(transporter, hand, carry)
+    try:
+        if hand is None:
+            yield from bps.abs_set(transporter, carry, wait=True)
+        else:
+            yield from _carry_watched(transporter, hand, carry)
+    except (utils.FailedStatus, PPUError):
+        yield from _note_outcome(lab, container, destination)
+        raise
     lab.moved(container, destination)
     # Not if it failed: a door must not close on an arm that stands in it.
     for door in doors:
         yield from bps.abs_set(door, "closed", wait=True)
+
+
+def _note_outcome(lab: Lab, container: str, destination: str) -> MsgGenerator[None]:
+    """Believe of a carry that failed what is to be seen of it, and nothing else.
+
+    What an arm never began has not left its place.
+    """
+    try:
+        found = yield from find_carried(lab, container, destination)
+    except (utils.FailedStatus, PPUError):
+        return  # who could tell cannot be asked: nobody knows where it is
+    if found.has_happened:
+        lab.moved(container, destination)
+    elif found.has_happened is False:
+        lab.stayed(container)
 
 
 def _check_cool(lab: Lab, place: str, transporter: Transporter) -> MsgGenerator[None]:
@@ -296,23 +317,28 @@ def weigh_sample(lab: Lab, container: str) -> MsgGenerator[float]:
     return content
 
 
-def check_slot(lab: Lab, furnace: Furnace) -> str:
+def check_slot(lab: Lab, furnace: Furnace, container: str) -> str:
     """Return a slot of *furnace* that is free, or will be when a job is done with it.
+
+    Args:
+        lab: The lab.
+        furnace: The furnace.
+        container: What is to be fired, which may stand in it already.
 
     Raises:
         NoResourceError: If things stand in all of them that no job uses.
     """
     standing = {slot: lab.container_at(slot) for slot in furnace.slots}
-    for slot, container in standing.items():
-        if container is None or lab.is_used(container):
+    for slot, other in standing.items():
+        if other in (None, container) or lab.is_used(other):
             return slot
     raise NoResourceError(
         f"{furnace.name}: every slot is taken ("
-        + ", ".join(f"{container} in {slot}" for slot, container in standing.items())
+        + ", ".join(f"{other} in {slot}" for slot, other in standing.items())
         + "); carry it to a place of its own and say so",
         advice=[
-            advise(Remedy.MOVE_CONTAINER, container=container)
-            for container in standing.values()
+            advise(Remedy.MOVE_CONTAINER, container=other)
+            for other in standing.values()
         ],
         field=furnace.name,
     )

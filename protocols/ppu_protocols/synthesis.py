@@ -317,7 +317,7 @@ def check(lab: Lab, recipe: SolidStateRecipe) -> None:
     gas = lab.gas_for(furnace.name, recipe.atmosphere)
     if gas is not None:
         gas.check_flow(GasRequest(recipe.atmosphere, recipe.gas_flow_ml_per_min))
-    slot, home = check_slot(lab, furnace), lab.home_of(container)
+    slot, home = check_slot(lab, furnace, container), lab.home_of(container)
     lab.the(Diffractometer).check_scan(recipe.scan("check"))
     start, stop = recipe.scan_start_deg, recipe.scan_stop_deg
     if not any(has_lines(phase, start, stop) for phase in candidates):

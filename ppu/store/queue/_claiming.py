@@ -207,6 +207,16 @@ def look_again(connection: Connection) -> None:
 _SET_ASIDE = jobs.update().where(jobs.c.is_set_aside)
 
 
+def has_set_aside(connection: Connection) -> bool:
+    """Return whether a queued job waits until :func:`look_again`."""
+    query = select(jobs.c.id).where(
+        jobs.c.is_set_aside,
+        jobs.c.state == str(JobState.QUEUED),
+        jobs.c.is_held == false(),
+    )
+    return connection.execute(query.limit(1)).first() is not None
+
+
 def next_try(connection: Connection) -> float | None:
     """Return the stamp at which a queued job is tried again, None if none is."""
     query = select(func.min(jobs.c.not_before)).where(
