@@ -112,8 +112,11 @@ def fire_sample(
         ),
         parameters_actual={
             "container": container,
+            "ramp_degc_per_min": parameters.ramp_degc_per_min,
+            "cool_to_degc": fired.cooled_to_degc,
             "temperature_degc": record.dwell_temperature_degc,
             "highest_temperature_degc": record.max_temperature_degc,
             "hold_s": sum(record.dwell_s),
         },
+        parameters_commanded=("ramp_degc_per_min", "cool_to_degc"),
     )

@@ -585,15 +585,30 @@ def solid_state_synthesis(
         parameters_actual={
             "target": recipe.target,
             "precursors": list(recipe.precursors),
+            "excess": dict(recipe.excess),
             "batch_mass_g": sum(dosed.values()),
+            "milling_s": recipe.milling_s,
             "furnace": fired.furnace,
             "atmosphere": recipe.atmosphere,
+            # Air does not flow.
+            "gas_flow_ml_per_min": None
+            if recipe.atmosphere == "air"
+            else recipe.gas_flow_ml_per_min,
+            "ramp_degc_per_min": recipe.ramp_degc_per_min,
             "temperature_degc": firing.dwell_temperature_degc,
             "highest_temperature_degc": firing.max_temperature_degc,
             "hold_s": sum(firing.dwell_s),
+            # That of a shared firing suits all who share it.
+            "cool_to_degc": fired.cooled_to_degc,
             "scan_start_deg": pattern.two_theta[0],
             "scan_stop_deg": pattern.two_theta[-1],
+            "scan_duration_s": recipe.scan_duration_s,
+            "candidate_phases": list(recipe.candidate_phases),
         },
+        parameters_commanded=(
+            *("milling_s", "atmosphere", "gas_flow_ml_per_min", "ramp_degc_per_min"),
+            *("cool_to_degc", "scan_duration_s"),
+        ),
         attachments={} if pattern.file is None else {"pattern": Path(pattern.file)},
         analysed=analysed,
     )
