@@ -17,17 +17,17 @@ from ppu.twin.bench import Bench
 from ppu.twin.control import ControlSocket
 
 Ask = Callable[..., dict[str, Any]]
+Task = Callable[[str], None]
 Talk = Callable[[str], Awaitable[str]]
 
 
-def play(conversation: Callable[[Bench, Ask, Talk], Awaitable[None]]) -> None:
+def play(conversation: Callable[[Bench, Ask, Talk, Task], Awaitable[None]]) -> None:
     """Let *conversation* happen on a bench whose operator somebody plays."""
 
     async def work() -> None:
         file = LabFile.model_validate(LAB)
-        bench = Bench(
-            file, Path("lab.yaml"), 7, only=("operator",), played=["operator"]
-        )
+        only = ("operator",)
+        bench = Bench(file, Path("lab.yaml"), 7, only=only, played=only)
         control = ControlSocket(bench)
 
         def ask(**request: Any) -> dict[str, Any]:
@@ -38,18 +38,19 @@ def play(conversation: Callable[[Bench, Ask, Talk], Awaitable[None]]) -> None:
         reader, writer = await asyncio.open_connection(address["host"], address["port"])
 
         async def talk(line: str) -> str:
-            """Say a line as the driver does; return its first answer, when it comes."""
+            """Say a line as the driver does, if there is one; return what is heard."""
             if line:
                 writer.write(f"{line}\n".encode())
-                await writer.drain()
-                while line != "who are you?" and not ask(asked=True)["asked"]:
-                    await asyncio.sleep(0)
-                if line != "who are you?":
-                    return ""
             return (await reader.readline()).decode().strip()
 
+        def task(line: str) -> None:
+            """Ask for something to be done, as the driver does."""
+            technician: Any = bench.instruments["operator"]
+            assert not technician.receive(f"{line}\n".encode(), 0.0)
+
         try:
-            await conversation(bench, ask, talk)
+            await talk("who are you?")  # it knows the driver now
+            await conversation(bench, ask, talk, task)
         finally:
             writer.close()
             await bench.stop()
@@ -61,13 +62,12 @@ def play(conversation: Callable[[Bench, Ask, Talk], Awaitable[None]]) -> None:
 def test_what_is_said_done_is_done_and_answered_in_one() -> None:
     """The container is carried in the world, and the driver hears of it."""
 
-    async def conversation(bench: Bench, ask: Ask, talk: Talk) -> None:
+    async def conversation(bench: Bench, ask: Ask, talk: Talk, task: Task) -> None:
         world: Any = bench.world
         assert await talk("who are you?") == "technician 1001"
-        await talk("carry cup_1 from rack.1 to press")
-        assert ask(asked=True)["asked"] == {
-            "operator": "carry cup_1 from rack.1 to press"
-        }
+        asked = "carry cup_1 from rack.1 to press"
+        task(asked)
+        assert ask(asked=True)["asked"] == {"operator": asked}
         assert world.containers["cup_1"].at == "rack.1"
         assert ask(person="operator", did=True)["ok"]
         assert world.containers["cup_1"].at == "press"
@@ -91,9 +91,9 @@ def test_what_is_said_done_is_done_and_answered_in_one() -> None:
 def test_answer_that_cannot_be_leaves_the_task_open(task: str, why: str) -> None:
     """The reason is told, nothing is answered, and another answer may follow."""
 
-    async def conversation(bench: Bench, ask: Ask, talk: Talk) -> None:
+    async def conversation(bench: Bench, ask: Ask, talk: Talk, say: Task) -> None:
         world: Any = bench.world
-        await talk(task)
+        say(task)
         came = ask(person="operator", did=True)
         assert not came["ok"]
         assert why in came["error"]
@@ -117,8 +117,8 @@ def test_answer_that_cannot_be_leaves_the_task_open(task: str, why: str) -> None
 def test_answer_to_nothing_is_refused(request_: dict[str, Any], why: str) -> None:
     """Whoever answers too early is told so."""
 
-    async def conversation(bench: Bench, ask: Ask, talk: Talk) -> None:
-        del bench, talk
+    async def conversation(bench: Bench, ask: Ask, talk: Talk, task: Task) -> None:
+        del bench, talk, task
         assert why in ask(**request_)["error"]
 
     play(conversation)

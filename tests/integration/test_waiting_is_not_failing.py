@@ -185,9 +185,9 @@ def test_job_under_way_stands_by_until_its_version_is_installed(
 ) -> None:
     """It keeps what it has meanwhile, and goes on from where it was."""
     life = live()
-    (one,) = submit(life, {"kind": "press"})
+    (one,) = submit(life, {"kind": "nested"})
     life.start()
-    life.advance(70.0)
+    life.advance(65.0)
     life.kill()
     upgrade(life, "2")
     life.start()
@@ -207,9 +207,9 @@ def test_job_under_way_stands_by_until_its_version_is_installed(
 def test_job_that_stands_by_can_be_cancelled(live: MakeLife) -> None:
     """Nobody must install anything to end it."""
     life = live()
-    (one,) = submit(life, {"kind": "press"})
+    (one,) = submit(life, {"kind": "nested"})
     life.start()
-    life.advance(70.0)
+    life.advance(65.0)
     life.kill()
     upgrade(life, "2")
     life.start()
@@ -307,6 +307,7 @@ def test_deadline_counts_in_the_time_of_the_lab(live: MakeLife) -> None:
     life.advance(5 * 3600.0)
     before = job(life, late).state
     life.advance(2 * 3600.0)
+    life.advance(1.0)  # it looks at its queue when it is woken
 
     assert job(life, one).state is JobState.SUCCEEDED
     assert kept.deadline == pytest.approx(life.loop.epoch + 6 * 3600.0, abs=10.0)
@@ -325,7 +326,7 @@ def test_tagged_out_device_is_taken_by_nobody_until_it_returns(live: MakeLife) -
     (one,) = submit(life, {"kind": "fire"})
     life.advance(2 * 3600.0)
     text = told(life, one)
-    life.kill()
+    life.end()
     life.start()
     life.advance(2 * 3600.0)
     again = told(life, one)
