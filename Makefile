@@ -20,11 +20,13 @@ $(BIN)/python:
 
 $(VENV)/.run: pyproject.toml | $(BIN)/python
 	@echo "installing PPU into $(VENV) ..."
+	@$(BIN)/python -m pip uninstall --quiet --yes ppu 2>/dev/null  # its former name
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "installing PPU and its development tools into $(VENV) ..."
+	@$(BIN)/python -m pip uninstall --quiet --yes ppu 2>/dev/null  # its former name
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $(VENV)/.run $@
 

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,12 +21,15 @@ from ppu.store.schema import SCHEMA_VERSION, jobs, meta, metadata
 
 # Every random draw is seeded, hypothesis's too: a red run is red for everybody.
 # `HYPOTHESIS_PROFILE=explore make test` looks for new examples.
-settings.register_profile("seeded", derandomize=True)
-settings.register_profile("explore", max_examples=300)
+# No example has a deadline: how long one takes says how busy the machine is.
+settings.register_profile("seeded", derandomize=True, deadline=None)
+settings.register_profile("explore", max_examples=300, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "seeded"))
 
-# A developer's own store is no test's.
+# A developer's own store is no test's, nor are the locks and marks of this computer.
 os.environ.pop("PPU_STORE", None)
+_HOST = tempfile.TemporaryDirectory(prefix="ppu-tests-")
+os.environ["PPU_LOCKS"] = os.environ["PPU_STATE"] = _HOST.name
 
 
 @pytest.fixture(autouse=True)

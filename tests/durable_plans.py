@@ -197,7 +197,7 @@ def play(host: Host, store: Store, seed: int, world: World) -> Any:
     owner = Ownership(store, LAB, host.loop, lease_s=1e9)
     lost = owner.lost()
     if lost:
-        job = owner.adopt(lost[0].id)
+        job = host.call(owner.adopt(lost[0].id))
     else:
         request = JobRequest("plan", "1", {}, key="the job")
         store.write(partial(submit, wanted=request, now=host.loop.stamp()))

@@ -131,7 +131,7 @@ class MortalCell:
         """End the present life: nothing more is written, nowhere."""
         assert self.cell is not None
         self.store.is_dead = True
-        self.cell.owner._trusted_until_s = float("-inf")
+        self.cell.owner.renounce()
         self._bury()
         self.n_deaths += 1
 

@@ -53,7 +53,7 @@ class Adoption:
 
     async def restore(self, running: RunningJob) -> None:
         """Take note of what an adopted job has, and end what its runs left open."""
-        store, job_id = self._owner.store, running.job.id
+        job_id = running.job.id
         await self._owner.write(
             partial(
                 close_open_runs,
@@ -63,7 +63,7 @@ class Adoption:
                 reason="its process died; the job goes on in another run",
             )
         )
-        steps = await store.aread(partial(steps_of, job_id=job_id))
+        steps = await self._owner.read(partial(steps_of, job_id=job_id))
         seat = None
         for step in steps:
             if step.state is not StepState.DONE:
@@ -84,7 +84,7 @@ class Adoption:
             if step.state in (StepState.INTENT, StepState.UNSETTLED)
         }
         # A step that failed keeps what it has while a person is asked.
-        asked = await store.aread(partial(questions, job_id=job_id))
+        asked = await self._owner.read(partial(questions, job_id=job_id))
         begun |= {question.step.path for question in asked}
         self._resources.reservations.note_under_way(running.who, begun)
 
@@ -98,7 +98,7 @@ class Adoption:
         acting = dict(running.left_acting)
         with contextlib.suppress(StoreError):  # then all that it had
             look = partial(steps_of, job_id=running.job.id)
-            found = _left_acting(await self._owner.store.aread(look), self._view)
+            found = _left_acting(await self._owner.read(look), self._view)
             acting = {path: acting[path] for path in acting.keys() & found.keys()}
         reservations = self._resources.reservations
         names = frozenset().union(*acting.values())

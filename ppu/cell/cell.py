@@ -34,6 +34,7 @@ from ppu.store import queue
 from ppu.store.cells import LEASE_S
 from ppu.store.events import EventKind, announce
 from ppu.store.jobs import JobState
+from ppu.store.mark import marks_folder
 from ppu.store.store import Store
 from ppu.store.wake import WakeSocket
 
@@ -73,6 +74,8 @@ class Cell:
             can do, and time stands still; otherwise it jumps to the end of their
             patience.
         find: Returns the protocol of a name; by default one of the installed ones.
+        marks: Where to note how far the store has come; by default this computer's
+            usual folder, and nowhere for a twin, whose world ends with it.
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Cell:
         may_heat: bool = False,
         is_patient: bool = False,
         find: Callable[[str], RegisteredProtocol] = find_protocol,
+        marks: Path | None = None,
     ) -> None:
         self.lab = lab
         self.store = store
@@ -100,6 +104,7 @@ class Cell:
         )
         self.roster = Roster(lab.resources, heaters, may_heat=may_heat)
         self._find = find
+        self._marks = marks_folder() if marks is None and lab.bench is None else marks
         loop = lab.host.loop
         # A jumping twin needs no lease: it shares its instruments with nobody.
         self._lease_s = _FOR_GOOD_S if loop.is_jumping else loop.wire_seconds(lease_s)
@@ -147,7 +152,11 @@ class Cell:
             if not lab.devices:
                 lab.connect()
             owner = Ownership(
-                self.store, lab.file, lab.host.loop, lease_s=self._lease_s
+                self.store,
+                lab.file,
+                lab.host.loop,
+                lease_s=self._lease_s,
+                marks=self._marks,
             )
             executor = self._make_executor(owner)
             self._made = self._make_parts(owner, executor)
@@ -172,6 +181,7 @@ class Cell:
                     with contextlib.suppress(StaleTokenError, StoreError):
                         untouched = roster.untouched
                         owner.end(how, is_sound=is_sound, untouched=untouched)
+                owner.close()
 
     def _make_executor(self, owner: Ownership) -> ThreadPoolExecutor:
         """Return one with a thread for each job, though more are adopted than begun."""
@@ -260,8 +270,9 @@ class Cell:
         if not self.lab.host.loop.is_jumping:
             keeper = asyncio.create_task(self._keep_lease())
         try:
-            await self._adopt_lost()
-            await self._serve(until_idle=until_idle)
+            if await self._end_doubt(until_idle=until_idle):
+                await self._adopt_lost()
+                await self._serve(until_idle=until_idle)
         finally:
             if keeper is not None:
                 keeper.cancel()
@@ -274,10 +285,30 @@ class Cell:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _end_doubt(self, *, until_idle: bool) -> bool:
+        """Wait for a person if the store has forgotten what was done.
+
+        Returns:
+            Whether jobs may go on; False if the cell ends first.
+        """
+        roster, owner = self.roster, self.owner
+        if owner.doubt:
+            tell(owner.doubt, advise(Remedy.ACCEPT_STORE))
+        while owner.doubt:
+            roster.note_looked()
+            await self.parts.requests.apply_waiting()
+            if roster.fault is not None:
+                raise roster.fault
+            if owner.doubt:
+                if until_idle or roster.is_draining:
+                    return False
+                await self._wait(None)
+        return True
+
     async def _adopt_lost(self) -> None:
         """Go on with the jobs of a cell that has ended."""
         parts = self.parts
-        found = [self.owner.adopt(job.id) for job in self.owner.lost()]
+        found = [await self.owner.adopt(job.id) for job in self.owner.lost()]
         adopted = [await parts.lifecycle.enter(job) for job in found]
         for running in adopted:
             await parts.adoption.restore(running)
@@ -291,11 +322,11 @@ class Cell:
         roster = self.roster
         while True:
             roster.note_looked()
-            await self.parts.requests.apply_waiting()
-            if not roster.jobs:  # else it is theirs, when a step ends
-                await self.parts.events.keep_incidents()
-            if not roster.is_draining:
-                await self._claim()
+            if await self.parts.requests.apply_waiting():
+                if not roster.jobs:  # else it is theirs, when a step ends
+                    await self.parts.events.keep_incidents()
+                if not roster.is_draining:
+                    await self._claim()
             if roster.fault is not None:
                 raise roster.fault
             if roster.is_draining and not roster.jobs:
@@ -374,17 +405,11 @@ class Cell:
 
     async def _keep_lease(self) -> None:
         """Renew the lease in time, or end everything."""
-        loop, owner = self.lab.host.loop, self.owner
-        while True:
-            await asyncio.sleep(self._lease_s / 4)
-            try:
-                await owner.renew()
-            except (StaleTokenError, StoreError) as exc:
-                tell(f"the lease could not be renewed: {exc}")
-                if isinstance(exc, StaleTokenError) or not owner.is_trusted:
-                    self.roster.fail(exc)
-                    return
-                await asyncio.sleep(loop.wire_seconds(POLL_S))
+        try:
+            await self.owner.keep()
+        except (StaleTokenError, StoreError) as exc:
+            tell(f"the lease could not be renewed: {exc}")
+            self.roster.fail(exc)
 
     def _note_wait(self, job_id: int, text: str, *advice: Advice) -> None:
         """Keep what a job waits for, so that people can see it."""

@@ -108,7 +108,7 @@ class Ending:
                 is_untouched=not running.has_acted,
             )
             for container in freed:
-                self._lab.ledger.release(container)
+                self._lab.ledger.give_back(container)
             self._lab.resources.empties.look_again()
         except (StaleTokenError, StoreError) as exc:
             self._roster.fail(exc)

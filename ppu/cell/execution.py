@@ -79,7 +79,7 @@ class Execution:
             f"{protocol.name}-{digest([lab.file.lab, lab.seed, asked_fully])[:8]}"
         )
         if job_id is not None:
-            self.sample_id = f"{protocol.name}-{job_id}"
+            self.sample_id = sample_of(protocol.name, job_id)
         elif lab.target == "hardware":
             # Two real samples are never the same; two runs of a twin are.
             self.sample_id += f"-{uuid.uuid4().hex[:6]}"
@@ -167,6 +167,7 @@ class Execution:
                 raise
             raise explained(self.protocol, exc) from exc
         finally:
+            self.lab.ledger.let_go(self.sample_id)
             owner.end("the run has ended")
         return result
 
@@ -366,6 +367,11 @@ class Execution:
             hint = f"; carry it to {home} before the next run" if place != home else ""
             told.append(f"{container} is at {place}{hint}")
         return [*told, f"what there is of this run: {self.out}"]
+
+
+def sample_of(protocol: str, job_id: int) -> str:
+    """Return the identity of the sample that a job of a cell makes."""
+    return f"{protocol}-{job_id}"
 
 
 def make_directory(path: Path) -> None:

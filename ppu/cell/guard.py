@@ -1,6 +1,6 @@
 """The guard: a small process that starts the cell and takes its place when it dies.
 
-It has no plug-ins but the drivers, runs no plan and writes nothing to the store, but
+It has no plug-ins but the drivers, runs no plan and keeps nothing in the store, but
 that a cell on a server's store that it waits for may renew no more. While a cell lives
 it only listens to its heartbeat; when the cell is dead or silent, it ends it, brings
 the instruments to their orphan states, lets them go, and starts another one, which goes
@@ -18,18 +18,21 @@ import socket
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
+from ppu.cell.bench_lock import BENCH_FDS, BenchLock
 from ppu.cell.heartbeat import GUARD_FD, PERIOD_S, Heartbeat
 from ppu.cell.orphans import Orphans
-from ppu.cell.predecessor import await_end, file_of
+from ppu.cell.predecessor import await_end, trouble_of
 from ppu.cell.service_manager import notify
-from ppu.core.errors import StoreBusyError, StoreError
+from ppu.core.errors import ConflictError, StoreBusyError, StoreError
+from ppu.core.insisting import insist
 from ppu.core.labtime import running_loop
 from ppu.core.notices import tell
 from ppu.core.stopping import INTERRUPTED_CODE, TAKEN_OVER_CODE
 from ppu.store.cells import LEASE_S
-from ppu.store.store import LEAST_FREE_BYTES
+from ppu.store.store import LEAST_FREE_BYTES, file_of
 
 __all__ = ["MOST_EARLY_ENDS", "Guard"]
 
@@ -45,6 +48,8 @@ _READ_BYTES_PER_S: Final = 10e6
 """How fast a cell reads its store through for damage, at least."""
 _MARGIN_S: Final = 60.0
 """What a service manager waits longer than the guard does (real time) [s]."""
+_CLOSING_S: Final = 3.0
+"""How long a cell that has let its store go may take to close instruments [s]."""
 _LAST_WORD_S: Final = 15.0
 """How long a cell may take to end once it is silent on purpose (real time) [s]."""
 
@@ -86,6 +91,7 @@ class Guard:
         self._command = command
         self._store = store
         self._process: asyncio.subprocess.Process | None = None
+        self._bench: BenchLock | None = None
         self._stopped = asyncio.Event()
         self._most_early_ends = most_early_ends
         self._early_ends: deque[float] = deque(maxlen=most_early_ends)
@@ -104,14 +110,17 @@ class Guard:
 
         Raises:
             ConfigurationError: If somebody runs a cell without a guard there.
+            ConflictError: If another process has one of the instruments.
             StoreBusyError: If an earlier cell cannot be ended.
         """
         watchdog = asyncio.create_task(_tell_watchdog(), name="service manager")
         try:
             await self._await_predecessor()
-            # Nobody knows how the last cell has left them.
-            await self._orphans.make_safe()
-            return await self._keep_running()
+            with await self._own_bench() as bench:
+                self._bench = bench
+                # Nobody knows how the last cell has left them.
+                await self._orphans.make_safe()
+                return await self._keep_running()
         finally:
             notify("STOPPING=1")
             watchdog.cancel()
@@ -127,8 +136,24 @@ class Guard:
             # A cell will not be able to read it, either: what is hot is seen to.
             tell(f"guard: {exc}")
 
+    async def _own_bench(self) -> BenchLock:
+        """Have the instruments; an earlier cell may be closing them just now.
+
+        Raises:
+            ConflictError: If somebody else has one of them.
+        """
+        return await insist(
+            partial(asyncio.to_thread, self._orphans.own_bench),
+            on=(ConflictError,),
+            for_s=_CLOSING_S,
+            pause_s=PERIOD_S,
+        )
+
     async def _keep_running(self) -> bool:
         while not self._stopped.is_set():
+            await self._await_store()
+            if self._stopped.is_set():
+                break
             end = await self._run_cell()
             tell(f"guard: {end.text}")
             if end.code == 0:
@@ -139,9 +164,35 @@ class Guard:
             await self._orphans.make_safe()
             if self._stopped.is_set():
                 return end.code in (INTERRUPTED_CODE, -signal.SIGTERM)
+            if await self._await_store():
+                continue  # that was why it ended
             if self._is_hopeless(end):
                 await self._give_up()
                 return False
+        return True
+
+    async def _await_store(self) -> bool:
+        """Wait until a cell could write to its store; return whether that took a while.
+
+        Its first act is to keep that it has taken over. Instruments go on meanwhile as
+        they do when their process has died.
+        """
+        trouble = await asyncio.to_thread(trouble_of, self._store)
+        if not trouble:
+            return False
+        text = f"{trouble}. A cell is started as soon as the store can be written"
+        tell(f"guard: {text}")
+        notify(f"READY=1\nSTATUS={text}.")
+        is_over = asyncio.Event()
+        keeper = asyncio.create_task(self._orphans.keep(is_over))
+        loop = running_loop()
+        try:
+            while trouble and not self._stopped.is_set():
+                await asyncio.sleep(loop.wire_seconds(PERIOD_S))
+                trouble = await asyncio.to_thread(trouble_of, self._store)
+        finally:
+            is_over.set()
+            await keeper
         return True
 
     # -- one cell --------------------------------------------------------------------
@@ -155,7 +206,7 @@ class Guard:
         notify(f"EXTEND_TIMEOUT_USEC={int((first_word_s + _MARGIN_S) * 1e6)}")
         ours, theirs = socket.socketpair()
         with theirs:
-            process = await _start(self._command, theirs)
+            process = await _start(self._command, theirs, self._bench)
         self._process = process
         if self._stopped.is_set():  # meanwhile
             process.send_signal(signal.SIGTERM)
@@ -258,9 +309,9 @@ def _first_word_s(store: str) -> float:
 
 
 async def _start(
-    command: Sequence[str], end: socket.socket
+    command: Sequence[str], end: socket.socket, bench: BenchLock | None
 ) -> asyncio.subprocess.Process:
-    """Start a cell that inherits *end* of a pair of sockets.
+    """Start a cell that inherits *end* of a pair of sockets, and the bench.
 
     It gets a process group of its own: Ctrl-C is the guard's to pass on.
     """
@@ -268,10 +319,12 @@ async def _start(
     for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"):
         environment.pop(name, None)  # they are the guard's
     environment[GUARD_FD] = str(end.fileno())
+    locks = [] if bench is None else bench.descriptors
+    environment[BENCH_FDS] = ",".join(map(str, locks))
     return await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
-        pass_fds=[end.fileno()],
+        pass_fds=[end.fileno(), *locks],
         env=environment,
         process_group=0,
     )

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from bluesky.utils import Msg, MsgGenerator
 
+from ppu.cell.bench_lock import BenchLock
 from ppu.cell.making_safe import MadeSafe, make_safe
 from ppu.cell.pace import Pace, Target, make_loop
 from ppu.core.custody import CustodyLedger
@@ -26,7 +27,7 @@ from ppu.core.labfile import LabFile
 from ppu.core.notices import tell
 from ppu.core.remedies import Remedy, advise
 from ppu.core.stopping import on_stop_signal
-from ppu.devices.build import build_devices, driver_class
+from ppu.devices.build import build_devices, driver_class, places_of
 from ppu.devices.instrument import LabDevice
 from ppu.engine.host import Host
 from ppu.engine.recorder import JobRecorder
@@ -132,16 +133,36 @@ class OpenLab(Mapping[str, Any]):
         self.devices: dict[str, LabDevice] = {}
         self._view: Lab | None = None
         self.turns = Turns()
+        self._bench_lock: BenchLock | None = None
 
     # -- opening and closing ---------------------------------------------------------
+
+    def own_bench(self, handed: Iterable[int] = ()) -> None:
+        """Have the instruments for this process alone until the lab is closed.
+
+        A twin shares its instruments with nobody. Calling it again is harmless.
+
+        Args:
+            handed: Locks that a guard has handed on to this process.
+
+        Raises:
+            ConflictError: If another process has one of them; with who, and since when.
+            ConfigurationError: If an entry does not fit its driver.
+        """
+        if self.target == "hardware" and self._bench_lock is None:
+            places = places_of(self.file, self.path, self._only)
+            who = f"lab {self.file.lab} ({self.path})"
+            self._bench_lock = BenchLock(places, who, handed)
 
     def connect(self) -> None:
         """Connect every device and check its identity.
 
         Raises:
             ConfigurationError: If an entry does not fit its driver.
+            ConflictError: If another process has one of the instruments.
             ConnectError: If an instrument is absent or is a stranger; with every one.
         """
+        self.own_bench()
         self.host.call(self._connect())
 
     async def _connect(self) -> None:
@@ -180,6 +201,8 @@ class OpenLab(Mapping[str, Any]):
                 self.host.call(self._disconnect())
             finally:
                 self.host.close()
+                if self._bench_lock is not None:
+                    self._bench_lock.close()
 
     async def _disconnect(self) -> None:
         for device in self.devices.values():

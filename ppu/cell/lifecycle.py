@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from ppu.cell.acting import Acting
 from ppu.cell.ending import Ending
-from ppu.cell.execution import Execution, explained
+from ppu.cell.execution import Execution, explained, sample_of
 from ppu.cell.gate import JobGate
 from ppu.cell.lab import OpenLab
 from ppu.cell.lab_events import LabEvents
 from ppu.cell.ownership import Ownership
 from ppu.cell.roster import Roster, RunningJob
 from ppu.core.errors import (
+    ConfigurationError,
     FailureClass,
     NoResourceError,
     NotFoundError,
     PPUError,
     StaleTokenError,
+    StoreDiskError,
     StoreError,
 )
 from ppu.core.labtime import stopwatch
@@ -36,6 +39,11 @@ from ppu.store.jobs import Job, JobState
 from ppu.store.queue import Lack
 
 __all__ = ["Lifecycle"]
+
+T = TypeVar("T")
+
+_PASSING: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
+"""What a disk says that somebody will see to; a job that is done waits for that."""
 
 
 class Lifecycle:
@@ -140,7 +148,9 @@ class Lifecycle:
         error: BaseException | None = None
         resources, roster = self._lab.resources, self._roster
         resources.firings.note_entered()
-        running.runner.on_use = partial(self._acting.begin, running)
+        runner = running.runner
+        runner.on_use = partial(self._acting.begin, running)
+        runner.engine.before_command = self._owner.await_trust
         try:
             await self._run(running, is_adopted=is_adopted)
         except asyncio.CancelledError as exc:
@@ -154,14 +164,16 @@ class Lifecycle:
             error = exc
             await self._ending.end_badly(running, exc)
         finally:
-            running.runner.on_use = (
-                None  # the next job may use the engine, or a plan alone
-            )
+            # The next job may use the engine, or a plan alone.
+            runner.on_use = runner.engine.before_command = None
             resources.reservations.leave(running.who)
             resources.firings.note_left(running.who, error)
             if roster.fault is None and not isinstance(error, asyncio.CancelledError):
                 del roster.jobs[running.job.id]
-            self._idle_runners.append(running.runner)
+                job = running.job
+                self._lab.ledger.let_go(sample_of(job.protocol, job.id))
+                resources.empties.look_again()
+            self._idle_runners.append(runner)
             if not running.is_put_back:  # else it would begin again, for ever
                 roster.note_changed()
             roster.wake()
@@ -192,8 +204,8 @@ class Lifecycle:
         await gate.set_state(JobState.RUNNING)
         keep_incidents = self._events.keep_incidents
         with self._loop.freezing("what is known of the job is read"):
-            recorder = await self._loop.run_in_executor(
-                self._executor, self._owner.recorder, job, gate.settle, keep_incidents
+            recorder = await self._in_thread(
+                partial(self._owner.recorder, job, gate.settle, keep_incidents)
             )
         try:
             typed = await running.runner.arun(
@@ -215,10 +227,13 @@ class Lifecycle:
         await gate.set_state(JobState.FINISHING, None)
         await keep_incidents()
         with self._loop.freezing("the report is written"):
-            result = await self._loop.run_in_executor(
-                self._executor, _finishing(execution, typed, recorder)
-            )
+            result = await self._in_thread(_finishing(execution, typed, recorder))
         await self._owner.succeed(job, result)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        """Return what *work* returns, as soon as the store and the disk take it."""
+        run = partial(self._loop.run_in_executor, self._executor, work)
+        return await self._owner.insist(run)
 
 
 def _finishing(
@@ -228,7 +243,16 @@ def _finishing(
     elapsed = stopwatch()
 
     def finish() -> dict[str, Any]:
-        execution.make_out()
-        return execution.finish(typed, recorder, elapsed)
+        try:
+            execution.make_out()
+            return execution.finish(typed, recorder, elapsed)
+        except (OSError, ConfigurationError) as exc:
+            cause = exc.__cause__ if isinstance(exc, ConfigurationError) else exc
+            if isinstance(cause, OSError) and cause.errno in _PASSING:
+                raise StoreDiskError(
+                    f"the results of job {recorder.job_id} cannot be written: "
+                    f"{cause.strerror}; see to the disk"
+                ) from exc
+            raise
 
     return finish

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from ppu.cell.bench_lock import BenchLock
 from ppu.core.errors import PPUError
 from ppu.core.insisting import Attempts
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import running_loop
 from ppu.core.notices import tell
-from ppu.devices.build import build_devices, driver_class
+from ppu.devices.build import build_devices, driver_class, places_of
 from ppu.devices.instrument import LabDevice
 
 __all__ = ["Orphans"]
@@ -44,6 +45,15 @@ class Orphans:
         self._told: dict[str, str] = {}
         build_devices(file, path)
 
+    def own_bench(self) -> BenchLock:
+        """Have the instruments for this process, and for cells that it starts.
+
+        Raises:
+            ConflictError: If another process has one of them; with who, and since when.
+        """
+        who = f"the guard of lab {self._file.lab} ({self._path})"
+        return BenchLock(places_of(self._file, self._path), who)
+
     async def make_safe(self) -> None:
         """Bring every instrument to its orphan state, and let it go again.
 
@@ -58,6 +68,17 @@ class Orphans:
                     return
             names = ", ".join(left)
             tell(f"guard: {names} did not get to its orphan state; see to it by hand")
+
+    async def keep(self, until: asyncio.Event) -> None:
+        """Bring every instrument to its orphan state, and see that it stays there.
+
+        Args:
+            until: Ends it when it is set.
+        """
+        async with self._opened(self._file) as devices:
+            while not until.is_set():
+                await self._bring(devices)
+                await _pause(until)
 
     async def keep_safe(self, until: asyncio.Event) -> None:
         """Bring all that heats to its abort state, and see that it stays there.
@@ -74,9 +95,7 @@ class Orphans:
                     for name in hot.keys() - left.keys():
                         await self._tell_hot_parts(name, hot[name])
                 is_first = False
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(running_loop().wire_seconds(_WATCH_S)):
-                        await until.wait()
+                await _pause(until)
 
     @contextlib.asynccontextmanager
     async def _opened(self, file: LabFile) -> AsyncIterator[dict[str, LabDevice]]:
@@ -133,6 +152,13 @@ class Orphans:
             text = f"{name}: nobody knows how hot it is: {exc}"
         if text:
             tell(f"guard: {text}")
+
+
+async def _pause(until: asyncio.Event) -> None:
+    """Wait before instruments are looked at again, at most until somebody comes."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(running_loop().wire_seconds(_WATCH_S)):
+            await until.wait()
 
 
 def _with_abort_states(file: LabFile) -> LabFile:

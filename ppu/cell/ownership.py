@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import math
 import os
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection
@@ -21,11 +25,13 @@ from ppu.core.errors import (
     StoreDiskError,
 )
 from ppu.core.labfile import LabFile
-from ppu.core.labtime import LabTimeLoop
+from ppu.core.labtime import LabTimeLoop, iso
+from ppu.core.notices import tell
 from ppu.core.remedies import Advice, Remedy, advise
 from ppu.engine.recorder import Ask, JobRecorder, Patience
 from ppu.store import cells, custody, queue
 from ppu.store.jobs import Effect, Job, JobState
+from ppu.store.mark import HighWaterMark, Mark, is_reached, newest
 from ppu.store.steps import StepState, questions, steps_of
 from ppu.store.store import Store
 from ppu.store.tag_outs import TaggedOut, find_tag_outs
@@ -51,15 +57,30 @@ class Ownership:
             powders is declared.
         loop: The lab's loop, for stamps.
         lease_s: How long the owner is trusted with a job unless it renews [s].
+        marks: Where to note how far the store has come; None on a twin, whose world
+            ends with it.
     """
 
     def __init__(
-        self, store: Store, file: LabFile, loop: LabTimeLoop, *, lease_s: float
+        self,
+        store: Store,
+        file: LabFile,
+        loop: LabTimeLoop,
+        *,
+        lease_s: float,
+        marks: Path | None = None,
     ) -> None:
         self.store = store
         self._loop = loop
         self._lease_s = lease_s
         self._trusted_until_s = loop.time() + lease_s
+        self._excused_until_s = -math.inf
+        """Until when what is under way goes on though the store is away."""
+        self._renewed = asyncio.Event()
+        self._is_away_told = False
+        self.doubt = ""
+        """Why a person must look before anything goes on, if one must."""
+        self._mark: HighWaterMark | None = None
         self.was_clean = True
         """Whether no cell has crashed since a person last agreed to heat."""
         self.started = loop.stamp()
@@ -78,16 +99,31 @@ class Ownership:
             has_crashed |= bool(queue.lose_vanished(connection, loop.stamp()))
             if has_crashed:
                 cells.forbid_heat(connection)
+            if marks is not None:
+                identity = cells.identity(connection)
+                self._mark = HighWaterMark(marks, file.lab, identity)
+                if lost := _what_was_lost(connection, self._mark.read()):
+                    cells.doubt(connection, lost)
+            self.doubt = cells.doubt_of(connection)
             self.was_clean = cells.may_heat(connection)
             custody.declare(connection, file, loop.stamp())
             return token
 
         self.token = store.write(start)
+        store.keep_mark(self._mark)  # not before: the mark of before was read
 
     def read_ledger(self) -> CustodyLedger:
         """Return what is believed of the lab."""
         with self.store.read() as connection:
             return custody.read_ledger(connection)
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """Return what *query* finds; a store that is away is waited for."""
+        return await self._patience.read(query)
+
+    async def insist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Return what *ask* returns, trying again while the store is away."""
+        return await self._patience.insist(ask)
 
     def read_tag_outs(self) -> list[TaggedOut]:
         """Return the devices that people have put out of service."""
@@ -115,22 +151,75 @@ class Ownership:
         return self._loop.time() < self._trusted_until_s
 
     def require_trust(self) -> None:
-        """Refuse to act once the lease has run out: somebody else may act by now.
+        """Refuse an exchange once somebody else may act for the lab.
+
+        While the store is away nobody can take the lab over. What was begun while this
+        owner was trusted goes on then: it is watched, fed and made safe if need be.
 
         Raises:
-            StaleTokenError: If it has.
+            StaleTokenError: If another one may own the lab by now.
         """
-        if not self.is_trusted:
+        if self._loop.time() >= max(self._trusted_until_s, self._excused_until_s):
             raise StaleTokenError(
                 "this cell has not renewed its lease in time, so another may own the "
                 "lab by now; it must not touch the instruments any more"
+            )
+
+    def renounce(self) -> None:
+        """Touch no instrument any more."""
+        self._trusted_until_s = self._excused_until_s = -math.inf
+
+    async def await_trust(self) -> None:
+        """Wait until something new may be commanded, as long as the store is away.
+
+        Raises:
+            StaleTokenError: If another one may own the lab by now.
+        """
+        while not self.is_trusted:
+            self.require_trust()
+            self._renewed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._lease_s):
+                    await self._renewed.wait()
+
+    async def keep(self) -> None:
+        """Renew the lease in time, for ever; a store that is away is waited for.
+
+        Raises:
+            StaleTokenError: If somebody else owns the lab.
+            StoreError: If the store cannot be written and never will.
+        """
+        pause_s = self._lease_s / 4
+        while True:
+            await asyncio.sleep(pause_s)
+            attempt = asyncio.create_task(self.renew(), name="the lease is renewed")
+            try:
+                while not attempt.done():
+                    await asyncio.wait({attempt}, timeout=pause_s)
+                    if not attempt.done():  # a server that hangs answers nothing
+                        self._note_away("it does not answer")
+                attempt.result()
+            except (StoreBusyError, StoreDiskError) as exc:
+                self._note_away(str(exc))
+            finally:
+                attempt.cancel()
+
+    def _note_away(self, why: str) -> None:
+        """Take note that the store is away; people are told when the lease is out."""
+        self._excused_until_s = self._loop.time() + self._lease_s
+        if not self.is_trusted and not self._is_away_told:
+            self._is_away_told = True
+            tell(
+                f"store {self.store.name} is away: {why}. What runs goes on and is "
+                "watched, nothing new is commanded, and the store is waited for"
             )
 
     async def renew(self) -> None:
         """Extend the lease.
 
         A store in a file that is busy, or whose disk is full, is locked by this
-        process: nobody else can own it meanwhile, and the lease is good without it.
+        process: nobody else can own it meanwhile, and the lease is good without it. A
+        server that was away has forgotten its lock, which is taken again.
 
         Raises:
             StaleTokenError: If somebody else owns the lab.
@@ -144,11 +233,17 @@ class Ownership:
             queue.renew(connection, self.token, now, self._lease_s)
 
         try:
+            if not self.store.is_file:
+                await asyncio.to_thread(self.store.own_again)
             await self.store.awrite(work)
         except (StoreBusyError, StoreDiskError):
             if not self.store.is_file:
                 raise
         self._trusted_until_s = until
+        if self._is_away_told and self.is_trusted:
+            self._is_away_told = False
+            tell(f"store {self.store.name} is back, and still this cell's; it goes on")
+        self._renewed.set()
 
     # -- jobs ----------------------------------------------------------------------
 
@@ -198,9 +293,9 @@ class Ownership:
             found = queue.find(connection, states=[JobState.LOST], limit=10**6)
         return sorted(found, key=lambda job: job.id)
 
-    def adopt(self, job_id: int) -> Job:
+    async def adopt(self, job_id: int) -> Job:
         """Take a job whose cell has ended, to go on with it."""
-        return self.store.write(
+        return await self.write(
             partial(
                 queue.adopt,
                 job_id=job_id,
@@ -315,6 +410,22 @@ class Ownership:
 
         return await self.write(work)
 
+    async def end_doubt(self, work: Callable[[Connection], None]) -> None:
+        """Keep a person's word that the store's account of the lab is right again."""
+
+        def accept(connection: Connection) -> None:
+            cells.end_doubt(connection)
+            work(connection)
+
+        await self.write(accept)
+        self.doubt = ""
+
+    def close(self) -> None:
+        """Note nothing more of how far the store has come."""
+        self.store.keep_mark(None)
+        if self._mark is not None:
+            self._mark.close()
+
     @staticmethod
     def _may_go_back(job: Job, lack: queue.Lack) -> bool:
         """Return whether a job that has touched nothing may begin another time."""
@@ -350,6 +461,22 @@ class Ownership:
             cells.end(connection, token=self.token, how=how, now=now)
 
         self.store.write(work)
+
+
+def _what_was_lost(connection: Connection, mark: Mark | None) -> str:
+    """Return what a store has forgotten since *mark* was left, nothing if nothing."""
+    if mark is None or is_reached(connection, mark):
+        return ""
+    last = newest(connection)
+    ends = "has no event" if last is None else f"ends at event {last.sequence}"
+    when = "" if last is None else f" of {iso(last.stamp)[:19].replace('T', ' ')} UTC"
+    return (
+        "the store is not what it was: this computer has seen it come to event "
+        f"{mark.sequence} of {iso(mark.stamp)[:19].replace('T', ' ')} UTC, and now it "
+        f"{ends}{when}. It was restored, or has lost its -wal; what was done in "
+        "between is not known to it. Look at every instrument and container, put "
+        "right what is believed of them, give up jobs that had gone on, and say so"
+    )
 
 
 def _advice_for(

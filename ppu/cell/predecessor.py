@@ -12,18 +12,27 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
-
+from ppu.cell.bench_lock import has_open
 from ppu.cell.heartbeat import GUARD_FD
-from ppu.core.errors import ConfigurationError, StoreBusyError
+from ppu.core.errors import (
+    ConfigurationError,
+    PPUError,
+    StoreBusyError,
+    StoreDiskError,
+)
 from ppu.core.labtime import running_loop
 from ppu.core.notices import tell
 from ppu.store import cells
-from ppu.store.store import Store
+from ppu.store.store import Store, file_of
 from ppu.store.wake import socket_path
 
-__all__ = ["DRAIN_S", "await_end", "file_of", "wait_out_predecessor", "watching"]
+__all__ = [
+    "DRAIN_S",
+    "await_end",
+    "trouble_of",
+    "wait_out_predecessor",
+    "watching",
+]
 
 DRAIN_S: Final = 90.0
 """How long a cell whose guard is dead may take to end by itself (real time) [s]."""
@@ -108,6 +117,24 @@ async def await_end(where: str, drain_s: float = DRAIN_S) -> None:
             await wait_out_predecessor(store)
 
 
+def trouble_of(where: str) -> str:
+    """Return why nothing can be kept in the store *where* now, nothing if it can.
+
+    What will not end by itself, such as damage, is for whoever opens it to tell.
+    """
+    file = file_of(where)
+    if file is not None and not file.exists():
+        return ""
+    try:
+        with Store(where, is_verified=False, may_upgrade=False) as store:
+            store.write(cells.try_to_write)
+    except (StoreBusyError, StoreDiskError) as exc:
+        return str(exc)
+    except PPUError:
+        pass
+    return ""
+
+
 async def _await_lock(store: Store, drain_s: float) -> None:
     """Wait until nobody owns *store*; end a cell that does not end by itself."""
     if await _is_free(store, 0.0):
@@ -122,15 +149,6 @@ async def _await_lock(store: Store, drain_s: float) -> None:
             f"store {store.name}: its cell was killed and does not end; see to the "
             "process by hand"
         )
-
-
-def file_of(where: str) -> Path | None:
-    """Return the file of the store *where*; None if it is no file."""
-    try:
-        is_file = "://" not in where or make_url(where).get_backend_name() == "sqlite"
-    except ArgumentError:  # whoever opens it is told
-        return None
-    return Path(where.removeprefix("sqlite:///")) if is_file else None
 
 
 async def _is_free(store: Store, within_s: float) -> bool:
@@ -183,19 +201,10 @@ def _cell_of(store: Store) -> int | None:
         return None
     if store.lock_path is None:
         return pid if os.fsencode(str(store.where)) in words else None
-    return pid if _has_open(pid, store.lock_path.absolute()) else None
+    return pid if has_open(pid, store.lock_path.absolute()) else None
 
 
 def _read(pid: int, name: str) -> bytes:
     with contextlib.suppress(OSError):  # it has ended, or is somebody else's
         return (_PROC / str(pid) / name).read_bytes()
     return b""
-
-
-def _has_open(pid: int, path: Path) -> bool:
-    with contextlib.suppress(OSError):
-        for descriptor in (_PROC / str(pid) / "fd").iterdir():
-            with contextlib.suppress(OSError):  # closed meanwhile
-                if descriptor.readlink() == path.resolve():
-                    return True
-    return False

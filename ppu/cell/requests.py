@@ -26,6 +26,7 @@ from ppu.store import commands
 from ppu.store.cells import allow_heat
 from ppu.store.requests import (
     Abort,
+    AcceptStore,
     AllowHeat,
     Answer,
     Cancel,
@@ -70,9 +71,14 @@ class Requests:
         self._loop = loop
         self._executor = executor
         self._in_lab = in_lab
+        self._is_away = False
 
-    async def apply_waiting(self) -> None:
-        """Apply what people ask for in the store."""
+    async def apply_waiting(self) -> bool:
+        """Apply what people ask for in the store.
+
+        Returns:
+            Whether the store could be read; if not, it is looked at again soon.
+        """
         mine = list(self._roster.jobs)
 
         def look(connection: Connection) -> tuple[list[commands.Command], set[int]]:
@@ -83,9 +89,12 @@ class Requests:
         try:
             asked, held = await self._owner.store.aread(look)
         except (StoreBusyError, StoreDiskError) as exc:
-            tell(f"the store could not be read, and is tried again: {exc}")
+            if not self._is_away:
+                tell(f"the store could not be read, and is tried again: {exc}")
+            self._is_away = True
             self._loop.call_later(self._loop.wire_seconds(POLL_S), self._roster.wake)
-            return
+            return False
+        self._is_away = False
         for running in list(self._roster.jobs.values()):
             self._roster.set_held(running, running.job.id in held)
         for command in asked:
@@ -99,6 +108,7 @@ class Requests:
                 with contextlib.suppress(NotFoundError):
                     now = self._loop.stamp()
                     await self._owner.write(handled(command, outcome, now, advice))
+        return True
 
     async def _apply(self, command: commands.Command) -> str | None:
         """Find out what *command* is about, and apply it.
@@ -114,10 +124,12 @@ class Requests:
         match command.request:
             case UnknownRequest(why=why):
                 raise ConfigurationError(why)
+            case AcceptStore():
+                return await self._accept_store(command)
             case AllowHeat():
                 return await self._let_heat(command)
-            case Drain():
-                return self._drain(command)
+            case Drain() as wanted:
+                return self._drain(command, wanted)
             case (
                 ReleaseSample()
                 | MoveContainer()
@@ -151,13 +163,23 @@ class Requests:
                 await self._abort(running, command, reason)
         return None
 
-    def _drain(self, command: commands.Command) -> str:
+    def _drain(self, command: commands.Command, wanted: Drain) -> str:
         """Drain, if that was said of this cell."""
         if command.asked < self._owner.started:
             return f"{commands.REFUSED}it was said before this cell began"
         tell(f"{command.by} asks the cell to end: draining")
-        self._roster.drain()
+        self._roster.drain(awaits_firings=wanted.awaits_firings)
         return "draining"
+
+    async def _accept_store(self, command: commands.Command) -> str | None:
+        """Let jobs go on, if it was said of this cell."""
+        if command.asked < self._owner.started:
+            return f"{commands.REFUSED}it was said before this cell began; look again"
+        if not self._owner.doubt:
+            return "the store is in no doubt"
+        handle = handled(command, "jobs may go on", self._loop.stamp())
+        await self._owner.end_doubt(handle)
+        return None
 
     async def _let_heat(self, command: commands.Command) -> str | None:
         """Let furnaces be heated again, if it was said of this cell."""

@@ -78,6 +78,7 @@ class Roster:
         self.may_heat = may_heat
         self.jobs: dict[int, RunningJob] = {}
         self.is_draining = False
+        self._awaits_firings = False
         self.is_leaving = False
         """Whether the cell ends now, whatever is under way."""
         self.fault: PPUError | None = None
@@ -184,9 +185,14 @@ class Roster:
         """Whether no further step may begin."""
         return self.is_draining or self.is_leaving
 
-    def drain(self) -> None:
-        """Let no further step begin."""
+    def drain(self, *, awaits_firings: bool = False) -> None:
+        """Let no further step begin; called again, the latest word counts.
+
+        Args:
+            awaits_firings: Whether firings under way are waited for.
+        """
         self.is_draining = True
+        self._awaits_firings = awaits_firings
         self._withdraw_all()
         self._tell_all()
         self.wake()
@@ -210,7 +216,7 @@ class Roster:
             running.is_waiting
             or running.questions
             or running.job.id in self._resources.waits
-            or running.runner.may_be_left
+            or (running.runner.may_be_left and not self._awaits_firings)
             for running in self.jobs.values()
         )
 

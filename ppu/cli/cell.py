@@ -58,6 +58,7 @@ def cell(
     SIGTERM (or Ctrl-C) drains: no further step begins, what moves ends, a furnace
     keeps its program, and the next cell goes on from there.
     """
+    from ppu.cell.bench_lock import handed_on
     from ppu.cell.cell import Cell
     from ppu.cell.heartbeat import GUARD_FD
     from ppu.cell.open_lab import open_lab
@@ -76,9 +77,11 @@ def cell(
     with (
         contextlib.redirect_stdout(NoticeStream()),
         opened.closing(),
-        Store(store) as kept,
+        contextlib.ExitStack() as ends,
     ):
         opened.check_attended()
+        opened.own_bench(handed_on())  # before anything is made or upgraded
+        kept = ends.enter_context(Store(store))
         running = Cell(opened, kept, results, may_heat=may_heat, is_patient=True)
         with running.owning(), _draining(running), _guarded(running, guard_fd):
             # For doors that have neither the lab file nor a driver.

@@ -23,6 +23,7 @@ from ppu.cli.options import (
 )
 from ppu.core.errors import ConfigurationError
 from ppu.core.notices import tell
+from ppu.core.numbers import integer_option
 from ppu.core.stopping import on_stop_signal
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def guard(
     early_ends: Annotated[
         int,
         typer.Option(
-            min=1,
+            parser=integer_option(1),
             help="How many cells may end within a minute of their start, in ten "
             "minutes, before no other one is started.",
         ),

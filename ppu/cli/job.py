@@ -12,6 +12,7 @@ from ppu.cli.exits import Exit
 from ppu.cli.options import STORE, StoreOption
 from ppu.cli.remedies import worded
 from ppu.cli.store import open_store, when
+from ppu.core.numbers import integer_option
 
 if TYPE_CHECKING:
     from ppu.operations.views import EventView, JobDetailView, JobView, StepView
@@ -28,7 +29,12 @@ def attach(app: typer.Typer) -> None:
 
 
 def job(
-    id_: Annotated[int, typer.Argument(metavar="ID", help="Number of the job.")],
+    id_: Annotated[
+        int,
+        typer.Argument(
+            metavar="ID", parser=integer_option(), help="Number of the job."
+        ),
+    ],
     follow: Annotated[
         bool, typer.Option("--follow", help="Print what happens until it ends.")
     ] = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,13 +12,18 @@ import typer
 from ppu.cli.options import STORE, JsonOption, StoreOption
 from ppu.cli.remedies import worded
 from ppu.cli.store import open_store, when, who
-from ppu.cli.table import fitted
+from ppu.cli.table import fitted, with_reason
+from ppu.core.errors import ConflictError
+from ppu.core.numbers import integer_option
 
 if TYPE_CHECKING:
     from ppu.operations.views import ActivityView, JobView
     from ppu.store.store import Store
 
-Ids = Annotated[list[int], typer.Argument(metavar="ID...", help="Numbers of jobs.")]
+Ids = Annotated[
+    list[int],
+    typer.Argument(metavar="ID...", parser=integer_option(), help="Numbers of jobs."),
+]
 
 
 def attach(app: typer.Typer) -> None:
@@ -26,6 +32,7 @@ def attach(app: typer.Typer) -> None:
     app.command(epilog="Example: ppu hold 12 13")(hold)
     app.command(epilog="Example: ppu resume 12 13")(resume)
     app.command(epilog="Example: ppu cancel 12")(cancel)
+    app.command(epilog="Example: ppu drain --store /data/lab.sqlite")(drain)
     app.command(epilog='Example: ppu abort 12 --reason "the crucible broke"')(abort)
     app.command(epilog="Example: ppu retry 12")(retry)
 
@@ -36,7 +43,9 @@ def jobs(
     ] = None,
     campaign: Annotated[str | None, typer.Option(help="Only those of one.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only those with this word.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    limit: Annotated[
+        int, typer.Option(parser=integer_option(1), help="How many at most.")
+    ] = 50,
     gantt: Annotated[
         bool, typer.Option("--gantt", help="Draw what each job did when.")
     ] = False,
@@ -45,7 +54,8 @@ def jobs(
 ) -> None:
     """List jobs, the newest first.
 
-    A line that is too long for the terminal is cut; `ppu job ID` tells all.
+    Why a job waits stands below it where the terminal is narrow; `ppu job ID` tells
+    all.
     """
     from ppu.operations import looking
 
@@ -63,15 +73,14 @@ def jobs(
         typer.echo("no jobs")
         return
     head = f"{'job':>6}  {'state':17} {'protocol':24} {'submitted (UTC)':19}  campaign"
-    typer.echo(head)
+    typer.echo(fitted(head))
     for job in found:
         state_ = f"{job.state}, held" if job.is_held else job.state
         line = (
             f"{job.id:6}  {state_:17} {job.protocol:24} {when(job.submitted)}  "
             f"{job.campaign or '-'}"
         )
-        why = _why(job)
-        typer.echo(fitted(f"{line}  ({why})" if why else line))
+        typer.echo(with_reason(line, _why(job)))
 
 
 def _why(job: JobView) -> str:
@@ -129,6 +138,34 @@ def abort(
     from ppu.operations import control
 
     _change(store, lambda opened: control.abort(opened, ids, who(), reason))
+
+
+def drain(
+    now: Annotated[
+        bool,
+        typer.Option(
+            "--now",
+            help="Leave firings under way to their controllers; the next cell joins "
+            "them. SIGTERM does the same.",
+        ),
+    ] = False,
+    store: StoreOption = STORE,
+) -> None:
+    """Let the cell begin no job and no further step, and end when firings have ended.
+
+    What is under way ends and is kept, what waits goes on with the next cell. A guard
+    ends with its cell.
+    """
+    from ppu.operations import access, control
+
+    with open_store(store) as opened:
+        asked = control.drain(opened, who(), awaits_firings=not now)
+        (came,) = asyncio.run(access.await_outcomes(opened, [asked]))
+    if came.is_refused:
+        raise ConflictError(f"the cell refused: {came.outcome}", advice=came.advice)
+    ends = "what moves has ended" if now else "firings have ended"
+    heard = "" if came.is_done else "; it was asked, and has not said so yet"
+    typer.echo(f"no job and no further step begins, the cell ends when {ends}{heard}")
 
 
 def retry(ids: Ids, store: StoreOption = STORE) -> None:

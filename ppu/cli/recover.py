@@ -11,6 +11,7 @@ from ppu.cli.options import STORE, JsonOption, StoreOption
 from ppu.cli.remedies import worded
 from ppu.cli.store import open_store, when, who
 from ppu.core.errors import ConfigurationError
+from ppu.core.numbers import integer_option
 
 if TYPE_CHECKING:
     from ppu.operations.views import JobView, QuestionView
@@ -25,7 +26,8 @@ def attach(app: typer.Typer) -> None:
 
 def recover(
     id_: Annotated[
-        int | None, typer.Argument(metavar="ID", help="Job to answer.")
+        int | None,
+        typer.Argument(metavar="ID", parser=integer_option(), help="Job to answer."),
     ] = None,
     happened: Annotated[
         bool, typer.Option("--happened", help="The step has happened.")
@@ -48,6 +50,14 @@ def recover(
             "--may-heat", help="The cell was restarted; let it heat furnaces again."
         ),
     ] = False,
+    accept_store: Annotated[
+        bool,
+        typer.Option(
+            "--accept-store",
+            help="The store was restored or rolled back; what it believes of the bench "
+            "is put right, let jobs go on.",
+        ),
+    ] = False,
     note: Annotated[str, typer.Option(help="What you saw; kept with the job.")] = "",
     store: StoreOption = STORE,
     json_: JsonOption = False,
@@ -67,12 +77,17 @@ def recover(
         "abort": abort,
     }
     answers = [name for name, is_given in given.items() if is_given]
-    if may_heat:
-        if answers or id_ is not None:
-            raise ConfigurationError("--may-heat is said to the cell, alone")
+    if may_heat or accept_store:
+        if answers or id_ is not None or (may_heat and accept_store):
+            option = "--may-heat" if may_heat else "--accept-store"
+            raise ConfigurationError(f"{option} is said to the cell, alone")
         with open_store(store) as opened:
-            control.allow_heat(opened, who(), note)
-        typer.echo("furnaces may be heated again")
+            if may_heat:
+                control.allow_heat(opened, who(), note)
+                typer.echo("furnaces may be heated again")
+            else:
+                control.accept_store(opened, who(), note)
+                typer.echo("jobs go on")
         return
     if not answers:
         _list(store, id_, as_json=json_)

@@ -11,6 +11,7 @@ from ppu.core.remedies import Advice, Remedy
 __all__ = ["COMMANDS", "worded"]
 
 COMMANDS: Final[Mapping[Remedy, str]] = {
+    Remedy.ACCEPT_STORE: "ppu recover --accept-store",
     Remedy.ALLOW_HEAT: "ppu recover --may-heat",
     Remedy.ANSWER: "ppu recover {job}",
     Remedy.ATTEND: "say --attended",

@@ -15,6 +15,7 @@ import typer
 from ppu.cli.exits import Exit
 from ppu.cli.options import STORE, StoreOption
 from ppu.core.errors import ConflictError, NotFoundError
+from ppu.core.names import shown
 from ppu.core.remedies import Advice
 
 if TYPE_CHECKING:
@@ -54,9 +55,29 @@ def backup(
     store: StoreOption = STORE,
 ) -> None:
     """Copy a store as it is now, while jobs run."""
+    from ppu.operations import keeping
+
     with open_store(store) as opened:
-        opened.backup(target)
-    typer.echo(f"{target}: {target.stat().st_size / 1e6:.1f} MB")
+        n_bytes = keeping.backup(opened, target)
+    typer.echo(f"{target}: {n_bytes / 1e6:.1f} MB")
+
+
+@store_app.command(epilog="Example: ppu store restore /backup/monday.sqlite")
+def restore(
+    copy: Annotated[Path, typer.Argument(help="A file that `backup` has written.")],
+    store: StoreOption = STORE,
+) -> None:
+    """Put a copy in the place of a store that no cell owns.
+
+    What was there is kept beside it. A store that does not know all that was done is
+    noticed by the next cell, which waits for a person: `ppu recover --accept-store`.
+    """
+    from ppu.operations import keeping
+
+    done = keeping.restore(store, copy)
+    typer.echo(f"{store}: as it was at {when(done.last_stamp)} UTC")
+    if done.kept is not None:
+        typer.echo(f"what was there before: {done.kept}")
 
 
 # -- what all commands share -------------------------------------------------------
@@ -127,7 +148,7 @@ def lacks(lacking_g: Mapping[int, float]) -> str:
 def who() -> str:
     """Return the login name of whoever asks."""
     try:
-        return getpass.getuser()
+        return shown(getpass.getuser())  # $LOGNAME may say anything
     except (OSError, KeyError):  # a container may have no name for its user
         return f"user {os.getuid()}"
 

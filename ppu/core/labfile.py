@@ -10,11 +10,13 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ppu.core.capabilities import CAPABILITIES
 from ppu.core.errors import ConfigurationError, nearest
 from ppu.core.failure import FailurePolicy
+from ppu.core.names import Name
+from ppu.core.validation import Fault, UnfitError, fill
 from ppu.core.yaml_document import YamlDocument
 
 __all__ = [
@@ -26,13 +28,9 @@ __all__ = [
     "SimulatedBench",
     "SimulationEntry",
     "StockEntry",
-    "describe_faults",
     "lab_error",
     "load_lab",
 ]
-
-Fault = tuple[tuple[str | int, ...], str]
-"""Where in the document, and what is wrong there."""
 
 FLOOR: Final = "floor"
 """Where the simulated world puts what fell: no location of a lab."""
@@ -191,10 +189,10 @@ class LabFile(_Entry):
     schema_version: Literal[1]
     seed: int = Field(default=0, ge=0)
     simulation: SimulationEntry = SimulationEntry()
-    devices: dict[str, DeviceEntry]
-    locations: dict[str, LocationEntry] = Field(default_factory=dict)
-    containers: dict[str, ContainerEntry] = Field(default_factory=dict)
-    stock: dict[str, StockEntry] = Field(default_factory=dict)
+    devices: dict[Name, DeviceEntry]
+    locations: dict[Name, LocationEntry] = Field(default_factory=dict)
+    containers: dict[Name, ContainerEntry] = Field(default_factory=dict)
+    stock: dict[Name, StockEntry] = Field(default_factory=dict)
     failure_policies: dict[str, FailurePolicy] = Field(
         default_factory=dict,
         description="What to do when a step fails, by its name, instead of what its "
@@ -202,65 +200,6 @@ class LabFile(_Entry):
     )
     scheduling: SchedulingEntry = SchedulingEntry()
     simulated_bench: SimulatedBench | None = None
-
-
-def describe_faults(
-    exc: ValidationError, model: type[BaseModel], prefix: tuple[str | int, ...] = ()
-) -> list[Fault]:
-    """Return place and sentence for each fault of *exc*.
-
-    Args:
-        exc: What pydantic found.
-        model: The model that was to be filled, to name its nearest key.
-        prefix: Where in the document the model's content stands.
-    """
-    faults = []
-    for error in exc.errors(include_url=False):
-        place = (*prefix, *error["loc"])
-        name = ".".join(str(part) for part in place)
-        if error["type"] == "extra_forbidden":
-            known = _known_keys(model, tuple(error["loc"][:-1]))
-            hint = nearest(str(error["loc"][-1]), known)
-            sentence = f"{name}: unknown key; {hint}"
-        elif error["type"] == "missing":
-            sentence = f"{name}: is missing and has no default"
-        else:
-            given = repr(error["input"])
-            shown = given if len(given) <= 60 else given[:57] + "..."
-            wrong = _sentence(error["msg"])
-            if error["type"] == "tuple_type":
-                wrong = "should be a list, such as [A, B]"
-            sentence = f"{name}: {wrong}; given was {shown}"
-            if not place:  # a rule between several values names them itself
-                sentence = wrong
-        faults.append((place, sentence))
-    return faults
-
-
-def _sentence(message: str) -> str:
-    """Return pydantic's message, without the prefix of our own validators."""
-    return message.removeprefix("Value error, ")
-
-
-def _known_keys(model: Any, place: tuple[str | int, ...]) -> list[str]:
-    """Return the keys allowed at *place* inside *model*."""
-    for part in place:
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            inner = [arg for arg in getattr(model, "__args__", ()) if _is_model(arg)]
-            model = inner[0] if inner else None
-            if model is None:
-                return []
-            continue
-        field = model.model_fields.get(str(part))
-        model = None if field is None else field.annotation
-    while model is not None and not _is_model(model):
-        inner = [arg for arg in getattr(model, "__args__", ()) if arg is not type(None)]
-        model = next((arg for arg in inner if _is_model(arg)), None)
-    return [] if model is None else list(model.model_fields)
-
-
-def _is_model(item: Any) -> bool:
-    return isinstance(item, type) and issubclass(item, BaseModel)
 
 
 def load_lab(path: Path) -> LabFile:
@@ -273,9 +212,9 @@ def load_lab(path: Path) -> LabFile:
     if not isinstance(document.content, dict):
         raise ConfigurationError(f"{path}: a lab file is a mapping of keys")
     try:
-        lab = LabFile.model_validate(document.content)
-    except ValidationError as exc:
-        raise _error(document, describe_faults(exc, LabFile)) from None
+        lab = fill(LabFile, document.content)
+    except UnfitError as exc:
+        raise _error(document, exc.faults) from None
     found = _cross_check(lab)
     if found:
         raise _error(document, found)

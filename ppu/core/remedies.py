@@ -13,6 +13,8 @@ __all__ = ["Advice", "Remedy", "advise", "plain_advice", "read_advice"]
 class Remedy(StrEnum):
     """What can be done; its arguments are named behind it, and any may be missing."""
 
+    ACCEPT_STORE = "accept_store"
+    """Look at the whole bench, put right what is believed, then let jobs go on."""
     ALLOW_HEAT = "allow_heat"
     """Look at the furnaces, then let the cell heat them again."""
     ANSWER = "answer"

@@ -6,15 +6,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from ppu.core.errors import ConfigurationError, nearest
-from ppu.core.labfile import DeviceEntry, Fault, LabFile, describe_faults, lab_error
+from ppu.core.labfile import DeviceEntry, LabFile, lab_error
 from ppu.core.registry import load_object
+from ppu.core.validation import Fault, UnfitError, fill
 from ppu.devices.classic import classic_driver, is_classic
 from ppu.devices.instrument import Instrument, LabDevice, Reference
 
-__all__ = ["build_devices", "check_devices", "driver_class"]
+__all__ = ["build_devices", "check_devices", "driver_class", "places_of"]
 
 _Made = list[tuple[str, type[LabDevice], BaseModel]]
 """Devices whose settings are in order: name, driver and settings."""
@@ -87,6 +88,35 @@ def build_devices(
     if faults:
         raise lab_error(path, faults)
     return devices
+
+
+def places_of(lab: LabFile, path: Path, only: tuple[str, ...] = ()) -> dict[str, str]:
+    """Return where the instruments of *lab* are, and the device that is there.
+
+    What is the same place is called the same, whatever the lab file calls it. Names of
+    hosts are looked up, which may take a while.
+
+    Args:
+        lab: The lab file.
+        path: Where it was read from, for errors.
+        only: Names of the devices to look for; by default all.
+
+    Raises:
+        ConfigurationError: With every fault of a connection, and its line.
+    """
+    faults: list[Fault] = []
+    found: dict[str, str] = {}
+    for name, entry in lab.devices.items():
+        if only and name not in only:
+            continue
+        connection = _connect(driver_class(name, entry), name, entry.hardware, faults)
+        # A transport of another package that does not say is as it is written.
+        written = f"{(entry.hardware or {}).get('transport')} {connection}"
+        for place in getattr(connection, "places", (written,)):
+            found.setdefault(place, name)
+    if faults:
+        raise lab_error(path, faults)
+    return found
 
 
 def check_devices(lab: LabFile, path: Path) -> None:
@@ -209,9 +239,9 @@ def _fill(
 ) -> BaseModel | None:
     """Return *values* as *model*, or None after noting every fault."""
     try:
-        return model.model_validate(dict(values))
-    except ValidationError as exc:
-        faults += describe_faults(exc, model, ("devices", *place))
+        return fill(model, values, ("devices", *place))
+    except UnfitError as exc:
+        faults += exc.faults
         return None
 
 

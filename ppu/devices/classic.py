@@ -42,6 +42,11 @@ class OphydConnection(BaseModel):
         default=10.0, gt=0, allow_inf_nan=False, description="To connect"
     )
 
+    @property
+    def places(self) -> frozenset[str]:
+        """What one process alone may have; without a prefix nobody knows."""
+        return frozenset({f"ophyd {self.prefix}"} if self.prefix else ())
+
 
 class KeywordArguments(BaseModel):
     """What the device class takes beside prefix and name."""

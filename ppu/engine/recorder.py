@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -17,11 +18,12 @@ from ppu.core.errors import InternalError, StoreBusyError, StoreDiskError
 from ppu.core.labtime import running_loop
 from ppu.core.notices import tell
 from ppu.plans.steps import Begun, Evidence, StepRecord
-from ppu.store.cells import require_token
+from ppu.store.cells import is_doubted, require_token, trust_job
 from ppu.store.custody import enter
 from ppu.store.documents import add_document, samples_of
 from ppu.store.steps import (
     Question,
+    Step,
     StepState,
     begin_step,
     end_step,
@@ -39,7 +41,10 @@ Ask = Callable[[str, Evidence], Awaitable[Evidence]]
 
 
 class Patience:
-    """Writes to a store that may be busy for a while, or whose disk may be full.
+    """Reads and writes a store that may be busy or away, or whose disk may be full.
+
+    It is waited for without limit: what was done must be kept before anything goes on,
+    and instruments end meanwhile what they have begun.
 
     Args:
         store: Where to write.
@@ -49,34 +54,42 @@ class Patience:
     def __init__(self, store: Store, who: str) -> None:
         self._store = store
         self._who = who
-        self._trouble_s: float | None = None
-        self._tried_s = 0.0
+        self._tried_s = -math.inf
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Do *work* in the store, as soon as that takes it.
 
         Raises:
-            StoreError: If it has not for an hour, or never will.
+            StoreError: If it never will.
+        """
+        return await self.insist(partial(self._store.awrite, work))
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """Return what *query* finds in the store, as soon as that answers.
+
+        Raises:
+            StoreError: If it never will.
+        """
+        return await self.insist(partial(self._store.aread, query))
+
+    async def insist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Return what *ask* returns, trying again while the store is away.
+
+        Raises:
+            StoreError: If it never will.
         """
         while True:
             try:
-                return await self._store.awrite(work)
+                return await ask()
             except _PASSING as exc:
                 await self.wait(exc)
 
     async def wait(self, error: BaseException | None) -> None:
-        """Wait before the store is tried again; tell people the first time.
-
-        Raises:
-            StoreError: *error*, if it has lasted too long.
-        """
+        """Wait before the store is tried again; tell people the first time."""
         loop = running_loop()
-        if self._trouble_s is None or loop.time() - self._tried_s > 60.0:
-            self._trouble_s = loop.time()
+        if loop.time() - self._tried_s > loop.wire_seconds(_TOLD_AGAIN_S):
             tell(f"{self._who} waits for its store: {error}")
         self._tried_s = loop.time()
-        if loop.time() - self._trouble_s > loop.wire_seconds(_PATIENCE_S):
-            raise error or InternalError("the store does not answer")
         await asyncio.sleep(loop.wire_seconds(_RETRY_S))
 
 
@@ -148,7 +161,7 @@ class JobRecorder:
     async def samples(self, stream: str, since_s: float) -> dict[str, list[float]]:
         """Return what this job sampled in *stream* from a lab time on, by column."""
         await self.flush_documents()
-        return await self.store.aread(
+        return await self._patience.read(
             partial(
                 samples_of,
                 job_id=self.job_id,
@@ -159,7 +172,7 @@ class JobRecorder:
 
     async def begin(self, path: str, step: StepRecord, digest: str) -> Begun:
         """Keep the intent of a step; return what is known of it from before."""
-        work = partial(
+        begin = partial(
             begin_step,
             job_id=self.job_id,
             path=path,
@@ -171,11 +184,17 @@ class JobRecorder:
             token=self.token,
             now=self._epoch + step.begun_s,
         )
-        known = await self._write(work)
+
+        def work(connection: Connection) -> tuple[Step | None, bool]:
+            known = begin(connection)
+            is_new = known is None and step.kind != "repeatable"
+            return known, is_new and is_doubted(connection, self.job_id)
+
+        known, may_have_happened = await self._write(work)
         if known is None or known.state is not StepState.DONE:
             self._known[path] = StepState.INTENT
         if known is None:
-            return Begun(path)
+            return Begun(path, was_under_way=may_have_happened)
         if known.state is StepState.DONE:
             step.begun_s = known.begun - self._epoch
             step.ended_s = (known.ended or known.begun) - self._epoch
@@ -260,16 +279,21 @@ class JobRecorder:
         return found
 
     async def _keep_evidence(self, path: str, found: Evidence, time: float) -> None:
-        await self._write(
-            partial(
-                settle_step,
-                job_id=self.job_id,
-                path=path,
-                evidence=asdict(found),
-                token=self.token,
-                now=self._epoch + time,
-            )
+        keep = partial(
+            settle_step,
+            job_id=self.job_id,
+            path=path,
+            evidence=asdict(found),
+            token=self.token,
+            now=self._epoch + time,
         )
+
+        def work(connection: Connection) -> None:
+            keep(connection)
+            if found.has_happened is False:  # nor has anything that comes after it
+                trust_job(connection, self.job_id)
+
+        await self._write(work)
 
     # -- documents -------------------------------------------------------------------
 
@@ -352,7 +376,8 @@ class JobRecorder:
 
 _PASSING = (StoreBusyError, StoreDiskError)
 _RETRY_S: Final = 1.0
-_PATIENCE_S: Final = 3600.0
+_TOLD_AGAIN_S: Final = 60.0
+"""People are told anew of a store that was there for so long (real time) [s]."""
 
 
 def _has_succeeded(future: Future[int]) -> bool:

@@ -100,6 +100,8 @@ class Reservations:
         self._resuming: dict[int, set[str]] = {}
         """Steps of each job that had begun before the process died."""
         self._is_due = False
+        self.on_give_back: Callable[[], None] = _tell_none
+        """Told that something is free again, for those who wait elsewhere."""
         self._tags: dict[str, str] = {}
         """Why nobody gets a device that a person has tagged out of service."""
 
@@ -296,6 +298,7 @@ class Reservations:
                 self._owners.pop(name, None)
         if self._waiters:
             self._grant_soon()
+        self.on_give_back()
 
     def owners_of(self, name: str) -> frozenset[int]:
         """Return who has *name*."""
@@ -411,3 +414,7 @@ def _listed(names: Iterable[str]) -> str:
 def _tell_nobody(who: Claimant, text: str) -> None:
     """Tell nobody."""
     del who, text
+
+
+def _tell_none() -> None:
+    """Tell nobody."""

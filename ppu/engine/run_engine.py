@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from bluesky.run_engine import RunEngine
@@ -39,6 +39,8 @@ class LabRunEngine(RunEngine):
         """What the plan has begun and that may go on, and what it is."""
         self.on_use: Callable[[str, str], None] | None = None
         """Told which verb of which device a plan is about to use; may refuse."""
+        self.before_command: Callable[[], Awaitable[None]] | None = None
+        """Waits until a plan may begin something new on a device."""
         super().__init__(loop=loop, context_managers=[], call_returns_result=True)
 
     def subscribe(self, func: Any, name: Any = "all") -> Any:
@@ -125,6 +127,26 @@ class LabRunEngine(RunEngine):
             return await super()._run()
         finally:
             plan.is_over = True
+
+    async def _set(self, msg: Msg) -> Any:
+        await self._wait_to_command()
+        return await super()._set(msg)
+
+    async def _trigger(self, msg: Msg) -> Any:
+        await self._wait_to_command()
+        return await super()._trigger(msg)
+
+    async def _prepare(self, msg: Msg) -> Any:
+        await self._wait_to_command()
+        return await super()._prepare(msg)
+
+    async def _kickoff(self, msg: Msg) -> Any:
+        await self._wait_to_command()
+        return await super()._kickoff(msg)
+
+    async def _wait_to_command(self) -> None:
+        if self.before_command is not None:
+            await self.before_command()
 
     def _add_status_to_group(
         self, obj: Any, status_object: Any, group: str, action: str

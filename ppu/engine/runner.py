@@ -150,7 +150,7 @@ class Runner:
             "compute": self._compute,
             "earlier_samples": self._earlier_samples,
             "keep_changes": self._keep_changes,
-            "take_empty": self._take_empty,
+            "take_container": self._take_container,
             "seat_request": self._request_seat,
             "seat_loaded": self._load_seat,
             "seat_firing": self._begin_firing,
@@ -428,8 +428,9 @@ class Runner:
             goes_on = self._recorder is not None and self._recorder.is_under_way(
                 begun.key
             )
-            needs = msg.kwargs["needs"]()
-            taken = await self._pass(begun.key, step, needs, goes_on=goes_on)
+            taken = await self._pass(
+                begun.key, step, msg.kwargs["needs"], goes_on=goes_on
+            )
         elif self._gate is not None:
             self._gate.note_done(msg.kwargs["needs"])
         step.begun_s, step.path = self.loop.time(), begun.key
@@ -462,11 +463,17 @@ class Runner:
         return await recorder.begin(path, step, digest)
 
     async def _pass(
-        self, path: str, step: StepRecord, needs: Needs, *, goes_on: bool
+        self,
+        path: str,
+        step: StepRecord,
+        find_needs: Callable[[], Needs],
+        *,
+        goes_on: bool,
     ) -> frozenset[str]:
         """Wait until a step may begin and has what it needs; return what it took."""
         what = f"step {step.label}"
         while True:
+            needs = find_needs()
             if self._gate is not None:
                 await self._gate.pass_step(step, needs, goes_on=goes_on)
             if self.resources is None:
@@ -474,8 +481,11 @@ class Runner:
             taken = await self.resources.reservations.take(
                 self._who, needs.names, needs.containers, what, path
             )
-            if taken is not None:
+            if taken is None:
+                continue
+            if find_needs() == needs:
                 return taken
+            self._give_back(taken)  # a container was moved while it waited
 
     def _give_back(self, names: frozenset[str]) -> None:
         if self.resources is not None and names:
@@ -570,15 +580,17 @@ class Runner:
             changes = _changes_of(msg.kwargs["lab"])
             await self._recorder.keep(changes, self.loop.time())
 
-    async def _take_empty(self, msg: Msg) -> str:
-        """Claim an empty container as soon as there is one; answer its name."""
+    async def _take_container(self, msg: Msg) -> str:
+        """Claim a container as soon as it is to be had; answer its name."""
         lab, kind = msg.kwargs["lab"], msg.kwargs["kind"]
+        named: str | None = msg.kwargs.get("container")
         if self._gate is None:
-            container: str = lab.free_container(kind)
+            container: str = named or lab.free_container(kind)
+            lab.location_of(container)
             lab.claim_container(container)
             return container
         what = f"step {self._open[-1].step.label}" if self._open else "the plan"
-        return await self._shared.empties.take(self._who, lab, kind, what)
+        return await self._shared.empties.take(self._who, lab, kind, what, named)
 
     # -- seats -----------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from ppu.core.errors import NotFoundError
 from ppu.core.labtime import wall_stamp
 from ppu.operations.views import AskedView
 from ppu.store.commands import Outcome, outcomes
+from ppu.store.database import making_file
 from ppu.store.events import last_stamp
 from ppu.store.store import Store
 from ppu.store.wake import wake
@@ -38,17 +39,31 @@ _LOOK_EVERY_WALL_S: Final = 0.1
 def open_store(where: str, *, may_be_new: bool = False) -> Iterator[Store]:
     """Open the store that a door names.
 
-    It is not read through for damage first, which takes time that grows with it.
+    It is not read through for damage first, which takes time that grows with it. A new
+    one is there when the block has ended well: none is left of what was refused.
 
     Raises:
         NotFoundError: If there is none, unless it *may_be_new*.
+        ConflictError: If another process has made one meanwhile; nothing was kept.
+        ConfigurationError: If there can be no such file.
     """
     if not may_be_new and not is_there(where):
         raise NotFoundError(
             f"there is no store {where}; name another, or submit a job to make one"
         )
-    with Store(where, is_verified=False, busy_wall_s=PATIENCE_WALL_S) as store:
-        yield store
+    with contextlib.ExitStack() as ends:
+        opened, called = where, None
+        if not is_there(where):
+            called = Path(where.removeprefix("sqlite:///"))
+            opened = str(ends.enter_context(making_file(called)))
+        yield ends.enter_context(
+            Store(
+                opened,
+                is_verified=False,
+                busy_wall_s=PATIENCE_WALL_S,
+                called=called,
+            )
+        )
 
 
 def is_there(where: str) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from ppu.core.errors import (
     ConfigurationError,
@@ -17,7 +17,6 @@ from ppu.core.errors import (
     NotFoundError,
     PPUError,
 )
-from ppu.core.labfile import describe_faults
 from ppu.operations.description import LabDescription
 from ppu.operations.views import CompiledJob
 from ppu.plans.protocol import RegisteredProtocol
@@ -35,12 +34,14 @@ class Wish:
     Attributes:
         parameters: Values by name.
         where: Where they stand, for errors; empty for a single job.
-        columns: The names that come from columns of a table.
+        places: Where single ones stand, such as a cell or a line of a file.
+        faults: What was found wrong with it already.
     """
 
     parameters: Mapping[str, Any]
     where: str = ""
-    columns: tuple[str, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
 
 
 def check(
@@ -83,6 +84,7 @@ def compile_all(
     faults: list[PPUError] = []
     compiled: list[CompiledJob] = []
     for wish in wishes:
+        faults += map(ConfigurationError, wish.faults)
         try:
             parameters = _parse(protocol, wish)
             stock = _check_in_lab(description, protocol, parameters, wish.where)
@@ -118,18 +120,7 @@ def _parse(protocol: RegisteredProtocol, wish: Wish) -> BaseModel:
             f"{wish.where or f'protocol {protocol.name}'}: parameters should be a "
             f"mapping of names to values; given was {given!r:.50}"
         )
-    if not wish.where:
-        return protocol.parse(wish.parameters)
-    try:
-        return protocol.parameters.model_validate(dict(wish.parameters))
-    except ValidationError as exc:
-        told, first = [], None
-        for place, text in describe_faults(exc, protocol.parameters):
-            first = first or (str(place[0]) if place else None)
-            # The sentence begins with the parameter's name, as the column does.
-            is_column = bool(place) and place[0] in wish.columns
-            told.append(f"{wish.where}{', column ' if is_column else ': '}{text}")
-        raise ConfigurationError("\n".join(told), field=first) from None
+    return protocol.parse(wish.parameters, wish.places, wish.where)
 
 
 def _check_in_lab(

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from sqlalchemy import Connection
 
 from ppu.core.errors import ConflictError
+from ppu.core.names import checked_name, checked_text
 from ppu.core.remedies import Remedy, advise
 from ppu.operations.access import change
 from ppu.operations.looking import effect_of, view_of
@@ -18,7 +19,7 @@ from ppu.store import queue
 from ppu.store.cells import is_owned
 from ppu.store.commands import request
 from ppu.store.jobs import ENDED, Job, JobState
-from ppu.store.requests import AllowHeat, Drain, Request
+from ppu.store.requests import AcceptStore, AllowHeat, Drain, Request
 from ppu.store.steps import answer as answer_
 from ppu.store.steps import questions
 from ppu.store.store import Store
@@ -26,6 +27,7 @@ from ppu.store.waiting import reasons_to_wait
 
 __all__ = [
     "abort",
+    "accept_store",
     "allow_heat",
     "answer",
     "cancel",
@@ -75,6 +77,7 @@ def cancel(store: Store, ids: Iterable[int], by: str) -> list[JobView]:
     Raises:
         NotFoundError: As :func:`hold`.
     """
+    checked_name("who asks", by)
     return _change(store, ids, lambda c, one, now: queue.cancel(c, one, by, now))
 
 
@@ -84,6 +87,8 @@ def abort(store: Store, ids: Iterable[int], by: str, reason: str = "") -> list[J
     Raises:
         NotFoundError: As :func:`hold`.
     """
+    checked_name("who asks", by)
+    checked_text("reason", reason)
     return _change(store, ids, lambda c, one, now: queue.abort(c, one, by, reason, now))
 
 
@@ -140,6 +145,8 @@ def answer(
         ConfigurationError: If the answer does not fit, or several steps ask.
         ConflictError: If nothing is asked, or it is answered already.
     """
+    checked_name("who answers", by)
+    checked_text("note", note)
 
     def work(connection: Connection, now: float) -> AnsweredView:
         found = queue.get(connection, job_id)
@@ -166,6 +173,7 @@ def allow_heat(store: Store, by: str, note: str = "") -> AskedView:
     Raises:
         ConflictError: If no cell works on the store.
     """
+    checked_text("note", note)
     return _ask_cell(
         store,
         AllowHeat(note=note),
@@ -174,17 +182,35 @@ def allow_heat(store: Store, by: str, note: str = "") -> AskedView:
     )
 
 
-def drain(store: Store, by: str) -> AskedView:
-    """Have the cell end when what cannot wait is done; the next one goes on.
+def accept_store(store: Store, by: str, note: str = "") -> AskedView:
+    """Let jobs go on though the store had forgotten what was done: a person has looked.
 
     Raises:
         ConflictError: If no cell works on the store.
     """
-    return _ask_cell(store, Drain(), by, "nothing is left to drain")
+    return _ask_cell(
+        store, AcceptStore(note=note), by, "look at the bench when one has started"
+    )
+
+
+def drain(store: Store, by: str, *, awaits_firings: bool = False) -> AskedView:
+    """Have the cell end when what cannot wait is done; the next one goes on.
+
+    Args:
+        store: The store.
+        by: Who asks.
+        awaits_firings: Whether firings under way cannot wait, either.
+
+    Raises:
+        ConflictError: If no cell works on the store.
+    """
+    wanted = Drain(awaits_firings=awaits_firings)
+    return _ask_cell(store, wanted, by, "nothing is left to drain")
 
 
 def _ask_cell(store: Store, wanted: Request, by: str, otherwise: str) -> AskedView:
     """Ask the cell itself for something that no later one shall do."""
+    checked_name("who asks", by)
 
     def work(connection: Connection, now: float) -> AskedView:
         if not is_owned(connection):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,13 +12,18 @@ from sqlalchemy import Connection, Row, func, select
 from ppu.core.errors import StaleTokenError, TakenOverError
 from ppu.store.events import EventKind, announce
 from ppu.store.migrations import fill_seats
-from ppu.store.schema import cells, meta
+from ppu.store.schema import cells, jobs, meta
 
 __all__ = [
     "LEASE_S",
     "beat",
     "boot_id",
+    "doubt",
+    "doubt_of",
     "end",
+    "end_doubt",
+    "identity",
+    "is_doubted",
     "is_owned",
     "lab_of",
     "note_lease_over",
@@ -25,6 +31,8 @@ __all__ = [
     "revoke_lease",
     "start",
     "starts",
+    "trust_job",
+    "try_to_write",
 ]
 
 LEASE_S: Final = 30.0
@@ -34,6 +42,10 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _PROCESSES: Final = Path("/proc/self/ns/pid")
 
 _NO_HEAT = "no heat"
+_IDENTITY = "identity"
+_TRIAL = "trial"
+_DOUBT = "doubt"
+_DOUBTED = "doubted job "
 _DEPOSED = "deposed"
 """How a cell ended that may still be acting until its lease has run out."""
 _VANISHED = "vanished"
@@ -218,6 +230,66 @@ def may_heat(connection: Connection) -> bool:
     """Return whether nobody has to agree before anything is heated."""
     query = select(meta.c.key).where(meta.c.key == _NO_HEAT)
     return connection.execute(query).first() is None
+
+
+def try_to_write(connection: Connection) -> None:
+    """Write something and take it back, to see whether the store takes it."""
+    connection.execute(meta.delete().where(meta.c.key == _TRIAL))
+    connection.execute(meta.insert(), {"key": _TRIAL, "content": ""})
+    connection.execute(meta.delete().where(meta.c.key == _TRIAL))
+
+
+def identity(connection: Connection) -> str:
+    """Return what tells this store from others, wherever it is; it is made once.
+
+    Args:
+        connection: A writing transaction of the store.
+    """
+    query = select(meta.c.content).where(meta.c.key == _IDENTITY)
+    found = connection.execute(query).scalar()
+    if found is None:
+        found = uuid.uuid4().hex
+        connection.execute(meta.insert(), {"key": _IDENTITY, "content": found})
+    return str(found)
+
+
+def doubt(connection: Connection, why: str) -> None:
+    """Keep that the store does not know all that was done: a person must say so much.
+
+    Jobs that have not ended may have come further than it knows.
+    """
+    doubted = {_DOUBT: why} | {
+        f"{_DOUBTED}{job_id}": ""
+        for job_id in connection.execute(
+            select(jobs.c.id).where(jobs.c.ended.is_(None))
+        ).scalars()
+    }
+    connection.execute(meta.delete().where(meta.c.key.in_(doubted)))
+    rows = [{"key": key, "content": content} for key, content in doubted.items()]
+    connection.execute(meta.insert(), rows)
+    forbid_heat(connection)
+
+
+def doubt_of(connection: Connection) -> str:
+    """Return why a person must look before anything goes on, nothing if none must."""
+    query = select(meta.c.content).where(meta.c.key == _DOUBT)
+    return connection.execute(query).scalar() or ""
+
+
+def end_doubt(connection: Connection) -> None:
+    """Keep that a person has put right what the store believes of the lab."""
+    connection.execute(meta.delete().where(meta.c.key == _DOUBT))
+
+
+def is_doubted(connection: Connection, job_id: int) -> bool:
+    """Return whether a job may have done steps that the store has forgotten."""
+    query = select(meta.c.key).where(meta.c.key == f"{_DOUBTED}{job_id}")
+    return connection.execute(query).first() is not None
+
+
+def trust_job(connection: Connection, job_id: int) -> None:
+    """Keep that the store knows all that a job has done."""
+    connection.execute(meta.delete().where(meta.c.key == f"{_DOUBTED}{job_id}"))
 
 
 def require_token(connection: Connection, token: int) -> None:

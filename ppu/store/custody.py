@@ -97,7 +97,8 @@ class Entry:
     """A line in the history of a sample.
 
     Attributes:
-        kind: What happened: ``claimed``, ``left``, ``moved``, ``found``, ... or the
+        kind: What happened: ``claimed``, ``left``, ``moved``, ``found``, ``released``
+            by a person, ``returned`` by a job that did nothing with it, ... or the
             state that the sample is in from then on; ``said`` is a person's word on
             the job.
         by: Who did it: a job, a person, or empty.
@@ -146,7 +147,8 @@ def enter(
     Raises:
         InternalError: If the ledger does not agree with where a container was, or a
             sample is that of another job.
-        InterlockError: If a claimed container holds a sample that is quarantined.
+        InterlockError: If a claimed container holds a sample that is quarantined, or
+            that of a job that has not ended.
     """
     for change in changes:
         if isinstance(change, Left):
@@ -193,8 +195,18 @@ def _claim(connection: Connection, change: Claimed, job_id: int, now: float) -> 
 
 
 def _take_over(connection: Connection, change: Claimed, held: str, now: float) -> None:
-    """Let a job go on with what another one made, which gets a new identity."""
+    """Let a job go on with what another one made, which gets a new identity.
+
+    Raises:
+        InterlockError: If that job has not ended, or nobody knows what it left.
+    """
     row = connection.execute(select(samples).where(samples.c.id == held)).one()
+    job = _job_of(connection, row.job_id)
+    if job.ended is None:
+        raise InterlockError(
+            f"{change.container} holds sample {held} of job {job.id}, which is "
+            f"{job.state}; wait until it has ended"
+        )
     if row.state == QUARANTINED:
         raise InterlockError(
             f"{change.container} holds sample {held}, which is quarantined: "
@@ -294,6 +306,17 @@ def read_ledger(connection: Connection) -> CustodyLedger:
         found.places[row.name] = place
         if row.is_used:
             found.used.add(row.name)
+    query = (
+        select(sample_containers)
+        .join(samples, samples.c.id == sample_containers.c.sample)
+        .join(jobs, jobs.c.id == samples.c.job_id)
+        .where(jobs.c.ended.is_(None))
+    )
+    found.held = {one.container: one.sample for one in connection.execute(query)}
+    said = (custody.c.kind == "released") & ~custody.c.by.like("job %")
+    found.emptied = set(
+        connection.execute(select(custody.c.container).where(said).distinct()).scalars()
+    )
     for row in connection.execute(select(stock)):
         found.stock_g[row.powder] = row.mass_g
     return found
@@ -352,7 +375,41 @@ def give_up_samples(
         quarantine_samples(connection, job_id, reason, now)
         return
     for row in _kept_of(connection, job_id):
-        _let_go(connection, row.id, job_id, f"job {job_id}", reason, now)
+        _give_back(connection, row.id, job_id, reason, now)
+
+
+def _give_back(
+    connection: Connection, sample: str, job_id: int, reason: str, now: float
+) -> None:
+    """Undo what claimed the containers of a sample that nothing was done with.
+
+    One that was empty is so still; in another is the sample of before again.
+    """
+    by = f"job {job_id}"
+    for container in _let_go(connection, sample, job_id, by, reason, now, "returned"):
+        last = (
+            select(custody.c.sample, custody.c.kind)
+            .where(custody.c.container == container, custody.c.sample.is_not(None))
+            .where(custody.c.sample != sample)
+            .order_by(custody.c.sequence.desc())
+            .limit(1)
+        )
+        before = connection.execute(last).first()
+        if before is None or before.kind in ("released", "returned"):
+            continue
+        row = {"container": container, "sample": before.sample}
+        connection.execute(sample_containers.insert(), row)
+        connection.execute(
+            containers.update()
+            .where(containers.c.name == container)
+            .values(is_used=True)
+        )
+        owner = connection.execute(
+            select(samples.c.job_id).where(samples.c.id == before.sample)
+        ).scalar_one()
+        _set_state(connection, before.sample, owner, ACTIVE, None, now, by)
+        place = _place_of(connection, container)
+        _tell(connection, "claimed", container, place, place, by, now, owner, reason)
 
 
 def _kept_of(connection: Connection, job_id: int) -> Sequence[Any]:
@@ -379,7 +436,13 @@ def _set_state(
 
 
 def _let_go(
-    connection: Connection, sample: str, job_id: int, by: str, reason: str, now: float
+    connection: Connection,
+    sample: str,
+    job_id: int,
+    by: str,
+    reason: str,
+    now: float,
+    kind: str = "released",
 ) -> list[str]:
     """Release a sample: its containers are no longer used; return them."""
     is_its = sample_containers.c.sample == sample
@@ -388,7 +451,7 @@ def _let_go(
     for container in freed:
         place = _place_of(connection, container)
         way = (container, place, place)
-        _tell(connection, "released", *way, by, now, job_id, reason)
+        _tell(connection, kind, *way, by, now, job_id, reason)
     connection.execute(sample_containers.delete().where(is_its))
     connection.execute(
         containers.update().where(containers.c.name.in_(freed)).values(is_used=False)

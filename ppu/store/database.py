@@ -16,13 +16,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.pool import NullPool
 
 from ppu.core.errors import (
     ConfigurationError,
+    ConflictError,
     PPUError,
     StoreBusyError,
     StoreDamagedError,
@@ -30,7 +36,19 @@ from ppu.core.errors import (
     StoreError,
 )
 
-__all__ = ["BUSY_WALL_S", "Database", "ends_the_group", "explain", "explained"]
+__all__ = [
+    "BUSY_WALL_S",
+    "TRANSACTION",
+    "Database",
+    "ends_the_group",
+    "explain",
+    "explained",
+    "making_file",
+    "sync_folder",
+]
+
+TRANSACTION = "transaction"
+"""Under which name a connection to a server knows the number of its transaction."""
 
 BUSY_WALL_S = 0.5
 """How long a writer waits for another process before it is refused, by default."""
@@ -56,6 +74,24 @@ _POSTGRES_ADVICE: dict[str, tuple[type[StoreError], str]] = {
     "XX": (StoreDamagedError, "the server found damage; restore a backup"),
 }
 
+_SERVER: dict[str, Any] = {
+    "connect_timeout": 10,
+    # A server that has gone without a word is not waited for by the network's rules.
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+"""How a connection to a server notices that nobody is there (s, s, count, ms)."""
+
+_POSTGRES_REFUSALS = (
+    "authentication failed",
+    "no pg_hba.conf entry",
+    "does not exist",
+    "no password supplied",
+)
+"""What a server says that is there and will not change its mind by itself."""
+
 _SQLITE_HEADER = b"SQLite format 3\x00"
 
 
@@ -63,11 +99,15 @@ def _advice(exc: DBAPIError) -> tuple[type[StoreError], str] | None:
     """Return what a database's complaint means, None if it is about the SQL."""
     original: Any = exc.orig
     if isinstance(original, sqlite3.Error):
+        if "Could not decode" in str(original):  # it has no code of its own
+            return _SQLITE_ADVICE[sqlite3.SQLITE_CORRUPT]
         code = getattr(original, "sqlite_errorcode", None)
         return None if code is None else _SQLITE_ADVICE.get(code & 0xFF)
     state = getattr(original, "sqlstate", None)
-    if state is None:  # the server did not answer at all
-        return _POSTGRES_ADVICE["08"] if exc.connection_invalidated else None
+    if state is None:  # it was lost, or none could be made
+        is_lost = exc.connection_invalidated or isinstance(exc, OperationalError)
+        is_refused = any(word in str(original) for word in _POSTGRES_REFUSALS)
+        return _POSTGRES_ADVICE["08"] if is_lost and not is_refused else None
     return _POSTGRES_ADVICE.get(state) or _POSTGRES_ADVICE.get(state[:2])
 
 
@@ -110,22 +150,30 @@ class Database:
     Args:
         where: The path of an SQLite file, or a URL of SQLite or PostgreSQL.
         busy_wall_s: How long to wait for another process that writes.
+        called: What to call it in errors; by default *where*, without its password.
 
     Raises:
         ConfigurationError: If *where* names neither.
         StoreDamagedError: If the file is there and is no store, or is cut short.
     """
 
-    def __init__(self, where: str | Path, busy_wall_s: float = BUSY_WALL_S) -> None:
+    def __init__(
+        self,
+        where: str | Path,
+        busy_wall_s: float = BUSY_WALL_S,
+        called: str | Path | None = None,
+    ) -> None:
         self.path: Path | None = None
         if isinstance(where, str) and "://" in where:
             self.name, url = self._read_url(where)
         else:
             self.path = Path(where)
             self.name, url = str(where), f"sqlite:///{where}"
+        if called is not None:
+            self.name = str(called)
         if self.path is not None:
             self._find_file(self.path)
-        options = {"check_same_thread": False} if self.path is not None else {}
+        options = _SERVER if self.path is None else {"check_same_thread": False}
         try:
             # A connection that failed is not used again, so none is kept.
             self.writing = create_engine(url, poolclass=NullPool, connect_args=options)
@@ -136,7 +184,7 @@ class Database:
         except ModuleNotFoundError as exc:
             raise ConfigurationError(
                 f"store {self.name}: PostgreSQL needs psycopg; "
-                "pip install 'ppu[postgres]'"
+                "pip install 'ppu-lab[postgres]'"
             ) from exc
         _set_up(self.writing, busy_wall_s, is_writing=True)
         _set_up(self.reading, busy_wall_s, is_writing=False)
@@ -184,6 +232,19 @@ class Database:
                 f"{n_pages * page}; restore a backup"
             )
 
+    def was_committed(self, transaction: int) -> bool:
+        """Return whether a server has kept a transaction whose end nobody heard of.
+
+        Raises:
+            SQLAlchemyError: If the server does not say so now.
+        """
+        query = text("SELECT txid_status(:transaction)")
+        while True:
+            with self.reading.begin() as connection:
+                said = connection.execute(query, {"transaction": transaction}).scalar()
+            if said != "in progress":
+                return said == "committed"
+
     def close(self) -> None:
         """Close every connection that nobody uses."""
         self.writing.dispose()
@@ -192,21 +253,46 @@ class Database:
 
 def _make_file(path: Path) -> None:
     """Make an empty SQLite database that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, made = tempfile.mkstemp(prefix=path.name, suffix=".new", dir=path.parent)
-    os.close(handle)
+    with (
+        contextlib.suppress(ConflictError),
+        making_file(path) as made,
+        contextlib.closing(sqlite3.connect(made)) as connection,
+    ):
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+@contextlib.contextmanager
+def making_file(path: Path) -> Iterator[Path]:
+    """Give a path beside *path*; what was made there is put in place if all went well.
+
+    Raises:
+        ConflictError: If another process was quicker; its file stays as it is.
+        ConfigurationError: If there can be no such file.
+    """
     try:
-        with contextlib.closing(sqlite3.connect(made)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
-        with contextlib.suppress(FileExistsError):  # another process was quicker
-            os.link(made, path)
-        folder = os.open(path.parent, os.O_RDONLY)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent)
+    except OSError as exc:
+        raise ConfigurationError(f"store {path}: {exc.strerror}") from exc
+    with folder:
+        made = Path(folder.name) / path.name
+        yield made
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            os.link(made, path)
+        except FileExistsError:
+            raise ConflictError(
+                f"store {path}: another process has just made it; say this again"
+            ) from None
+        sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Have on the disk what a folder contains."""
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
     finally:
-        Path(made).unlink()
+        os.close(folder)
 
 
 def _set_up(engine: Engine, busy_wall_s: float, *, is_writing: bool) -> None:
@@ -255,11 +341,16 @@ def _begin(is_sqlite: bool, is_writing: bool) -> Any:
         sql = "BEGIN IMMEDIATE" if is_writing else "BEGIN"
     elif is_writing:
         # 0x505055 is "PPU"; other programs may lock numbers of their own.
-        sql = "SELECT pg_advisory_xact_lock(5263445, hashtext(current_schema()))"
+        sql = (
+            "SELECT txid_current(), "
+            "pg_advisory_xact_lock(5263445, hashtext(current_schema()))"
+        )
     else:
         sql = "SELECT 1"  # the snapshot is of the first statement
 
     def begun(connection: Connection) -> None:
-        connection.exec_driver_sql(sql)
+        begun = connection.exec_driver_sql(sql)
+        if is_writing and not is_sqlite:
+            connection.info[TRANSACTION] = begun.one()[0]
 
     return begun

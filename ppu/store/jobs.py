@@ -12,8 +12,10 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from ppu.core.errors import FailureClass
+from ppu.core.errors import ConfigurationError, FailureClass
+from ppu.core.names import checked_name
 from ppu.core.remedies import Advice, read_advice
+from ppu.core.validation import unfit
 from ppu.store.events import encode
 
 __all__ = [
@@ -132,6 +134,9 @@ class JobRequest:
         compiled_digest: Digest of the compiled job, if it was compiled before.
         lab_digest: Digest of the lab file that it was checked against then.
         deadline_s: The deadline as a duration from the submission, in lab time [s].
+
+    Raises:
+        ConfigurationError: If a name or a text in the parameters cannot be shown.
     """
 
     protocol: str
@@ -149,6 +154,17 @@ class JobRequest:
     compiled_digest: str | None = None
     lab_digest: str | None = None
     deadline_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for where, name in (("protocol", self.protocol), ("key", self.key)):
+            if name is not None:
+                checked_name(where, name)
+        if self.campaign:
+            checked_name("campaign", self.campaign)
+        for tag in self.tags:
+            checked_name("tag", tag)
+        if faults := unfit(self.parameters):
+            raise ConfigurationError("\n".join(text for _, text in faults))
 
     def digest(self) -> str:
         """Return what tells this experiment from others, as 64 hexadecimal digits.

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 __all__ = [
     "Abort",
+    "AcceptStore",
     "AllowHeat",
     "Answer",
     "Cancel",
@@ -71,10 +72,22 @@ class AllowHeat(_Request):
     note: str = ""
 
 
+class AcceptStore(_Request):
+    """Let jobs go on after the store had forgotten something: a person has looked."""
+
+    command: Literal["accept store"] = "accept store"
+    note: str = ""
+
+
 class Drain(_Request):
-    """Let no further step begin, and end when what cannot wait is done."""
+    """Let no further step begin, and end when what cannot wait is done.
+
+    Attributes:
+        awaits_firings: Whether firings under way cannot wait, either.
+    """
 
     command: Literal["drain"] = "drain"
+    awaits_firings: bool = False
 
 
 class ReleaseSample(_Request):
@@ -142,6 +155,7 @@ Request = (
     Cancel
     | Abort
     | Answer
+    | AcceptStore
     | AllowHeat
     | Drain
     | ReleaseSample

@@ -32,6 +32,7 @@ from ppu.store.migrations import MIGRATIONS
 
 __all__ = [
     "SCHEMA_VERSION",
+    "JsonText",
     "allocations",
     "calibrations",
     "campaigns",
@@ -60,6 +61,11 @@ SCHEMA_VERSION = len(MIGRATIONS) + 1
 BIG = BigInteger().with_variant(Integer, "sqlite")
 """64 bits; SQLite's own row number must be spelled INTEGER."""
 
+
+class JsonText(Text):
+    """Text that is JSON."""
+
+
 metadata = MetaData()
 
 meta = Table(
@@ -76,7 +82,7 @@ events = Table(
     Column("stamp", Double, nullable=False),
     Column("job_id", BIG),
     Column("kind", String, nullable=False),
-    Column("content", Text, nullable=False),
+    Column("content", JsonText, nullable=False),
     Index("events_of_job", "job_id", "sequence"),
 )
 
@@ -111,11 +117,11 @@ jobs = Table(
     Column("digest", String, nullable=False),
     Column("protocol", String, nullable=False),
     Column("version", String, nullable=False),
-    Column("parameters", Text, nullable=False),
+    Column("parameters", JsonText, nullable=False),
     Column("priority", Integer, nullable=False),
     Column("campaign", String, nullable=False),
     Column("deadline", Double),
-    Column("tags", Text, nullable=False),
+    Column("tags", JsonText, nullable=False),
     Column("parent_id", BIG, ForeignKey("jobs.id")),
     Column("state", String, nullable=False),
     Column("is_held", Boolean, nullable=False),
@@ -125,10 +131,10 @@ jobs = Table(
     Column("is_retryable", Boolean, nullable=False),
     Column("reason_code", String),
     Column("reason_text", Text),
-    Column("advice", Text),
+    Column("advice", JsonText),
     Column("failure_class", String),
     Column("field", String),
-    Column("result", Text),
+    Column("result", JsonText),
     Column("submitted", Double, nullable=False),
     Column("started", Double),
     Column("ended", Double),
@@ -194,12 +200,12 @@ steps = Table(
     Column("name", String, nullable=False),
     Column("kind", String, nullable=False),
     Column("digest", String, nullable=False),
-    Column("arguments", Text, nullable=False),
+    Column("arguments", JsonText, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("state", String, nullable=False),
-    Column("result", Text),
-    Column("evidence", Text),
-    Column("policy", Text),
+    Column("result", JsonText),
+    Column("evidence", JsonText),
+    Column("policy", JsonText),
     Column("token", BIG, ForeignKey("cells.token"), nullable=False),
     Column("begun", Double, nullable=False),
     Column("ended", Double),
@@ -215,7 +221,7 @@ documents = Table(
     Column("job_id", BIG, ForeignKey("jobs.id")),
     Column("run_uid", String, nullable=False),
     Column("name", String, nullable=False),
-    Column("content", Text, nullable=False),
+    Column("content", JsonText, nullable=False),
     Index("documents_of_run", "run_uid", "sequence"),
     Index("documents_of_job", "job_id", "sequence"),
 )
@@ -270,7 +276,7 @@ custody = Table(
     Column("destination", String),
     Column("by", String, nullable=False),
     Column("kind", String, nullable=False),
-    Column("evidence", Text),
+    Column("evidence", JsonText),
     Index("custody_of_container", "container", "sequence"),
     Index("custody_of_sample", "sample", "sequence"),
 )
@@ -308,7 +314,7 @@ calibrations = Table(
     Column("sequence", BIG, ForeignKey("events.sequence"), primary_key=True),
     Column("device", String, nullable=False),
     Column("kind", String, nullable=False),
-    Column("content", Text, nullable=False),
+    Column("content", JsonText, nullable=False),
     Column("valid_until", Double),
     Index("calibrations_of_device", "device", "kind", "sequence"),
 )
@@ -319,12 +325,12 @@ commands = Table(
     Column("sequence", BIG, ForeignKey("events.sequence"), primary_key=True),
     Column("job_id", BIG, ForeignKey("jobs.id")),
     Column("command", String, nullable=False),
-    Column("content", Text, nullable=False),
+    Column("content", JsonText, nullable=False),
     Column("by", String, nullable=False),
     Column("asked", Double, nullable=False),
     Column("handled", Double),
     Column("outcome", Text),
-    Column("advice", Text),
+    Column("advice", JsonText),
     Index("commands_of_job", "job_id", "sequence"),
     Index(
         "commands_waiting",
@@ -340,7 +346,7 @@ descriptions = Table(
     Column("digest", String, primary_key=True),
     Column("lab", String, nullable=False),
     Column("described", Double, nullable=False),
-    Column("content", Text, nullable=False),
+    Column("content", JsonText, nullable=False),
 )
 """What is known of labs without their instruments, by a digest of their files."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import itertools
 import os
 import shutil
 import sqlite3
@@ -14,22 +15,32 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, make_url, text
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from ppu.core.errors import (
     ConfigurationError,
+    NotFoundError,
     StoreBusyError,
     StoreDamagedError,
     StoreDiskError,
 )
 from ppu.core.labtime import LabTimeLoop
+from ppu.core.notices import tell
 from ppu.store.check import find_faults
-from ppu.store.database import BUSY_WALL_S, Database, explain, explained
+from ppu.store.database import (
+    BUSY_WALL_S,
+    Database,
+    explain,
+    explained,
+    sync_folder,
+)
+from ppu.store.mark import HighWaterMark
 from ppu.store.schema import SCHEMA_VERSION, known_version_of, prepare
-from ppu.store.writer import Writer
+from ppu.store.soundness import unsound_rows
+from ppu.store.writer import Writer, naming_damage
 
-__all__ = ["LEAST_FREE_BYTES", "Store"]
+__all__ = ["LEAST_FREE_BYTES", "Store", "file_of"]
 
 LEAST_FREE_BYTES = 500_000_000
 """Below this low-water mark no new work is taken."""
@@ -53,7 +64,9 @@ class Store:
             SQLite does not queue them, so a person's command should have patience
             while a cell writes without pause.
         may_upgrade: Whether the tables of an older PPU are brought up to date; if not,
-            only what is known of its cells may be read and written.
+            only what is known of its cells may be read and written. An SQLite file is
+            copied beside itself before.
+        called: What to call it in errors; by default *where*, without its password.
 
     Raises:
         ConfigurationError: If *where* is no store, or one of a newer PPU.
@@ -69,10 +82,11 @@ class Store:
         is_verified: bool = True,
         busy_wall_s: float = BUSY_WALL_S,
         may_upgrade: bool = True,
+        called: str | Path | None = None,
     ) -> None:
         self.where = where
         """As it was given: a path, or a URL with its password."""
-        self._database = Database(where, busy_wall_s)
+        self._database = Database(where, busy_wall_s, called)
         try:
             with explained(self.name):
                 if is_verified:
@@ -82,6 +96,16 @@ class Store:
             self._database.close()
             raise
         self._writer = Writer(self._database)
+        self._locking: Connection | None = None
+        self._owning = contextlib.ExitStack()
+
+    def keep_mark(self, mark: HighWaterMark | None) -> None:
+        """Note from now on how far the store has come, before anything is acknowledged.
+
+        Args:
+            mark: Where; None to note nothing any more.
+        """
+        self._writer.mark = mark
 
     @property
     def is_file(self) -> bool:
@@ -97,7 +121,7 @@ class Store:
     def lock_path(self) -> Path | None:
         """The file that the cell of an SQLite file keeps locked; None on a server."""
         path = self._database.path
-        return None if path is None else path.with_name(path.name + "-cell")
+        return None if path is None else _lock_path(path)
 
     def _prepare(self, *, may_upgrade: bool) -> None:
         """Make or upgrade the tables; one that is up to date is only looked at.
@@ -111,13 +135,35 @@ class Store:
             return
         with contextlib.ExitStack() as ends, self._database.writing.begin() as writing:
             # Another process may have upgraded it while this one waited to write.
-            if 0 < known_version_of(writing) < SCHEMA_VERSION and not self._lock(ends):
+            version = known_version_of(writing)
+            is_old = 0 < version < SCHEMA_VERSION
+            if is_old and not self._lock(ends):
                 raise StoreBusyError(
                     f"store {self.name}: the cell that owns it is of an older PPU and "
                     "needs its tables as they are; drain or end that cell first "
                     "(SIGTERM drains it), then say this again"
                 )
+            if is_old and self._database.path is not None:
+                self._back_up_before_upgrade(self._database.path, version)
             prepare(writing)
+
+    def _back_up_before_upgrade(self, path: Path, version: int) -> None:
+        """Copy the file of an older PPU, which that can still use.
+
+        Raises:
+            StoreError: If there is no room for a copy; nothing was upgraded.
+            ConfigurationError: If it cannot be written there.
+        """
+        names = (
+            path.with_name(f"{path.name}.schema-{version}{n}.backup")
+            for n in ("", *(f".{n}" for n in itertools.count(2)))
+        )
+        copy = next(name for name in names if not name.exists())
+        self.backup(copy)
+        tell(
+            f"store {self.name} is of an older PPU (schema {version}) and is brought "
+            f"up to date; it was copied to {copy} before"
+        )
 
     def _verify(self) -> None:
         faults = self._faults_of_the_file()
@@ -193,7 +239,11 @@ class Store:
         Raises:
             StoreError: If the database cannot be read.
         """
-        with explained(self.name), self._database.reading.begin() as connection:
+        with (
+            explained(self.name),
+            self._database.reading.begin() as connection,
+            naming_damage(self.name, connection),
+        ):
             yield connection
 
     async def aread(self, query: Callable[[Connection], T]) -> T:
@@ -220,7 +270,9 @@ class Store:
         try:
             faults = self._faults_of_the_file()
             with self._database.reading.begin() as connection:
-                return faults + find_faults(connection)
+                faults += unsound_rows(connection)
+                # What asks for more would stumble over them.
+                return faults or find_faults(connection)
         except SQLAlchemyError as exc:
             return [str(explain(exc, self.name))]
 
@@ -255,6 +307,50 @@ class Store:
         finally:
             part.unlink(missing_ok=True)
 
+    @staticmethod
+    def restore(where: str | Path, copy: Path) -> Path | None:
+        """Put a copy in the place of a store; what was there is kept beside it.
+
+        The next cell notices if the copy does not know all that was done, and waits
+        for a person.
+
+        Args:
+            where: The store, or where one shall be.
+            copy: A file that :meth:`backup` has made.
+
+        Returns:
+            Where the store is now that was there, None if none was.
+
+        Raises:
+            ConfigurationError: If the store is in PostgreSQL, or *copy* is of a newer
+                PPU or of something else.
+            NotFoundError: If there is no *copy*.
+            StoreBusyError: If a cell owns the store; nothing was changed.
+            StoreDamagedError: If the copy is damaged; nothing was changed.
+        """
+        file = file_of(where)
+        if file is None:
+            raise ConfigurationError(
+                f"store {where}: restore it with pg_restore or psql, which PostgreSQL "
+                "brings, while no cell runs"
+            )
+        if not copy.exists():
+            raise NotFoundError(f"there is no {copy}")
+        with contextlib.ExitStack() as ends:
+            if not Store._lock_file(_lock_path(file), ends):
+                raise StoreBusyError(
+                    f"store {file}: a cell owns it; end that first (drain it), then "
+                    "restore"
+                )
+            made = file.with_name(file.name + ".restored")
+            made.unlink(missing_ok=True)
+            try:
+                with Store(copy, may_upgrade=False) as source:
+                    source.backup(made)
+                return _replace(file, made)
+            finally:
+                made.unlink(missing_ok=True)
+
     # -- room ----------------------------------------------------------------------
 
     @property
@@ -284,7 +380,8 @@ class Store:
         """Be the only cell of this store while the block runs.
 
         The operating system, or the server, ends this with the process, however it
-        dies. Others may go on reading and writing rows.
+        dies. Others may go on reading and writing rows. A server that was away has
+        forgotten it: :meth:`own_again`.
 
         Raises:
             StoreBusyError: If another cell owns the store.
@@ -297,7 +394,36 @@ class Store:
                 )
             with self.read() as connection:
                 known_version_of(connection)
-            yield
+            with contextlib.ExitStack() as self._owning:
+                yield
+
+    def own_again(self) -> None:
+        """Take the lock of a server again if that has been away, within :meth:`own`.
+
+        Raises:
+            StoreBusyError: If the server is still away, or another cell has the lock.
+        """
+        if self.is_file:
+            return
+        with explained(self.name):
+            if self._is_locked_on_server():
+                return
+            self._owning.close()
+            if not self._lock_on_server(self._owning):
+                raise StoreBusyError(
+                    f"store {self.name}: another cell has it while this one was away"
+                )
+
+    def _is_locked_on_server(self) -> bool:
+        """Whether the connection that has the lock still lives."""
+        connection = self._locking
+        if connection is None or connection.closed:
+            return False
+        try:
+            connection.execute(text("SELECT 1"))
+        except SQLAlchemyError:
+            return False
+        return True
 
     def _lock(self, ends: contextlib.ExitStack) -> bool:
         """Lock the store for an owner until *ends*, unless it is; return whether."""
@@ -318,7 +444,9 @@ class Store:
         return True
 
     def _lock_on_server(self, ends: contextlib.ExitStack) -> bool:
-        connection = ends.enter_context(self._database.locking.connect())
+        connection = self._database.locking.connect()
+        ends.callback(_let_go, connection)
+        self._locking = connection
         return bool(connection.execute(text(_OWN)).scalar())
 
     def close(self) -> None:
@@ -336,6 +464,55 @@ class Store:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def file_of(where: str | Path) -> Path | None:
+    """Return the file of the store *where*; None if it is no file.
+
+    Example:
+        >>> file_of("sqlite:///lab.sqlite").as_posix()
+        'lab.sqlite'
+    """
+    if isinstance(where, Path) or "://" not in where:
+        return Path(where)
+    with contextlib.suppress(ArgumentError):  # whoever opens it is told
+        url = make_url(where)
+        if url.get_backend_name() == "sqlite" and url.database:
+            return Path(url.database)
+    return None
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(path.name + "-cell")
+
+
+def _replace(path: Path, made: Path) -> Path | None:
+    """Put *made* in the place of the store *path*; return where that one is now."""
+    logs = [path.with_name(path.name + end) for end in ("-wal", "-shm")]
+    kept = None
+    if path.exists():
+        names = (
+            path.with_name(f"{path.name}.before-restore{n}")
+            for n in ("", *(f".{n}" for n in range(2, 1000)))
+        )
+        kept = next(name for name in names if not name.exists())
+        os.link(path, kept)
+        for log in logs:
+            if log.exists():
+                # Without its log it would not be what it was.
+                os.link(log, kept.with_name(kept.name + log.name[len(path.name) :]))
+    for log in logs:
+        log.unlink(missing_ok=True)
+    made.replace(path)
+    sync_folder(path.parent)
+    return kept
+
+
+def _let_go(connection: Connection) -> None:
+    """Close a connection, which may have been lost with its server."""
+    with contextlib.suppress(SQLAlchemyError):
+        connection.invalidate()
+    connection.close()
 
 
 # Beside the lock of writers, which has the number before.

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Select, and_, false, func, or_, select
 
 from ppu.core.labtime import iso
 from ppu.core.remedies import Advice, Remedy, advise, read_advice
-from ppu.store.cells import is_owned
+from ppu.store.cells import doubt_of, is_owned
 from ppu.store.jobs import ACTIVE, BEFORE_START, ENDED, Job, JobState
 from ppu.store.schema import commands, events, job_needs, jobs
 from ppu.store.steps import questions
@@ -135,6 +135,8 @@ _CODES = {
 def _reasons(connection: Connection, job: Job, *, in_line: bool) -> Iterator[Wait]:
     if job.is_held:
         yield Wait("it is held", (advise(Remedy.RESUME, job=job.id),))
+    if doubt := doubt_of(connection):
+        yield Wait(doubt, (advise(Remedy.ACCEPT_STORE),))
     if job.state is JobState.QUEUED:
         yield from _before_begin(connection, job, in_line=in_line)
     if job.state is JobState.LOST:

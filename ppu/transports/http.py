@@ -20,6 +20,7 @@ from ppu.core.labtime import running_loop
 from ppu.core.memory import MEMORY
 from ppu.transports.confirm import confirm
 from ppu.transports.link import Allowance, Exchange, Link, rounded, wire_log
+from ppu.transports.places import host_places
 
 __all__ = ["HttpClient", "HttpConnection", "http_request_text"]
 
@@ -54,6 +55,15 @@ class HttpConnection(BaseModel):
     def endpoint(self) -> str:
         """The base URL."""
         return self.url
+
+    @property
+    def places(self) -> frozenset[str]:
+        """What one process alone may have, however the host is called."""
+        parts = urlsplit(self.url)
+        host = parts.hostname or ""
+        if host == MEMORY:
+            return frozenset()
+        return host_places(host, parts.port or (443 if parts.scheme == "https" else 80))
 
 
 class HttpClient(Link):

@@ -18,7 +18,9 @@ from typing_extensions import override
 from ppu.core.errors import ConnectError
 from ppu.core.labtime import running_loop
 from ppu.core.memory import MEMORY, MemoryTransport
-from ppu.transports.link import ByteLink, Receiver
+from ppu.transports.link import ByteLink
+from ppu.transports.places import port_places
+from ppu.transports.receiver import Receiver
 
 __all__ = ["SerialConnection", "SerialLink"]
 
@@ -46,6 +48,12 @@ class SerialConnection(BaseModel):
     def endpoint(self) -> str:
         """The device file."""
         return self.port
+
+    @property
+    def places(self) -> frozenset[str]:
+        """What one process alone may have, however the port is called."""
+        is_memory = self.port.startswith(f"{MEMORY}:")
+        return frozenset() if is_memory else port_places(self.port)
 
 
 _HUNG_UP = "the port was closed (unplugged?)"

@@ -12,7 +12,9 @@ from typing_extensions import override
 from ppu.core.errors import ConnectError
 from ppu.core.labtime import LabTimeLoop, running_loop
 from ppu.core.memory import MEMORY
-from ppu.transports.link import ByteLink, Decoder, Receiver
+from ppu.transports.link import ByteLink, Decoder
+from ppu.transports.places import host_places
+from ppu.transports.receiver import Receiver
 
 __all__ = ["TcpConnection", "TcpLink"]
 
@@ -33,6 +35,13 @@ class TcpConnection(BaseModel):
     def endpoint(self) -> str:
         """Host and port."""
         return f"{self.host}:{self.port}"
+
+    @property
+    def places(self) -> frozenset[str]:
+        """What one process alone may have, however the host is called."""
+        if self.host == MEMORY:
+            return frozenset()
+        return host_places(self.host, self.port)
 
 
 class TcpLink(ByteLink):

@@ -28,6 +28,11 @@ class TerminalConnection(BaseModel):
         """What errors call it."""
         return "the terminal"
 
+    @property
+    def places(self) -> frozenset[str]:
+        """What one process alone may have: each has a terminal of its own."""
+        return frozenset()
+
 
 class TerminalLink(ByteLink):
     """Standard error and standard input as one link."""

@@ -14,6 +14,7 @@ from typing import Any, Final
 from ppu.core.errors import ConfigurationError, nearest
 from ppu.core.labtime import running_loop
 from ppu.core.simulation import ActRefusedError, PlayedPerson
+from ppu.core.yaml_document import read_json
 from ppu.twin.bench import Bench
 
 __all__ = ["ControlSocket"]
@@ -103,9 +104,9 @@ class ControlSocket:
     def answer(self, line: bytes) -> dict[str, Any]:
         """Return the answer to one request; what is wrong with it is said there."""
         try:
-            request = json.loads(line)
-        except (ValueError, RecursionError) as exc:
-            return {"ok": False, "error": f"not JSON: {exc}; send {_REQUESTS}"}
+            request = read_json(line, "the request")
+        except ConfigurationError as exc:
+            return {"ok": False, "error": f"{exc}; send {_REQUESTS}"}
         if not isinstance(request, dict):
             return {"ok": False, "error": f"not a JSON object; send {_REQUESTS}"}
         try:

@@ -42,7 +42,7 @@ from ppu.plans.seats import (
     request_seat,
     wait_for_load,
 )
-from ppu.plans.steps import earlier_samples, keep_changes, take_empty
+from ppu.plans.steps import earlier_samples, keep_changes, take_empty, take_named
 from ppu_protocols.evidence import (
     LIGHTEST,
     doors_between,
@@ -80,16 +80,25 @@ __all__ = [
 def take_container(
     lab: Lab, kind: str, container: str | None = None
 ) -> MsgGenerator[str]:
-    """Take a container for the sample, by default an empty one; return its name."""
+    """Take a container for the sample, by default an empty one; return its name.
+
+    A certain one may hold what an earlier job made, and stand where that left it: it is
+    waited for until no other job has it, and carried home.
+
+    Raises:
+        InterlockError: If it is in something that is too hot to reach into.
+    """
     if container is None:
         return (yield from take_empty(lab, kind))
-    yield from bps.null()
-    lab.claim_container(container)
+    yield from take_named(lab, container)
+    home = lab.home_of(container)
+    if lab.left_from(container) != home:
+        yield from move_container(lab, container, home)
     return container
 
 
 def _needs_to_move(lab: Lab, container: str, destination: str) -> set[str]:
-    """Return who carries, what is opened, and both places.
+    """Return who carries, what is opened, both places, and the furnace of either.
 
     Nobody else goes to the home of a container, so it need not be reserved.
     """
@@ -103,7 +112,9 @@ def _needs_to_move(lab: Lab, container: str, destination: str) -> set[str]:
     names = {transporter.name} | {door.name for door in doors}
     if hand is not None:
         names.add(hand.name)
-    return names | places - {lab.home_of(container)}
+    # Nobody reaches into a furnace that another job has.
+    furnaces = {one.name for place in places if (one := lab.furnace_at(place))}
+    return names | furnaces | places - {lab.home_of(container)}
 
 
 @step(
@@ -596,6 +607,19 @@ class Fired:
     record: FiringRecord
     cooled_to_degc: float
     """What the chamber was to cool to before anything was taken out."""
+
+    def measured(self) -> dict[str, float | str | None]:
+        """Return what was measured of the firing; None where nobody did."""
+        return {
+            "furnace": self.furnace,
+            "temperature_degc": self.record.dwell_temperature_degc,
+            "highest_temperature_degc": self.record.max_temperature_degc,
+            "hold_s": self.record.held_s,
+        }
+
+    def not_measured(self) -> tuple[str, ...]:
+        """Return what was not measured of the firing, in sentences."""
+        return tuple(f"{self.furnace}, {text}" for text in self.record.not_measured())
 
 
 def fire_container(

@@ -64,6 +64,8 @@ __all__ = ["SolidStateRecipe", "SynthesisResult", "solid_state_synthesis"]
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 _REGRIND_S = 120.0
+_LOWERED = {"high": "medium", "medium": "low", "low": "low"}
+"""Confidence in what was made of a sample whose firing was not all seen."""
 _EMPTY_WITHIN = 0.005
 """Part of the batch by which an empty crucible may be off its tare."""
 _EMPTY_WITHIN_G = (0.002, 0.02)
@@ -537,11 +539,7 @@ def solid_state_synthesis(
         after - weighed.empty_g,
     )
 
-    diffractometer, firing, dosed = (
-        lab.the(Diffractometer),
-        fired.record,
-        weighed.dosed_g,
-    )
+    diffractometer, dosed = lab.the(Diffractometer), weighed.dosed_g
     mass_before, mass_after = weighed.full_g - weighed.empty_g, after - weighed.empty_g
     quantified = analysed[1]
     if quantified.misalignment_deg is not None:
@@ -556,6 +554,7 @@ def solid_state_synthesis(
             "be empty, or the sample is amorphous; look at it"
         )
     expected = mass_before * recipe.balanced().expected_yield
+    unseen = fired.not_measured()
     return SynthesisResult(
         sample=Sample(
             id=lab.sample_id,
@@ -577,8 +576,8 @@ def solid_state_synthesis(
             )
             for phase in quantified.phases
         ),
-        confidence=quantified.confidence,
-        confidence_reasons=quantified.confidence_reasons + quantified.remarks,
+        confidence=_LOWERED[quantified.confidence] if unseen else quantified.confidence,
+        confidence_reasons=quantified.confidence_reasons + quantified.remarks + unseen,
         fit=Fit(
             r_wp=quantified.fit.r_wp, goodness_of_fit=quantified.fit.goodness_of_fit
         ),
@@ -588,18 +587,15 @@ def solid_state_synthesis(
             "excess": dict(recipe.excess),
             "batch_mass_g": sum(dosed.values()),
             "milling_s": recipe.milling_s,
-            "furnace": fired.furnace,
             "atmosphere": recipe.atmosphere,
             # Air does not flow.
             "gas_flow_ml_per_min": None
             if recipe.atmosphere == "air"
             else recipe.gas_flow_ml_per_min,
             "ramp_degc_per_min": recipe.ramp_degc_per_min,
-            "temperature_degc": firing.dwell_temperature_degc,
-            "highest_temperature_degc": firing.max_temperature_degc,
-            "hold_s": sum(firing.dwell_s),
             # That of a shared firing suits all who share it.
             "cool_to_degc": fired.cooled_to_degc,
+            **fired.measured(),
             "scan_start_deg": pattern.two_theta[0],
             "scan_stop_deg": pattern.two_theta[-1],
             "scan_duration_s": recipe.scan_duration_s,
@@ -609,6 +605,7 @@ def solid_state_synthesis(
             *("milling_s", "atmosphere", "gas_flow_ml_per_min", "ramp_degc_per_min"),
             *("cool_to_degc", "scan_duration_s"),
         ),
+        not_measured=unseen,
         attachments={} if pattern.file is None else {"pattern": Path(pattern.file)},
         analysed=analysed,
     )

@@ -109,7 +109,7 @@ def test_cell_without_its_lease_cannot_touch_an_instrument(live: MakeLife) -> No
     assert life.cell is not None
     devices: list[Any] = list(life.lab.devices.values())
     sent = [device.statistics().n_bytes_sent for device in devices]
-    life.cell.owner._trusted_until_s = life.loop.time() - 1.0
+    life.cell.owner.renounce()
 
     with pytest.raises(StaleTokenError, match="must not touch the instruments"):
         life.lab.host.call(life.lab.devices["furnace_1"].read_signal("process_value"))

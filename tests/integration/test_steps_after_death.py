@@ -513,7 +513,7 @@ def live(laboratory: Laboratory, store: Store, answers: list[str]) -> Any:
     owner = Ownership(store, laboratory.file, host.loop, lease_s=1e6)
     lost = owner.lost()
     if lost:
-        job = owner.adopt(lost[0].id)
+        job = host.call(owner.adopt(lost[0].id))
     else:
         request = JobRequest("fire", "1", {}, key="the job")
         store.write(partial(submit, wanted=request, now=host.loop.stamp()))

@@ -378,7 +378,9 @@ def test_lab_check_tells_every_fault_with_its_line(
         ("telegraph", "known are: tcp, terminal"),
     ):
         (number,) = [n for n, line in enumerate(lines, 1) if wrong in line]
-        told = [line for line in ended.err.splitlines() if f"line {number}:" in line]
+        told = [
+            line for line in ended.err.splitlines() if f"line {number}, column" in line
+        ]
         assert any(hint in line for line in told), (wrong, ended.err)
 
 

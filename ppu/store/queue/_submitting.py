@@ -10,7 +10,12 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, select
 
 from ppu.core.errors import ConfigurationError, ConflictError, NotFoundError
-from ppu.store.bounds import bounded_deadline, bounded_job, bounded_priority
+from ppu.store.bounds import (
+    bounded_deadline,
+    bounded_deadline_s,
+    bounded_job,
+    bounded_priority,
+)
 from ppu.store.events import EventKind, announce_all, encode, last_event
 from ppu.store.jobs import BEFORE_START, ENDED, Effect, Job, JobRequest, JobState
 from ppu.store.queue._finding import get
@@ -66,7 +71,7 @@ def submit_many(
     digests = [one.digest() for one in wanted]
     known = _known_keys(connection, wanted)
     for one in wanted:
-        _check_bounds(one, now)
+        _check_bounds(one)
     needed = _states(connection, {need for one in wanted for need in one.needs})
     parents = {one.parent_id for one in wanted if one.parent_id is not None}
     if unknown := parents - _states(connection, parents).keys():
@@ -107,12 +112,12 @@ def submit_many(
     return ids
 
 
-def _check_bounds(one: JobRequest, now: float) -> None:
+def _check_bounds(one: JobRequest) -> None:
     bounded_priority(one.priority)
     if one.deadline is not None:
         bounded_deadline(one.deadline)
     if one.deadline_s is not None:
-        bounded_deadline(now + one.deadline_s)
+        bounded_deadline_s(one.deadline_s)
 
 
 def retry(connection: Connection, job_id: int, now: float) -> Job:

@@ -213,7 +213,7 @@ def test_failing_protocol_does_not_end_the_others(
 ) -> None:
     """Each job ends as itself does; what is wrong beforehand begins nothing."""
     lab: Any = open_twin(links="memory")
-    with pytest.raises(LimitError, match="empty; nothing to fire"):
+    with pytest.raises(LimitError, match="empty; nothing to work on"):
         lab.run_protocols(
             [("fire_sample", {}), ("fire_sample", {"container": "crucible_01"})],
             tmp_path / "out",

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from ppu.cell import guard as guard_module
+from ppu.cell.bench_lock import BenchLock
 from ppu.cell.guard import CellEnd, Guard
 from ppu.cell.predecessor import watching
 from ppu.core.errors import StoreBusyError
@@ -42,6 +43,15 @@ class NotedOrphans:
     async def make_safe(self) -> None:
         """Note it."""
         self.asked.append("orphan state")
+
+    def own_bench(self) -> BenchLock:
+        """Have no place at all."""
+        return BenchLock({}, "a test")
+
+    async def keep(self, until: asyncio.Event) -> None:
+        """Note it, until the store can be written."""
+        self.asked.append("orphan state, kept")
+        await until.wait()
 
     async def keep_safe(self, until: asyncio.Event) -> None:
         """Note it, until somebody comes."""

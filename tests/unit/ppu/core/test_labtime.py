@@ -61,7 +61,7 @@ def test_jumping_loop_reaches_the_timer_exactly_when_nothing_else_is_left(
 
 
 @given(delays=st.lists(st.floats(0.0, 1e7), min_size=1, max_size=8))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_jumping_loop_runs_timers_in_order_whatever_their_delays(
     delays: list[float],
 ) -> None:
@@ -335,7 +335,7 @@ def test_debt_keeps_time_until_the_bytes_were_read(
         st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(-5, 5)), max_size=30
     )
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_loop_counts_the_links_that_owe_whatever_happens_to_their_debts(
     changes: list[tuple[str, int]],
 ) -> None:

@@ -224,7 +224,7 @@ def test_job_that_is_cancelled_leaves_nothing_taken(loop: LabTimeLoop) -> None:
     assert run(loop, work) == frozenset()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(

@@ -494,7 +494,7 @@ CANDIDATES = st.lists(
 
 
 @given(CANDIDATES, st.dictionaries(st.sampled_from("abc"), st.floats(0, 1e6)))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_heads_are_enough_to_know_the_first(
     candidates: list[Candidate], use_s: dict[str, float]
 ) -> None:
@@ -711,7 +711,7 @@ class Anybody:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_invariants_hold_whatever_is_done(data: st.DataObject) -> None:
     """After any sequence of acts, allowed or refused, the store's check is empty."""
     with memory_store() as connection:

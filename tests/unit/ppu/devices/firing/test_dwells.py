@@ -67,7 +67,7 @@ def watch(
 
 
 @given(program=segments, phase_s=st.floats(0.0, PERIOD_S))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_dwell_watch_measures_every_dwell_when_the_program_runs_as_asked(
     program: list[Segment], phase_s: float
 ) -> None:
@@ -84,7 +84,7 @@ def test_dwell_watch_measures_every_dwell_when_the_program_runs_as_asked(
     program=segments.filter(lambda found: any(s.dwell_s >= 60.0 for s in found)),
     factor=st.sampled_from([1 / 60, 60.0]),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_dwell_watch_finds_the_fault_when_the_unit_is_wrong(
     program: list[Segment], factor: float
 ) -> None:
@@ -99,7 +99,7 @@ def test_dwell_watch_finds_the_fault_when_the_unit_is_wrong(
 
 
 @given(program=segments.filter(lambda found: found[-1].dwell_s >= 60.0))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_dwell_watch_finds_the_fault_when_the_last_segment_is_not_run(
     program: list[Segment],
 ) -> None:
@@ -133,7 +133,7 @@ def watch_with_outage(
     part=st.floats(0.0, 1.0),
     index=st.integers(0, 7),
 )
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_dwell_watch_finds_no_fault_when_an_outage_hides_the_end_of_a_dwell(
     program: list[Segment], outage_s: float, part: float, index: int
 ) -> None:
@@ -156,7 +156,7 @@ def test_dwell_watch_finds_no_fault_when_an_outage_hides_the_end_of_a_dwell(
 
 
 @given(program=segments, part=st.floats(0.0, 1.0))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_dwell_watch_finds_the_fault_when_the_program_is_reset_on_its_way(
     program: list[Segment], part: float
 ) -> None:
@@ -240,7 +240,7 @@ def whole_duration_s(program: list[Segment]) -> float:
     0.0,
     0.5,
 )
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_dwell_watch_finds_no_fault_when_a_process_was_away_for_any_time(
     program: list[Segment], begin: float, length: float
 ) -> None:
@@ -267,7 +267,7 @@ def test_dwell_watch_finds_no_fault_when_a_process_was_away_for_any_time(
 
 
 @given(program=segments, part=st.floats(0.0, 0.99))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_dwell_watch_finds_no_fault_when_the_begin_was_not_seen(
     program: list[Segment], part: float
 ) -> None:
@@ -288,7 +288,7 @@ def test_dwell_watch_finds_no_fault_when_the_begin_was_not_seen(
 
 
 @given(program=segments, begin=st.floats(0.0, 1.0), part=st.floats(0.0, 0.9))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_dwell_watch_finds_the_fault_when_a_silence_had_no_room_for_the_rest(
     program: list[Segment], begin: float, part: float
 ) -> None:
