@@ -83,7 +83,32 @@ def _lines(found: JobDetailView) -> list[str]:
         lines.append("steps (UTC):")
         lines += [_line(step) for step in found.steps]
     if found.result is not None:
-        lines.append(f"result: {_short(found.result)}")
+        lines += _result_lines(found.result)
+    return lines
+
+
+def _result_lines(result: Any) -> list[str]:
+    """Return what came of a job, as its protocol says it, and what it took."""
+    from ppu.core.labtime import duration
+
+    if not isinstance(result, dict) or "summary" not in result:
+        return [f"result: {_short(result)}"]  # of an older PPU
+    lines = ["result:", *(f"  {line}" for line in result["summary"])]
+    if "active_s" in result:
+        waited_s = sum(result["waited_s"].values())
+        lines.append(
+            f"active {duration(result['active_s'])}, waited {duration(waited_s)}"
+        )
+        lines += [
+            f"{one['furnace']}: "
+            + (
+                "energy "
+                if one["own_energy_kwh"] is None
+                else f"{one['own_energy_kwh']:.3g} kWh, "
+            )
+            + one["energy_source"]
+            for one in result["firings"]
+        ]
     return lines
 
 

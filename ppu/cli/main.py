@@ -33,6 +33,7 @@ _HOMES: Final[Mapping[str, str]] = {
     "jobs": "queue",
     "lab": "lab",
     "new": "new",
+    "person": "person",
     "protocols": "protocols",
     "read": "read",
     "record": "record",

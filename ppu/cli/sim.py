@@ -67,6 +67,13 @@ def sim(
             parser=path_option, help="Write a lab file whose hardware leads here."
         ),
     ] = None,
+    play: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PERSON",
+            help="Let `ppu person` play this person, instead of a model; repeatable.",
+        ),
+    ] = None,
     control: Annotated[
         str,
         typer.Option(help="Port of the control socket, or auto for a free one."),
@@ -89,14 +96,23 @@ def sim(
     path = find_lab(lab)
     file = load_lab(path)
     names = tuple(only or ())
-    for name in names:
+    played = tuple(play or ())
+    for option, name in [
+        *(("--only", n) for n in names),
+        *(("--play", n) for n in played),
+    ]:
         if name not in file.devices:
             raise ConfigurationError(
-                f"--only {name}: no such device; {nearest(name, file.devices)}"
+                f"{option} {name}: no such device; {nearest(name, file.devices)}"
             )
     nonces = make_nonces(file, names)
     bench = Bench(
-        file, path, file.seed if seed is None else seed, nonces=nonces, only=names
+        file,
+        path,
+        file.seed if seed is None else seed,
+        nonces=nonces,
+        only=names,
+        played=played,
     )
     loop = LabTimeLoop(speed)
     try:
@@ -186,6 +202,8 @@ async def _serve(
             if write_lab is not None:
                 sys.stdout.write(f"lab file for this bench: {write_lab}\n")
             sys.stdout.write(f"faults: ppu fault --control {control_address}\n")
+            if bench.played:
+                sys.stdout.write(f"people: ppu person --control {control_address}\n")
         sys.stdout.flush()
         await stopped.wait()
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ppu.core.labfile import DeviceEntry, LabFile
 
@@ -11,6 +11,7 @@ __all__ = [
     "ActRefusedError",
     "FaultInjector",
     "IncidentRecord",
+    "PlayedPerson",
     "SimulatedInstrument",
     "SimulatedWorld",
     "TwinSettingsError",
@@ -124,6 +125,29 @@ class FaultInjector(Protocol):
 
     def clear(self, time: float) -> None:
         """End every fault at lab time *time* [s]."""
+
+
+@runtime_checkable
+class PlayedPerson(Protocol):
+    """A simulated person whom somebody plays, instead of a model."""
+
+    @property
+    def asked(self) -> str | None:
+        """What the person is asked to do, None if nothing or if nobody plays it."""
+
+    def answer_done(self, time: float) -> None:
+        """Do what is asked in the world, and answer that it is done.
+
+        Raises:
+            ActRefusedError: If the world does not allow it; it is still asked.
+        """
+
+    def answer_refused(self, time: float, why: str) -> None:
+        """Answer that it will not be done.
+
+        Raises:
+            ActRefusedError: If nothing is asked, or no reason is given.
+        """
 
 
 class SimulatedInstrument(Protocol):

@@ -433,7 +433,7 @@ class Runner:
             )
         elif self._gate is not None:
             self._gate.note_done(msg.kwargs["needs"])
-        step.begun_s = self.loop.time()
+        step.begun_s, step.path = self.loop.time(), begun.key
         try:
             if self._recorder is not None:
                 begun = await self._begin_kept(

@@ -147,7 +147,9 @@ class JobFacts:
     def waited_s(self) -> dict[str, float]:
         """Return how long it waited for each kind of thing [s]; all kinds are there."""
         return {
-            str(code): sum(w.ended - w.begun for w in self.waits if w.code is code)
+            str(code): sum(
+                (one.ended - one.begun for one in self.waits if one.code is code), 0.0
+            )
             for code in WaitCode
         }
 
@@ -224,7 +226,9 @@ def _firings(
             columns = _joined(columns, found)
         if columns.get("time"):
             power = powers.get(seat.furnace)
-            yield _firing(seat.furnace, columns, seat.members, power)
+            # A plan that is no job of a cell is numbered 0 among those that run.
+            jobs = tuple(member or job_id for member in seat.members)
+            yield _firing(seat.furnace, columns, jobs, power)
     for name, power in powers.items():
         if name in shared:
             continue

@@ -32,6 +32,11 @@ class ProtocolResult(BaseModel):
     parameters_actual: dict[str, Any] = Field(
         default_factory=dict, description="What was realised of the parameters"
     )
+    parameters_commanded: tuple[str, ...] = Field(
+        default=(),
+        description="Those of parameters_actual that instruments were told and nobody "
+        "measured",
+    )
     not_measured: tuple[str, ...] = Field(
         default=(),
         description="What belongs to the result and nobody measured, in sentences",
@@ -47,13 +52,20 @@ class ProtocolResult(BaseModel):
 
         By default one for each field of its own; override it to say it better.
         """
+        return [f"{name}: {value}" for name, value in self.own_fields().items()]
+
+    def own_fields(self) -> dict[str, str]:
+        """Return the fields that the protocol has added, by name and as people read.
+
+        A report shows them if the protocol has no part of its own in it.
+        """
         own = type(self).model_fields.keys() - ProtocolResult.model_fields.keys()
         content = self.model_dump(mode="json")
-        return [
-            f"{name}: {_worded(content[name])}"
+        return {
+            name: _worded(content[name])
             for name in type(self).model_fields
             if name in own and name in content
-        ]
+        }
 
 
 def _worded(value: Any) -> str:

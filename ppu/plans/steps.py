@@ -69,6 +69,8 @@ class StepRecord:
     arguments: Any = None
     ended_s: float | None = None
     seat: SeatUse | None = None
+    path: str = ""
+    """Its place in the plan: "3" is the third, "3.1" the first within it."""
     devices: set[str] = dataclasses.field(default_factory=set)
     """What it has used so far, of the lab's devices."""
 

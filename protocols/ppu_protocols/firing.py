@@ -119,6 +119,12 @@ def fire_sample(
             mass_after_g=after,
             loss_percent=100.0 * (before - after) / before,
         ),
-        parameters_actual={"container": container, **fired.measured()},
+        parameters_actual={
+            "container": container,
+            "ramp_degc_per_min": parameters.ramp_degc_per_min,
+            "cool_to_degc": fired.cooled_to_degc,
+            **fired.measured(),
+        },
+        parameters_commanded=("ramp_degc_per_min", "cool_to_degc"),
         not_measured=fired.not_measured(),
     )

@@ -631,6 +631,8 @@ class Fired:
 
     furnace: str
     record: FiringRecord
+    cooled_to_degc: float
+    """What the chamber was to cool to before anything was taken out."""
 
     def measured(self) -> dict[str, float | str | None]:
         """Return what was measured of the firing; None where nobody did."""
@@ -657,4 +659,4 @@ def fire_container(
     record = yield from fire_seat(lab, seat, role)
     yield from move_container(lab, container, lab.home_of(container))
     yield from vacate_seat(lab, seat)
-    return Fired(seat.furnace, record)
+    return Fired(seat.furnace, record, seat.profile.cool_to_degc)

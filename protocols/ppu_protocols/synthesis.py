@@ -584,12 +584,27 @@ def solid_state_synthesis(
         parameters_actual={
             "target": recipe.target,
             "precursors": list(recipe.precursors),
+            "excess": dict(recipe.excess),
             "batch_mass_g": sum(dosed.values()),
+            "milling_s": recipe.milling_s,
             "atmosphere": recipe.atmosphere,
+            # Air does not flow.
+            "gas_flow_ml_per_min": None
+            if recipe.atmosphere == "air"
+            else recipe.gas_flow_ml_per_min,
+            "ramp_degc_per_min": recipe.ramp_degc_per_min,
+            # That of a shared firing suits all who share it.
+            "cool_to_degc": fired.cooled_to_degc,
             **fired.measured(),
             "scan_start_deg": pattern.two_theta[0],
             "scan_stop_deg": pattern.two_theta[-1],
+            "scan_duration_s": recipe.scan_duration_s,
+            "candidate_phases": list(recipe.candidate_phases),
         },
+        parameters_commanded=(
+            *("milling_s", "atmosphere", "gas_flow_ml_per_min", "ramp_degc_per_min"),
+            *("cool_to_degc", "scan_duration_s"),
+        ),
         not_measured=unseen,
         attachments={} if pattern.file is None else {"pattern": Path(pattern.file)},
         analysed=analysed,

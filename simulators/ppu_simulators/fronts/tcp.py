@@ -89,6 +89,11 @@ class TcpFront:
         for transport in list(self.connections):
             transport.abort()
 
+    def volunteer(self, data: bytes) -> None:
+        """Say something to every client that nothing of what it said is owed for."""
+        for transport in self.connections:
+            transport.write(data)
+
     def _accept(self) -> asyncio.BaseProtocol:
         own = self.conversation() if callable(self.conversation) else None
         return _Connection(self, running_loop(), own)
