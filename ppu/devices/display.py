@@ -238,7 +238,10 @@ class DisplayMaster(ModbusMaster):
             place = _FLOAT_REGION + 2 * register
             with contextlib.suppress(InstrumentError):
                 words = await self.read_confirmed(place, 2, agree=_floats_agree)
-                floats[register] = _float_in(words)
+                number = _float_in(words)
+                # Beyond where 16 bits end, or it contradicts them.
+                if abs(number) * 10**shown.decimals > 0x7FFE:
+                    floats[register] = number
         return replace(shown, floats=floats)
 
     def _witness_in(self, first: int, words: list[int]) -> list[int]:
