@@ -292,6 +292,7 @@ class FurnaceDoor(Instrument, Door):
             InstrumentError: If the controller reports an error or does not stop.
         """
         while True:
+            is_late = running_loop().time() > deadline
             status = await self.read_status()
             if status.state == "ERROR":
                 raise InstrumentError(
@@ -303,7 +304,7 @@ class FurnaceDoor(Instrument, Door):
                 )
             if status.state == "STOP":
                 return status
-            if running_loop().time() > deadline:
+            if is_late:
                 raise InstrumentError(
                     f"{self.name}: the door still moves {when}; allowed are "
                     f"{self.settings.max_travel_s:g} s"

@@ -224,6 +224,7 @@ class MettlerSics(Instrument, Balance):
         within = _REPEATS_WITHIN * self.settings.readability_g * (1 + 1e-6)
         deadline = running_loop().time() + _STABILITY_S
         while True:
+            is_late = running_loop().time() >= deadline
             try:
                 return await self._client.ask_confirmed(
                     "S",
@@ -232,7 +233,7 @@ class MettlerSics(Instrument, Balance):
                     deadline_lab_s=_STABILITY_S,
                 )
             except InstrumentError as exc:
-                if exc.code != "D" or running_loop().time() >= deadline:
+                if exc.code != "D" or is_late:
                     raise InstrumentError(f"{self.name}: {exc}", exc.code) from exc
             except MalformedReply as exc:
                 raise MalformedReply(f"{self.name}: {exc}") from exc

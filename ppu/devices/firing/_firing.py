@@ -218,10 +218,12 @@ class Firing:
         await start_program()
         loop = running_loop()
         deadline = loop.time() + _START_DEADLINE_S
+        is_late = False
         while not await is_running():
-            if loop.time() > deadline:
+            if is_late:
                 raise InstrumentError(f"{self._name}: the program did not start")
             await asyncio.sleep(1.0)
+            is_late = loop.time() > deadline
         self.samples = Samples.empty()
         self._latest = None  # what was heard of another firing tells nothing of this
         first: Sample | None = None
