@@ -22,7 +22,7 @@ import numpy as np
 
 from ppu.cell.cell import Cell
 from ppu.cell.open_lab import InteractiveLab, open_lab
-from ppu.core.custody import Left, Moved
+from ppu.core.custody import Claimed, Left, Moved
 from ppu.store.jobs import ENDED, Job, JobRequest, JobState
 from ppu.store.queue import abort, find, submit
 from ppu.store.store import Store
@@ -53,6 +53,8 @@ class Findings:
     n_firings: int = 0
     n_losses: int = 0
     wrong: list[str] = field(default_factory=list)
+    claimed_s: dict[str, float] = field(default_factory=dict)
+    """When each sample had its last container for itself, in lab time."""
     carbon_mol: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """Carbon in each container whenever it left the pan: lab time [s] and amount."""
 
@@ -202,6 +204,8 @@ def watch(lab: InteractiveLab, found: Findings) -> None:
 
     def compare(change: Any) -> None:
         enter(change)
+        if isinstance(change, Claimed):
+            found.claimed_s[change.sample] = lab.host.loop.time()
         for container, place in lab.ledger.places.items():
             if container in lab.ledger.under_way:
                 continue
@@ -240,7 +244,7 @@ def watch(lab: InteractiveLab, found: Findings) -> None:
 def check_loss(job: Job, found: Findings, epoch: float) -> None:
     """Compare the loss of a job with the carbonate that was in its crucible."""
     sample = job.result["sample"]
-    begun, ended = (job.started or 0.0) - epoch, (job.ended or 0.0) - epoch
+    begun, ended = found.claimed_s[sample["id"]], (job.ended or 0.0) - epoch
     seen = [
         carbon
         for time, carbon in found.carbon_mol[sample["container"]]

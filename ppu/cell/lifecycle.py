@@ -90,6 +90,7 @@ class Lifecycle:
         resources.firings.note_entered()
         engine = running.runner.engine
         engine.on_use = partial(self._acting.begin, running)
+        running.runner.is_left = partial(self._acting.is_left, running)
         try:
             await self._run(running, is_adopted=is_adopted)
         except asyncio.CancelledError as exc:
@@ -103,6 +104,7 @@ class Lifecycle:
             error = exc
             await self._ending.end_badly(running, exc)
         finally:
+            running.runner.is_left = None
             engine.on_use = None  # the next job may use the engine, or a plan alone
             resources.reservations.leave(running.who)
             resources.firings.note_left(running.who, error)
