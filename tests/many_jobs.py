@@ -191,6 +191,18 @@ class People:
         return sorted(found, key=lambda job: job.id)
 
 
+def note(found: Findings, world: Any, now: float, change: Any) -> None:
+    """Keep when a sample got its container, and what was in it at the pan."""
+    if isinstance(change, Claimed):
+        found.claimed_s[change.sample] = now
+    if not isinstance(change, Left | Moved):
+        return
+    if PAN in (change.origin, change.destination):
+        matter = world.containers[change.container].matter
+        carbon = matter.elements(with_gas=False).get("C", 0.0)
+        found.carbon_mol.setdefault(change.container, []).append((now, carbon))
+
+
 def watch(lab: InteractiveLab, found: Findings) -> None:
     """Compare belief and truth whenever anything moves, and look into the furnaces."""
     bench: Any = lab.bench
@@ -204,8 +216,6 @@ def watch(lab: InteractiveLab, found: Findings) -> None:
 
     def compare(change: Any) -> None:
         enter(change)
-        if isinstance(change, Claimed):
-            found.claimed_s[change.sample] = lab.host.loop.time()
         for container, place in lab.ledger.places.items():
             if container in lab.ledger.under_way:
                 continue
@@ -213,14 +223,7 @@ def watch(lab: InteractiveLab, found: Findings) -> None:
             truth = world.containers[container].at
             if truth != place:
                 found.wrong.append(f"{container}: believed at {place}, is at {truth}")
-        if isinstance(change, Left | Moved) and PAN in (
-            change.origin,
-            getattr(change, "destination", None),
-        ):
-            now = lab.host.loop.time()
-            matter = world.containers[change.container].matter
-            carbon = matter.elements(with_gas=False).get("C", 0.0)
-            found.carbon_mol.setdefault(change.container, []).append((now, carbon))
+        note(found, world, lab.host.loop.time(), change)
 
     def see_act(time: float, act: str) -> None:
         note_act(time, act)
