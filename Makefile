@@ -92,7 +92,7 @@ campaign-soak: $(VENV)/.dev  ## Run jobs for a month, with a fault every hour (2
 	@PYTHONPATH=tests MALLOC_ARENA_MAX=2 $(BIN)/python tests/campaign/soak.py --days $(DAYS) \
 	  $(if $(filter 30,$(DAYS)),--page docs/performance.md)
 
-# The tests run ten of a gentler kind.
+# The tests run eight of a gentler kind.
 JOBS ?= 300
 campaign-technician: $(VENV)/.dev  ## Three hundred jobs with a technician beside (40 min)
 	@PYTHONPATH=tests $(BIN)/python tests/campaign/technician.py --jobs $(JOBS) \

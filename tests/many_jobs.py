@@ -22,7 +22,7 @@ import numpy as np
 
 from ppu.cell.cell import Cell
 from ppu.cell.open_lab import InteractiveLab, open_lab
-from ppu.core.custody import Left, Moved
+from ppu.core.custody import Claimed, Left, Moved
 from ppu.store.jobs import ENDED, Job, JobRequest, JobState
 from ppu.store.queue import abort, find, submit
 from ppu.store.store import Store
@@ -53,6 +53,8 @@ class Findings:
     n_firings: int = 0
     n_losses: int = 0
     wrong: list[str] = field(default_factory=list)
+    claimed_s: dict[str, float] = field(default_factory=dict)
+    """When each sample had its last container for itself, in lab time."""
     carbon_mol: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """Carbon in each container whenever it left the pan: lab time [s] and amount."""
 
@@ -189,6 +191,18 @@ class People:
         return sorted(found, key=lambda job: job.id)
 
 
+def note(found: Findings, world: Any, now: float, change: Any) -> None:
+    """Keep when a sample got its container, and what was in it at the pan."""
+    if isinstance(change, Claimed):
+        found.claimed_s[change.sample] = now
+    if not isinstance(change, Left | Moved):
+        return
+    if PAN in (change.origin, change.destination):
+        matter = world.containers[change.container].matter
+        carbon = matter.elements(with_gas=False).get("C", 0.0)
+        found.carbon_mol.setdefault(change.container, []).append((now, carbon))
+
+
 def watch(lab: InteractiveLab, found: Findings) -> None:
     """Compare belief and truth whenever anything moves, and look into the furnaces."""
     bench: Any = lab.bench
@@ -209,14 +223,7 @@ def watch(lab: InteractiveLab, found: Findings) -> None:
             truth = world.containers[container].at
             if truth != place:
                 found.wrong.append(f"{container}: believed at {place}, is at {truth}")
-        if isinstance(change, Left | Moved) and PAN in (
-            change.origin,
-            getattr(change, "destination", None),
-        ):
-            now = lab.host.loop.time()
-            matter = world.containers[change.container].matter
-            carbon = matter.elements(with_gas=False).get("C", 0.0)
-            found.carbon_mol.setdefault(change.container, []).append((now, carbon))
+        note(found, world, lab.host.loop.time(), change)
 
     def see_act(time: float, act: str) -> None:
         note_act(time, act)
@@ -240,7 +247,7 @@ def watch(lab: InteractiveLab, found: Findings) -> None:
 def check_loss(job: Job, found: Findings, epoch: float) -> None:
     """Compare the loss of a job with the carbonate that was in its crucible."""
     sample = job.result["sample"]
-    begun, ended = (job.started or 0.0) - epoch, (job.ended or 0.0) - epoch
+    begun, ended = found.claimed_s[sample["id"]], (job.ended or 0.0) - epoch
     seen = [
         carbon
         for time, carbon in found.carbon_mol[sample["container"]]

@@ -67,6 +67,15 @@ class Acting:
         job_id = self._begun.get(name)
         return frozenset() if job_id is None else frozenset({job_id})
 
+    def is_left(self, running: RunningJob, name: str) -> bool:
+        """Return whether a device goes on with what was begun for a job.
+
+        Nobody else gets it then, though the step is over for which the job had it.
+        """
+        device = self._devices.get(name)
+        is_its = self._begun.get(name) == running.who.id
+        return device is not None and is_its and device.is_acting
+
     def take_left(self, running: RunningJob, *, is_routine: bool) -> list[str]:
         """Let a job that ends have what acts, or may act, and is nobody else's.
 

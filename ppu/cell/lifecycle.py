@@ -150,6 +150,7 @@ class Lifecycle:
         resources.firings.note_entered()
         runner = running.runner
         runner.on_use = partial(self._acting.begin, running)
+        runner.is_left = partial(self._acting.is_left, running)
         runner.engine.before_command = self._owner.await_trust
         try:
             await self._run(running, is_adopted=is_adopted)
@@ -165,7 +166,7 @@ class Lifecycle:
             await self._ending.end_badly(running, exc)
         finally:
             # The next job may use the engine, or a plan alone.
-            runner.on_use = runner.engine.before_command = None
+            runner.on_use = runner.is_left = runner.engine.before_command = None
             resources.reservations.leave(running.who)
             resources.firings.note_left(running.who, error)
             if roster.fault is None and not isinstance(error, asyncio.CancelledError):

@@ -23,7 +23,7 @@ from sqlalchemy import Connection
 from ppu.cell.ownership import Ownership
 from ppu.cell.roster import Roster
 from ppu.core.custody import CustodyLedger
-from ppu.core.errors import PPUError
+from ppu.core.errors import PPUError, StoreBusyError, StoreDiskError
 from ppu.core.labfile import LabFile, TechnicianEntry
 from ppu.core.labtime import LabTimeLoop
 from ppu.core.notices import tell
@@ -102,8 +102,19 @@ class TwinTechnician:
         return self._task is not None
 
     async def look(self) -> None:
-        """Take up something that is to be done, unless something is being done."""
-        if self._task is None and (task := await self._find()) is not None:
+        """Take up something that is to be done, unless something is being done.
+
+        Raises:
+            StoreError: If what there is to do cannot be read for long.
+        """
+        if self._task is not None:
+            return
+        try:
+            task = await self._find()
+        except (StoreBusyError, StoreDiskError):
+            # The cell looks again when its own requests can be read.
+            return
+        if task is not None:
             self._task = asyncio.create_task(self._do(task), name=task.about)
 
     async def stop(self) -> None:

@@ -4,6 +4,8 @@ A step gets all that it needs at once, or waits. Of what it may need while it ha
 something there are two ranks: hands (who carries, grippers, doors) and all the rest.
 Whoever has hands waits for nothing, and whoever has anything else waits for hands
 only; so whoever waits is waited for by nobody with hands, and no circle can close.
+What a job has left at work it keeps beyond its step, whatever it waits for; whoever
+would close a circle with that is refused.
 """
 
 from __future__ import annotations
@@ -95,6 +97,8 @@ class Reservations:
             )
         )
         self._owners: dict[str, frozenset[int]] = {}
+        self._kept: dict[int, frozenset[str]] = {}
+        """What is left at work when the step is over that it was taken for."""
         self._present: set[Claimant] = set()
         self._waiters: list[_Waiter] = []
         self._resuming: dict[int, set[str]] = {}
@@ -189,6 +193,7 @@ class Reservations:
         self._present.discard(who)
         self._resumed(who)
         self.withdraw(who)
+        self._kept.pop(who.id, None)
         self.on_wait(who, "")
         self.give_back(who, [n for n, o in self._owners.items() if who.id in o])
 
@@ -216,7 +221,8 @@ class Reservations:
 
         Raises:
             InternalError: If it may not ask for that while it has what it has.
-            InterlockError: If it waited too long.
+            InterlockError: If it waited too long, or would wait for whoever waits for
+                what it has left at work.
         """
         wanted = frozenset(names)
         new = frozenset(n for n in wanted if not self._has(who, n))
@@ -237,6 +243,7 @@ class Reservations:
         )
         self._waiters.append(waiter)
         try:
+            self._check_circle(waiter)
             if len(self._present) <= 1:
                 self._grant()
             else:
@@ -273,6 +280,14 @@ class Reservations:
                     field=min(waiter.names),
                     failure_class=FailureClass.NO_RESOURCE,
                 ) from None
+
+    def keep(self, who: Claimant, names: frozenset[str]) -> None:
+        """Let *who* have *names* until it gives them back, whatever its steps take."""
+        self._kept[who.id] = names
+
+    def kept_by(self, who: Claimant) -> frozenset[str]:
+        """Return what *who* has left at work."""
+        return self._kept.get(who.id, frozenset())
 
     def can_take(self, names: Iterable[str]) -> bool:
         """Return whether nobody has *names*, and nothing stands there."""
@@ -323,7 +338,7 @@ class Reservations:
         return who.id in self._owners.get(name, frozenset())
 
     def _check_ranks(self, who: Claimant, new: frozenset[str], what: str) -> None:
-        mine = self.names_of(who)
+        mine = self.names_of(who) - self.kept_by(who)
         if hands := mine & self._hands:
             raise InternalError(
                 f"{what} needs {_listed(new)} while it has {_listed(hands)}: a step "
@@ -334,6 +349,28 @@ class Reservations:
                 f"{what} needs {_listed(rest)} while it has {_listed(mine)}: the outer "
                 "step must name it, too"
             )
+
+    def _check_circle(self, waiter: _Waiter) -> None:
+        """Refuse to wait for a job that waits for what this one has left at work.
+
+        Raises:
+            InterlockError: If so; both would wait for ever.
+        """
+        if not self.kept_by(waiter.who):
+            return
+        waiting = {w.who.id: w for w in self._waiters if not w.granted.done()}
+        seen, todo = set[int](), [waiter]
+        while todo:
+            names = todo.pop().names
+            owners = {o for name in names for o in self._owners.get(name, ())}
+            if waiter.who.id in owners:
+                raise InterlockError(
+                    f"{waiter.what} waits for {self._why(waiter)}, and that for what "
+                    f"this job has left at work ({_listed(self.kept_by(waiter.who))}); "
+                    "bring it to rest first"
+                )
+            todo += [waiting[o] for o in owners - seen if o in waiting]
+            seen |= owners
 
     def _is_free(self, name: str, containers: frozenset[str]) -> bool:
         if name in self._owners or name in self._tags:

@@ -123,6 +123,8 @@ class Runner:
         self.timing = Timing()
         self.steps: list[StepRecord] = []
         self.on_step: Callable[[StepRecord], None] | None = None
+        self.is_left: Callable[[str], bool] | None = None
+        """Told by a cell: whether a device goes on with what this plan began."""
         self._recorder: JobRecorder | None = None
         self._gate: Gate | None = None
         self._who = Claimant.of(0)
@@ -491,6 +493,19 @@ class Runner:
         if self.resources is not None and names:
             self.resources.reservations.give_back(self._who, names)
 
+    def _keep_acting(self, taken: frozenset[str]) -> frozenset[str]:
+        """Keep of what a step had what acts on; return what to give back.
+
+        That is the rest, and what was kept of earlier steps and acts no more.
+        """
+        if self.is_left is None or self.resources is None or self._open:
+            return taken
+        reservations = self.resources.reservations
+        had = taken | reservations.kept_by(self._who)
+        acting = frozenset(filter(self.is_left, had))
+        reservations.keep(self._who, acting)
+        return had - acting
+
     async def _end_step(self, msg: Msg) -> None:
         """Keep a step's result before the plan goes on."""
         ended = self._close_step(msg.kwargs["key"])
@@ -499,7 +514,7 @@ class Runner:
             await self._recorder.end(
                 ended.path, ended.step, msg.kwargs["result"], changes, time
             )
-        self._give_back(ended.taken)
+        self._give_back(self._keep_acting(ended.taken))
         self._tell_step(ended.step)
 
     async def _fail_step(self, msg: Msg) -> Decision:

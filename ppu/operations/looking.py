@@ -37,7 +37,7 @@ from ppu.operations.views import (
     WaitChange,
     WaitView,
 )
-from ppu.store import custody, queue
+from ppu.store import custody, queue, sample_history
 from ppu.store.bounds import MOST_ROWS
 from ppu.store.cells import starts
 from ppu.store.events import Event, EventKind, events_after, last_stamp
@@ -317,7 +317,7 @@ def sample(store: Store, name: str) -> SampleHistoryView:
         NotFoundError: If there is no such sample.
     """
     with store.read() as connection:
-        found, lines = custody.history(connection, name)
+        found, lines = sample_history.history_of(connection, name)
     entries = tuple(EntryView(**asdict(line), time=line.stamp) for line in lines)
     return SampleHistoryView(**asdict(found), history=entries)
 

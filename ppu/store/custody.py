@@ -25,14 +25,13 @@ from ppu.core.errors import (
     nearest,
 )
 from ppu.core.remedies import Remedy, advise
-from ppu.store import cells, commands, schema
+from ppu.store import cells, commands
 from ppu.store.events import EventKind, announce
 from ppu.store.jobs import Effect
-from ppu.store.requests import Abort, Answer, MoveContainer, ReleaseSample, read_request
+from ppu.store.requests import MoveContainer, ReleaseSample
 from ppu.store.schema import (
     containers,
     custody,
-    events,
     jobs,
     locations,
     sample_containers,
@@ -49,7 +48,6 @@ __all__ = [
     "ACTIVE",
     "QUARANTINED",
     "RELEASED",
-    "Entry",
     "Sample",
     "ask_move",
     "ask_release",
@@ -57,9 +55,9 @@ __all__ = [
     "correct_location",
     "declare",
     "enter",
+    "find_sample",
     "find_samples",
     "give_up_samples",
-    "history",
     "quarantine_samples",
     "read_ledger",
     "release_sample",
@@ -90,29 +88,6 @@ class Sample:
     state: str
     reason: str | None
     places: dict[str, str | None] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A line in the history of a sample.
-
-    Attributes:
-        kind: What happened: ``claimed``, ``left``, ``moved``, ``found``, ``released``
-            by a person, ``returned`` by a job that did nothing with it, ... or the
-            state that the sample is in from then on; ``said`` is a person's word on
-            the job.
-        by: Who did it: a job, a person, or empty.
-        text: What showed it, or why.
-    """
-
-    sequence: int
-    stamp: float
-    kind: str
-    container: str | None
-    origin: str | None
-    destination: str | None
-    by: str
-    text: str
 
 
 # -- what a cell declares and enters -----------------------------------------------
@@ -531,12 +506,12 @@ def check_release(connection: Connection, sample: str) -> list[str]:
         ConflictError: As :func:`release_sample`.
     """
     _releasable(connection, sample)
-    return list(_known(connection, sample).places)
+    return list(find_sample(connection, sample).places)
 
 
 def _releasable(connection: Connection, sample: str) -> int:
     """Return the job of a sample that a person may release."""
-    found = _known(connection, sample)
+    found = find_sample(connection, sample)
     if found.state == RELEASED:
         raise ConflictError(f"sample {sample} is released already")
     job = _job_of(connection, found.job_id)
@@ -712,69 +687,6 @@ def find_samples(
     return [_sample_of(connection, row) for row in connection.execute(query)]
 
 
-def history(connection: Connection, sample: str) -> tuple[Sample, list[Entry]]:
-    """Return a sample and all that happened to it, oldest first.
-
-    Raises:
-        NotFoundError: If there is no such sample.
-    """
-    found = _known(connection, sample)
-    moves = (
-        select(custody, events.c.stamp)
-        .join(events, events.c.sequence == custody.c.sequence)
-        .where(custody.c.sample == sample)
-    )
-    lines = [
-        Entry(
-            row.sequence,
-            row.stamp,
-            row.kind,
-            row.container,
-            row.origin,
-            row.destination,
-            row.by,
-            row.evidence or "",
-        )
-        for row in connection.execute(moves)
-    ]
-    changes = select(events).where(
-        events.c.job_id == found.job_id, events.c.kind == "sample"
-    )
-    for row in connection.execute(changes):
-        said = json.loads(row.content)
-        if said["sample"] == sample:
-            by, why = said.get("by") or "", said.get("reason") or ""
-            way = (None, None, None)
-            lines.append(Entry(row.sequence, row.stamp, said["state"], *way, by, why))
-    lines += _said(connection, found.job_id)
-    return found, sorted(lines, key=lambda line: line.sequence)
-
-
-def _said(connection: Connection, job_id: int) -> list[Entry]:
-    """Return what people said of a job: answers with their notes, and its abort."""
-    requests = schema.commands
-    query = select(requests).where(
-        requests.c.job_id == job_id, requests.c.command.in_(["answer", "abort"])
-    )
-    names = {
-        row.path: row.name
-        for row in connection.execute(
-            select(steps.c.path, steps.c.name).where(steps.c.job_id == job_id)
-        )
-    }
-    found = []
-    for row in connection.execute(query):
-        said = read_request(row.command, json.loads(row.content))
-        text, why = row.command, said.reason if isinstance(said, Abort) else ""
-        if isinstance(said, Answer):
-            name, why = names.get(said.path, "unknown"), said.note
-            text = f"step {said.path} ({name}): {said.answer}"
-        text += f" ({why})" if why else ""
-        way = (None, None, None)
-        found.append(Entry(row.sequence, row.asked, "said", *way, row.by, text))
-    return found
-
-
 def containers_of_job(connection: Connection, job_id: int) -> set[str]:
     """Return the containers that a job's sample is in."""
     query = (
@@ -785,7 +697,12 @@ def containers_of_job(connection: Connection, job_id: int) -> set[str]:
     return set(connection.execute(query).scalars())
 
 
-def _known(connection: Connection, sample: str) -> Sample:
+def find_sample(connection: Connection, sample: str) -> Sample:
+    """Return a sample.
+
+    Raises:
+        NotFoundError: If there is none of that name.
+    """
     row = connection.execute(select(samples).where(samples.c.id == sample)).first()
     if row is None:
         known = connection.execute(

@@ -1,7 +1,7 @@
 """Run hundreds of jobs on the bundled lab, in random order, with a seeded technician.
 
 What must be so is said in `many_jobs`. Run by `make campaign-technician`; the tests run
-ten jobs of it.
+eight gentler ones.
 """
 
 from __future__ import annotations

@@ -89,6 +89,11 @@ class Firing:
 
     # -- before ----------------------------------------------------------------------
 
+    @property
+    def is_acting(self) -> bool:
+        """Whether what was started or joined has not ended and cooled."""
+        return self._is_ours
+
     def forget_prepared(self) -> None:
         """Take back what was prepared."""
         self._prepared = None

@@ -162,6 +162,11 @@ class ProgrammedFurnace(Instrument, Furnace):
     def poll_period_s(self) -> float:
         return self.settings.sample_period_s
 
+    @property
+    @override
+    def is_acting(self) -> bool:
+        return self._firing.is_acting
+
     # -- what a driver fills in ----------------------------------------------------
 
     @property

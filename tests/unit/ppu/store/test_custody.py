@@ -17,7 +17,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import LabFile
 from ppu.core.remedies import Remedy, advise
-from ppu.store import cells, commands, custody, queue, steps
+from ppu.store import cells, commands, custody, queue, sample_history, steps
 from ppu.store.events import events_after
 from ppu.store.jobs import Effect, JobRequest, JobState
 from ppu.store.store import Store
@@ -319,7 +319,7 @@ def test_released_sample_frees_its_containers(keeper: Bookkeeper) -> None:
     end_well(keeper)
     waits = keeper.do(custody.ask_release, "s", "ann")
     with keeper.store.read() as connection:
-        sample, lines = custody.history(connection, "s")
+        sample, lines = sample_history.history_of(connection, "s")
     told = [(line.kind, line.container, line.by) for line in lines]
 
     assert waits is None
@@ -372,7 +372,7 @@ def test_person_corrects_where_a_container_is(keeper: Bookkeeper) -> None:
     waits = keeper.do(custody.ask_move, "cup_1", "rack.3", "ann")
     with keeper.store.read() as connection:
         ledger = custody.read_ledger(connection)
-        _, lines = custody.history(connection, "s")
+        _, lines = sample_history.history_of(connection, "s")
     last = lines[-1]
 
     assert waits is None
