@@ -200,7 +200,10 @@ def read_deadline(text: str, now: float) -> tuple[float | None, float | None]:
     match = _DURATION.fullmatch(text.strip(" "))
     try:
         if match is not None:
-            return None, read_number(match[1]) * _UNITS_S[match[2]]
+            lasts_s = read_number(match[1]) * _UNITS_S[match[2]]
+            if lasts_s <= 0:
+                raise NotPlainError("this is no time at all; give more than 0")
+            return None, lasts_s
         moment = datetime.datetime.fromisoformat(text.strip(" "))
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=datetime.UTC)

