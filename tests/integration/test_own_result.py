@@ -28,7 +28,9 @@ def test_result_has_the_firing_that_was_shared_and_joined_again(live: MakeLife) 
     life.start()
     while any("fire_seat" not in steps_of(life, n) for n in sharing):
         life.advance(50.0)
-    life.advance(300.0)
+    while job(life, alone).state is not JobState.SUCCEEDED:
+        life.advance(50.0)
+    life.advance(100.0)
     life.kill()
     life.start()
     life.advance(9000.0)
