@@ -84,7 +84,14 @@ def _timeline(record: RunRecord) -> Section:
     axes.set_yticks(range(len(outer)), [_short(step) for step in outer])
     axes.invert_yaxis()
     axes.set_xlabel("lab time since the start [h]")
-    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3)
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        ncols=3,
+        fontsize="x-small",
+        columnspacing=1.0,
+        handlelength=1.0,
+    )
     rows = [
         (
             "\u2003" * step.path.count(".") + step.label,
@@ -319,7 +326,7 @@ figure svg {{ width: 100%; height: auto; display: block; }}
 @media screen and (max-width: 600px) {{
   .narrow {{ display: block; }} .wide {{ display: none; }}
   section {{ padding: .75rem; }} table {{ font-size: .78rem; }}
-  th, td {{ padding: .25rem .3rem; overflow-wrap: anywhere; }}
+  th, td {{ padding: .25rem .3rem; }}
 }}
 figcaption {{ position: sticky; left: 0; }}
 figure text {{ font-family: system-ui, sans-serif !important; }}
@@ -334,6 +341,7 @@ td.number {{ font-variant-numeric: tabular-nums; white-space: nowrap; }}
 .verdict {{ font-size: 1.1rem; font-weight: 600; }}
 ul.reasons {{ margin: .3rem 0 0; padding-left: 1.2rem; }}
 @media print {{
+  body {{ padding: 0; }}
   h2, .note, .verdict, caption, thead {{ break-after: avoid; }}
   figure, tr, .note, .simulated {{ break-inside: avoid; }}
   section {{ border: 0; padding: 0; }} figure, .scroll {{ overflow: visible; }}

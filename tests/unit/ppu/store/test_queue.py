@@ -103,10 +103,15 @@ def test_batch_comes_whole_or_not_at_all(store: Store) -> None:
     assert n_jobs == 3
 
 
+def test_request_with_what_cannot_be_kept_is_refused() -> None:
+    """It is refused where it is made, and names the parameter."""
+    with pytest.raises(ConfigurationError, match="x: should be a finite number"):
+        JobRequest("f", "1", {"x": float("nan")})
+
+
 @pytest.mark.parametrize(
     ("wanted", "kind", "what"),
     [
-        (JobRequest("f", "1", {"x": float("nan")}), ConfigurationError, "kept as JSON"),
         (JobRequest("f", "1", needs=(99,)), NotFoundError, "no job 99 to wait for"),
         (JobRequest("f", "1", parent_id=98), NotFoundError, "no job 98 to retry"),
     ],
