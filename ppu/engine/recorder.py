@@ -326,7 +326,14 @@ class JobRecorder:
             self._n_kept += 1
             return sequence
 
-        return self.store.submit(work)
+        kept = self.store.submit(work)
+        kept.add_done_callback(partial(self._note_kept, entry))
+        return kept
+
+    def _note_kept(self, entry: _Document, kept: Future[int]) -> None:
+        """Let no later document be kept before one whose commit has failed."""
+        if kept.cancelled() or not _has_succeeded(kept):
+            self._n_kept = min(self._n_kept, entry.number)
 
     async def flush_documents(self) -> None:
         """Wait until every document is kept, in their order, however long it takes.

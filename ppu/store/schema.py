@@ -247,7 +247,7 @@ custody = Table(
     Column("destination", String),
     Column("by", String, nullable=False),
     Column("kind", String, nullable=False),
-    Column("evidence", JsonText),
+    Column("evidence", Text),
     Index("custody_of_container", "container", "sequence"),
     Index("custody_of_sample", "sample", "sequence"),
 )
