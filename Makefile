@@ -7,7 +7,7 @@ export OPENBLAS_NUM_THREADS = 1
 BIN    := $(VENV)/bin
 
 .PHONY: help demo test unit lint types contracts wheel bench campaign-wire campaign-kill \
-  campaign-cuts campaign-lanes campaign-machine campaign-soak docs clean
+  campaign-cuts campaign-lanes campaign-machine campaign-soak campaign-stores docs clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -88,6 +88,12 @@ DAYS ?= 30
 campaign-soak: $(VENV)/.dev  ## Run jobs for a month, with a fault every hour (20 min)
 	@PYTHONPATH=tests MALLOC_ARENA_MAX=2 $(BIN)/python tests/campaign/soak.py --days $(DAYS) \
 	  $(if $(filter 30,$(DAYS)),--page docs/performance.md)
+
+# STORE_KILLS=4 is quick.
+STORE_KILLS ?= 40
+campaign-stores: $(VENV)/.dev  ## Lose, fill, stop and roll back the store of a hot lab (40 min, as root)
+	@PYTHONPATH=tests $(BIN)/python tests/campaign/stores.py --kills $(STORE_KILLS) \
+	  $(if $(filter 40,$(STORE_KILLS)),--page docs/performance.md)
 
 docs: $(VENV)/.dev  ## Write the pages that are made from code
 	@$(BIN)/ppu instruments --markdown > docs/reference/instruments.md

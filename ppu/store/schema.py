@@ -7,6 +7,8 @@ that changes is announced by an event, whose number is the one global sequence.
 
 from __future__ import annotations
 
+import uuid
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -42,6 +44,7 @@ __all__ = [
     "descriptions",
     "documents",
     "events",
+    "identity",
     "job_needs",
     "jobs",
     "locations",
@@ -65,6 +68,8 @@ class JsonText(Text):
 
 
 metadata = MetaData()
+
+_IDENTITY = "identity"
 
 meta = Table(
     "meta",
@@ -340,10 +345,25 @@ def prepare(connection: Connection) -> None:
     metadata.create_all(connection, checkfirst=version > 0)
     for migrate in MIGRATIONS[max(version, 1) - 1 :] if version else []:
         migrate(connection)
+    identity(connection)
     connection.execute(meta.delete().where(meta.c.key == "schema_version"))
     connection.execute(
         meta.insert(), {"key": "schema_version", "content": str(SCHEMA_VERSION)}
     )
+
+
+def identity(connection: Connection) -> str:
+    """Return what tells a store from others, wherever it is; it is made once.
+
+    Args:
+        connection: A writing transaction of the store.
+    """
+    query = select(meta.c.content).where(meta.c.key == _IDENTITY)
+    found = connection.execute(query).scalar()
+    if found is None:
+        found = uuid.uuid4().hex
+        connection.execute(meta.insert(), {"key": _IDENTITY, "content": found})
+    return str(found)
 
 
 def known_version_of(connection: Connection) -> int:

@@ -192,6 +192,8 @@ def test_cell_touches_no_instrument_while_one_without_its_lock_is_trusted(
         lab.earlier = Ownership(old, lab.file, other.host.loop, lease_s=0.5)
         lab.found = []
         lose_locks(postgres_schema[1])
+        # Another one will be quicker than this one to take the lock again.
+        monkeypatch.setattr(old, "own_again", lambda: None)
         other.host.call(lab.earlier.renew())
         with Cell(lab, new, tmp_path / "results").owning():
             pass

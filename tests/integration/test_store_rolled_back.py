@@ -71,7 +71,7 @@ def test_nothing_irreversible_is_repeated_by_a_store_that_was_rolled_back(
     life.advance(1000.0)
 
     assert dict(World.acts) == before
-    found = looking.job(life.store, job_id).job
+    found = looking.job(life.store, job_id)
     assert "the store is not what it was" in found.waits[0].text
     put_right(life)
     ask(life, AcceptStore())

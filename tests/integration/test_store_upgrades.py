@@ -68,7 +68,7 @@ def test_store_of_an_older_ppu_finishes_the_jobs_that_were_in_flight(
     life.start()
     life.advance(10.0)
     asked = {question.job: question for question in looking.questions(life.store)}
-    assert all("press" in question.text for question in asked.values()), asked
+    assert {question.step.name for question in asked.values()} == {"press"}
     for job_id in asked:
         answer(life, job_id, "not-happened")
     held = [one.id for one in before if one.is_held]
