@@ -34,6 +34,7 @@ from ppu.store.migrations import MIGRATIONS
 __all__ = [
     "SCHEMA_VERSION",
     "JsonText",
+    "NoStoreError",
     "allocations",
     "calibrations",
     "campaigns",
@@ -61,6 +62,10 @@ SCHEMA_VERSION = len(MIGRATIONS) + 1
 
 BIG = BigInteger().with_variant(Integer, "sqlite")
 """64 bits; SQLite's own row number must be spelled INTEGER."""
+
+
+class NoStoreError(ConfigurationError):
+    """A newer PPU has made the tables, or something else; nothing was changed."""
 
 
 class JsonText(Text):
@@ -374,7 +379,7 @@ def known_version_of(connection: Connection) -> int:
     """
     version = version_of(connection)
     if version > SCHEMA_VERSION:
-        raise ConfigurationError(
+        raise NoStoreError(
             f"the store has schema version {version} and this PPU knows "
             f"{SCHEMA_VERSION} at most; use the newer PPU that wrote it"
         )
@@ -393,6 +398,6 @@ def version_of(connection: Connection) -> int:
         return 1
     elif not tables:
         return 0
-    raise ConfigurationError(
+    raise NoStoreError(
         f"this database is not a store of PPU: it has {', '.join(sorted(tables))}"
     )

@@ -36,7 +36,12 @@ from ppu.store.database import (
     sync_folder,
 )
 from ppu.store.mark import HighWaterMark
-from ppu.store.schema import SCHEMA_VERSION, known_version_of, prepare
+from ppu.store.schema import (
+    SCHEMA_VERSION,
+    NoStoreError,
+    known_version_of,
+    prepare,
+)
 from ppu.store.soundness import unsound_rows
 from ppu.store.writer import Writer, naming_damage
 
@@ -91,7 +96,10 @@ class Store:
             with explained(self.name):
                 if is_verified:
                     self._verify()
-                self._prepare(may_upgrade=may_upgrade)
+                try:
+                    self._prepare(may_upgrade=may_upgrade)
+                except NoStoreError as exc:
+                    raise ConfigurationError(f"store {self.name}: {exc}") from exc
         except BaseException:
             self._database.close()
             raise

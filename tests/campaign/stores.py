@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from kill import Campaign, Person, Tally, write_lab
 from sqlalchemy import Connection, select
 from typing_extensions import override
 
+from campaign.kill import Campaign, Person, Tally, write_lab
 from lab_processes import PPU, LabProcesses, Running
 from pages import replace_section
 from postgres import Server, postgres_server
@@ -101,7 +101,7 @@ class Lab:
 
     def submit(self, protocol: str) -> None:
         """Put a job into the queue."""
-        content = dict(_SYNTHESIS)
+        content: dict[str, Any] = dict(_SYNTHESIS)
         if protocol == "fire_sample":
             content = {**_FIRING, "container": self._full.pop(0)}
         wanted = JobRequest(protocol, "1", content)
@@ -407,7 +407,7 @@ def read_only(folder: Path, trial: Trial, pace: float, seconds: float) -> None:
             for cell in lab.lab.cells():
                 lab.lab.kill(cell)
             lab.lab.wait_for("the death of the cell", lambda: not lab.lab.cells())
-            _run("mount", "-o", "remount,ro", str(disk))
+            lab.lab.wait_for("a read-only disk", partial(_is_read_only, disk))
             lab.guard = lab.lab.start_guard("--early-ends", "1000000")
             lab.sleep(seconds)
             if lab.guard.process.poll() is not None or lab.guard.cell is not None:
@@ -416,6 +416,13 @@ def read_only(folder: Path, trial: Trial, pace: float, seconds: float) -> None:
         lab.wait("the end", lab.is_over)
         lab.judge(has_same_cell=False)
         lab.end()
+
+
+def _is_read_only(disk: Path) -> bool:
+    """Make a disk read-only; what has died may be about to close its files."""
+    words = ("mount", "-o", "remount,ro", str(disk))
+    done = subprocess.run(words, check=False, capture_output=True)  # noqa: S603 - our own words
+    return done.returncode == 0
 
 
 # -- two owners ------------------------------------------------------------------------
@@ -518,9 +525,7 @@ Work = Callable[[Path, Trial], None]
 def trials(n_kills: int, pace: float) -> dict[str, Work]:
     """Return everything that is done to stores, by name."""
     found: dict[str, Work] = {
-        f"a server stopped for {seconds:g} s": lambda f, t, s=seconds: away(
-            f, t, pace, s
-        )
+        f"a server stopped for {seconds:g} s": partial(away, pace=pace, seconds=seconds)
         for seconds in OUTAGES_S
     }
     found["a server killed in mid-dose, back after 5 s"] = lambda f, t: away(
