@@ -7,8 +7,8 @@ export OPENBLAS_NUM_THREADS = 1
 BIN    := $(VENV)/bin
 
 .PHONY: help demo test unit lint types contracts wheel bench campaign-wire campaign-kill \
-  campaign-cuts campaign-lanes campaign-machine campaign-soak campaign-technician \
-  docs clean
+  campaign-cuts campaign-lanes campaign-machine campaign-soak campaign-stores \
+  campaign-technician docs clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -97,6 +97,12 @@ JOBS ?= 300
 campaign-technician: $(VENV)/.dev  ## Three hundred jobs with a technician beside (40 min)
 	@PYTHONPATH=tests $(BIN)/python tests/campaign/technician.py --jobs $(JOBS) \
 	  $(if $(filter 300,$(JOBS)),--page docs/performance.md)
+
+# STORE_KILLS=4 is quick.
+STORE_KILLS ?= 40
+campaign-stores: $(VENV)/.dev  ## Lose, fill, stop and roll back the store of a hot lab (40 min, as root)
+	@PYTHONPATH=tests $(BIN)/python tests/campaign/stores.py --kills $(STORE_KILLS) \
+	  $(if $(filter 40,$(STORE_KILLS)),--page docs/performance.md)
 
 docs: $(VENV)/.dev  ## Write the pages that are made from code
 	@$(BIN)/ppu instruments --markdown > docs/reference/instruments.md

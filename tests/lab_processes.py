@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
@@ -133,12 +133,15 @@ class LabProcesses:
         folder: Where all files are.
         lab: The lab file.
         pace: Lab seconds per wall second.
+        store: Where the store is; by default a file in *folder*.
     """
 
-    def __init__(self, folder: Path, lab: Path, pace: float) -> None:
+    def __init__(
+        self, folder: Path, lab: Path, pace: float, store: str | Path | None = None
+    ) -> None:
         self.folder = folder
         self.lab = folder / "bench.yaml"
-        self.store = folder / "store.sqlite"
+        self.store = folder / "store.sqlite" if store is None else store
         self.results = folder / "results"
         self.elapsed = stopwatch()
         self.news = threading.Condition()
@@ -255,6 +258,15 @@ class LabProcesses:
         )
 
     # -- the store -----------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def let_go(self) -> Iterator[None]:
+        """Have nothing of the store open here while the block runs."""
+        self._opened.close()
+        try:
+            yield
+        finally:
+            self._opened = Store(self.store, is_verified=False, busy_wall_s=10.0)
 
     def read(self, query: Callable[..., Any], **options: Any) -> Any:
         """Return what *query* finds in the store."""

@@ -118,7 +118,13 @@ class MortalCell:
         """Begin a life."""
         self.store.close()
         self.store = MortalStore(self.store_path, dies_at, keeps_last=keeps_last)
-        self.cell = Cell(self.lab, self.store, self.folder / "results", find=self._find)
+        self.cell = Cell(
+            self.lab,
+            self.store,
+            self.folder / "results",
+            find=self._find,
+            marks=self.folder / "marks",  # its world outlives it, as a real one does
+        )
         self._ends = contextlib.ExitStack()
         with self._time_passing():
             self._ends.enter_context(self.cell.owning())

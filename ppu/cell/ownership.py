@@ -32,6 +32,7 @@ from ppu.engine.recorder import Ask, JobRecorder, Patience
 from ppu.store import cells, custody, queue
 from ppu.store.jobs import Effect, Job, JobState
 from ppu.store.mark import HighWaterMark, Mark, is_reached, newest
+from ppu.store.schema import identity
 from ppu.store.steps import StepState, questions, steps_of
 from ppu.store.store import Store
 from ppu.store.tag_outs import TaggedOut, find_tag_outs
@@ -100,8 +101,7 @@ class Ownership:
             if has_crashed:
                 cells.forbid_heat(connection)
             if marks is not None:
-                identity = cells.identity(connection)
-                self._mark = HighWaterMark(marks, file.lab, identity)
+                self._mark = HighWaterMark(marks, file.lab, identity(connection))
                 if lost := _what_was_lost(connection, self._mark.read()):
                     cells.doubt(connection, lost)
             self.doubt = cells.doubt_of(connection)

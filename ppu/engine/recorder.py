@@ -340,7 +340,14 @@ class JobRecorder:
             self._n_kept += 1
             return sequence
 
-        return self.store.submit(work)
+        kept = self.store.submit(work)
+        kept.add_done_callback(partial(self._note_kept, entry))
+        return kept
+
+    def _note_kept(self, entry: _Document, kept: Future[int]) -> None:
+        """Let no later document be kept before one whose commit has failed."""
+        if kept.cancelled() or not _has_succeeded(kept):
+            self._n_kept = min(self._n_kept, entry.number)
 
     async def flush_documents(self) -> None:
         """Wait until every document is kept, in their order, however long it takes.
@@ -354,18 +361,19 @@ class JobRecorder:
     async def _flush(self) -> None:
         loop = running_loop()
         while self._pending:
+            first = self._pending[0]
             with loop.freezing("documents are kept"):
-                futures = [asyncio.wrap_future(one.kept) for one in self._pending]
-                await asyncio.gather(*futures, return_exceptions=True)
-            while self._pending and _has_succeeded(self._pending[0].kept):
-                self._pending.popleft()
-            if not self._pending:
-                return
-            error = self._pending[0].kept.exception()
+                await asyncio.wait({asyncio.wrap_future(first.kept)})
+            if not first.kept.cancelled() and _has_succeeded(first.kept):
+                if self._pending and self._pending[0] is first:
+                    self._pending.popleft()
+                continue
+            error = None if first.kept.cancelled() else first.kept.exception()
             if not isinstance(error, _PASSING) and error is not None:
                 raise error
             await self._patience.wait(error)
-            self._n_kept = self._pending[0].number
+            # Those behind it were refused meanwhile: none is kept before it.
+            self._n_kept = first.number
             for entry in self._pending:
                 entry.kept = self._submit(entry)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +21,6 @@ __all__ = [
     "doubt_of",
     "end",
     "end_doubt",
-    "identity",
     "is_doubted",
     "is_owned",
     "lab_of",
@@ -42,7 +40,6 @@ _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _PROCESSES: Final = Path("/proc/self/ns/pid")
 
 _NO_HEAT = "no heat"
-_IDENTITY = "identity"
 _TRIAL = "trial"
 _DOUBT = "doubt"
 _DOUBTED = "doubted job "
@@ -237,20 +234,6 @@ def try_to_write(connection: Connection) -> None:
     connection.execute(meta.delete().where(meta.c.key == _TRIAL))
     connection.execute(meta.insert(), {"key": _TRIAL, "content": ""})
     connection.execute(meta.delete().where(meta.c.key == _TRIAL))
-
-
-def identity(connection: Connection) -> str:
-    """Return what tells this store from others, wherever it is; it is made once.
-
-    Args:
-        connection: A writing transaction of the store.
-    """
-    query = select(meta.c.content).where(meta.c.key == _IDENTITY)
-    found = connection.execute(query).scalar()
-    if found is None:
-        found = uuid.uuid4().hex
-        connection.execute(meta.insert(), {"key": _IDENTITY, "content": found})
-    return str(found)
 
 
 def doubt(connection: Connection, why: str) -> None:

@@ -7,6 +7,8 @@ that changes is announced by an event, whose number is the one global sequence.
 
 from __future__ import annotations
 
+import uuid
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -33,6 +35,7 @@ from ppu.store.migrations import MIGRATIONS
 __all__ = [
     "SCHEMA_VERSION",
     "JsonText",
+    "NoStoreError",
     "allocations",
     "calibrations",
     "campaigns",
@@ -43,6 +46,7 @@ __all__ = [
     "descriptions",
     "documents",
     "events",
+    "identity",
     "job_needs",
     "jobs",
     "locations",
@@ -62,11 +66,17 @@ BIG = BigInteger().with_variant(Integer, "sqlite")
 """64 bits; SQLite's own row number must be spelled INTEGER."""
 
 
+class NoStoreError(ConfigurationError):
+    """A newer PPU has made the tables, or something else; nothing was changed."""
+
+
 class JsonText(Text):
     """Text that is JSON."""
 
 
 metadata = MetaData()
+
+_IDENTITY = "identity"
 
 meta = Table(
     "meta",
@@ -276,7 +286,7 @@ custody = Table(
     Column("destination", String),
     Column("by", String, nullable=False),
     Column("kind", String, nullable=False),
-    Column("evidence", JsonText),
+    Column("evidence", Text),
     Index("custody_of_container", "container", "sequence"),
     Index("custody_of_sample", "sample", "sequence"),
 )
@@ -379,10 +389,25 @@ def prepare(connection: Connection) -> None:
     metadata.create_all(connection, checkfirst=version > 0)
     for migrate in MIGRATIONS[max(version, 1) - 1 :] if version else []:
         migrate(connection)
+    identity(connection)
     connection.execute(meta.delete().where(meta.c.key == "schema_version"))
     connection.execute(
         meta.insert(), {"key": "schema_version", "content": str(SCHEMA_VERSION)}
     )
+
+
+def identity(connection: Connection) -> str:
+    """Return what tells a store from others, wherever it is; it is made once.
+
+    Args:
+        connection: A writing transaction of the store.
+    """
+    query = select(meta.c.content).where(meta.c.key == _IDENTITY)
+    found = connection.execute(query).scalar()
+    if found is None:
+        found = uuid.uuid4().hex
+        connection.execute(meta.insert(), {"key": _IDENTITY, "content": found})
+    return str(found)
 
 
 def known_version_of(connection: Connection) -> int:
@@ -393,7 +418,7 @@ def known_version_of(connection: Connection) -> int:
     """
     version = version_of(connection)
     if version > SCHEMA_VERSION:
-        raise ConfigurationError(
+        raise NoStoreError(
             f"the store has schema version {version} and this PPU knows "
             f"{SCHEMA_VERSION} at most; use the newer PPU that wrote it"
         )
@@ -412,6 +437,6 @@ def version_of(connection: Connection) -> int:
         return 1
     elif not tables:
         return 0
-    raise ConfigurationError(
+    raise NoStoreError(
         f"this database is not a store of PPU: it has {', '.join(sorted(tables))}"
     )

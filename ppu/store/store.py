@@ -36,7 +36,12 @@ from ppu.store.database import (
     sync_folder,
 )
 from ppu.store.mark import HighWaterMark
-from ppu.store.schema import SCHEMA_VERSION, known_version_of, prepare
+from ppu.store.schema import (
+    SCHEMA_VERSION,
+    NoStoreError,
+    known_version_of,
+    prepare,
+)
 from ppu.store.soundness import unsound_rows
 from ppu.store.writer import Writer, naming_damage
 
@@ -91,7 +96,10 @@ class Store:
             with explained(self.name):
                 if is_verified:
                     self._verify()
-                self._prepare(may_upgrade=may_upgrade)
+                try:
+                    self._prepare(may_upgrade=may_upgrade)
+                except NoStoreError as exc:
+                    raise ConfigurationError(f"store {self.name}: {exc}") from exc
         except BaseException:
             self._database.close()
             raise
@@ -154,11 +162,7 @@ class Store:
             StoreError: If there is no room for a copy; nothing was upgraded.
             ConfigurationError: If it cannot be written there.
         """
-        names = (
-            path.with_name(f"{path.name}.schema-{version}{n}.backup")
-            for n in ("", *(f".{n}" for n in itertools.count(2)))
-        )
-        copy = next(name for name in names if not name.exists())
+        copy = _free_name(path, f".schema-{version}", ".backup")
         self.backup(copy)
         tell(
             f"store {self.name} is of an older PPU (schema {version}) and is brought "
@@ -486,16 +490,19 @@ def _lock_path(path: Path) -> Path:
     return path.with_name(path.name + "-cell")
 
 
+def _free_name(path: Path, what: str, end: str = "") -> Path:
+    """Return a name beside *path* that nothing has yet."""
+    numbers = (f".{n}" for n in itertools.count(2))
+    names = (f"{path.name}{what}{n}{end}" for n in itertools.chain([""], numbers))
+    return next(one for name in names if not (one := path.with_name(name)).exists())
+
+
 def _replace(path: Path, made: Path) -> Path | None:
     """Put *made* in the place of the store *path*; return where that one is now."""
     logs = [path.with_name(path.name + end) for end in ("-wal", "-shm")]
     kept = None
     if path.exists():
-        names = (
-            path.with_name(f"{path.name}.before-restore{n}")
-            for n in ("", *(f".{n}" for n in range(2, 1000)))
-        )
-        kept = next(name for name in names if not name.exists())
+        kept = _free_name(path, ".before-restore")
         os.link(path, kept)
         for log in logs:
             if log.exists():

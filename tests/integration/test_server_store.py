@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Engine, text
+from sqlalchemy.engine import RootTransaction
+from sqlalchemy.exc import OperationalError
 from typing_extensions import override
 
+from postgres import HOW_TO_HAVE_IT, Server, can_be_started, postgres_server
 from ppu.cell.cell import Cell
 from ppu.cell.lab import OpenLab
 from ppu.cell.open_lab import open_lab
 from ppu.cell.ownership import Ownership
 from ppu.cell.predecessor import await_end, wait_out_predecessor
-from ppu.core.errors import StaleTokenError
-from ppu.core.labfile import load_lab
-from ppu.core.labtime import running_loop
-from ppu.store import cells
+from ppu.core.errors import StaleTokenError, StoreBusyError
+from ppu.core.labfile import LabFile, load_lab
+from ppu.core.labtime import LabTimeLoop, running_loop
+from ppu.store import cells, events
 from ppu.store.store import Store
 
 Play = Callable[[Coroutine[Any, Any, Any]], Any]
@@ -192,8 +197,118 @@ def test_cell_touches_no_instrument_while_one_without_its_lock_is_trusted(
         lab.earlier = Ownership(old, lab.file, other.host.loop, lease_s=0.5)
         lab.found = []
         lose_locks(postgres_schema[1])
+        # Another one will be quicker than this one to take the lock again.
+        monkeypatch.setattr(old, "own_again", lambda: None)
         other.host.call(lab.earlier.renew())
         with Cell(lab, new, tmp_path / "results").owning():
             pass
 
     assert lab.found == [False]
+
+
+LEASE_S = 0.6
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server of this test's own, which it stops and starts."""
+    if not can_be_started():
+        pytest.skip(HOW_TO_HAVE_IT)
+    with postgres_server(is_durable=False) as running:
+        yield running
+
+
+@pytest.fixture
+def wall_play() -> Iterator[Play]:
+    """Runs a coroutine on a loop whose time is the wall's."""
+    with asyncio.Runner(loop_factory=lambda: LabTimeLoop(1.0)) as runner:
+        yield runner.run
+
+
+async def own_through_outage(
+    store: Store, file: LabFile, during: Callable[[Ownership], Awaitable[None]]
+) -> Ownership:
+    """Own a store, do something while the lease is kept, and wait to be trusted."""
+    owner = Ownership(store, file, running_loop(), lease_s=LEASE_S)
+    keeper = asyncio.create_task(owner.keep())
+    try:
+        await during(owner)
+        await owner.await_trust()
+    finally:
+        keeper.cancel()
+        await asyncio.gather(keeper, return_exceptions=True)
+    return owner
+
+
+@pytest.mark.parametrize("how", ["fast", "immediate"])
+def test_owner_takes_its_lease_again_when_its_server_is_back(
+    wall_play: Play, server: Server, small_lab: Path, how: str
+) -> None:
+    """What runs may go on while nobody can take over, nothing new; then all may."""
+
+    async def outage(owner: Ownership) -> None:
+        await asyncio.to_thread(server.stop, how)
+        await asyncio.sleep(2 * LEASE_S)
+        assert not owner.is_trusted
+        owner.require_trust()  # what is under way is watched
+        with pytest.raises(TimeoutError):  # what is new waits
+            async with asyncio.timeout(2 * LEASE_S):
+                await owner.await_trust()
+        await asyncio.to_thread(server.start)
+
+    with Store(server.url) as store, store.own():
+        owner = wall_play(own_through_outage(store, load_lab(small_lab), outage))
+        with store.read() as connection:
+            last = cells.newest(connection)
+        assert last is not None
+        assert last.token == owner.token
+        with Store(server.url) as other, pytest.raises(StoreBusyError), other.own():
+            pass
+
+
+def test_owner_that_was_taken_over_meanwhile_touches_nothing(
+    wall_play: Play, server: Server, small_lab: Path
+) -> None:
+    """Whoever comes back too late finds that the store is another's."""
+
+    async def outage(owner: Ownership) -> None:
+        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(server.start)
+        with Store(server.url) as other:
+            await other.awrite(
+                lambda connection: cells.start(
+                    connection, "lab", 0.0, pid=7, boot_id="elsewhere", epoch=0.0
+                )
+            )
+        await owner.renew()
+
+    with Store(server.url) as store, store.own(), pytest.raises(StaleTokenError):
+        wall_play(own_through_outage(store, load_lab(small_lab), outage))
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_commit_whose_end_nobody_heard_is_asked_for(
+    server: Server, monkeypatch: pytest.MonkeyPatch, is_kept: bool
+) -> None:
+    """Work that was kept is not done again, and work that was not is told so."""
+    real = RootTransaction.commit
+
+    def lose(transaction: RootTransaction) -> None:
+        if is_kept:
+            real(transaction)
+        raise OperationalError("COMMIT", {}, psycopg.OperationalError("gone"))
+
+    with Store(server.url) as store:
+        announce = partial(
+            events.announce, kind=events.EventKind.CELL, content={}, now=1.0
+        )
+        with monkeypatch.context() as patched:
+            patched.setattr(RootTransaction, "commit", lose)
+            future = store.submit(announce)
+            if is_kept:
+                assert future.result() == 1
+            else:
+                with pytest.raises(StoreBusyError):
+                    future.result()
+        with store.read() as connection:
+            assert events.last_event(connection) == (1 if is_kept else 0)
