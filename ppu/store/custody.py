@@ -523,7 +523,7 @@ def _releasable(connection: Connection, sample: str) -> int:
     for container, place in found.places.items():
         if place is None:
             raise ConflictError(
-                f"nobody knows where {container} is; look for it and say so",
+                f"nobody knows where {container} is; look for it and say where it is",
                 advice=[advise(Remedy.MOVE_CONTAINER, container=container)],
             )
     return found.job_id
