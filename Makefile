@@ -7,7 +7,8 @@ export OPENBLAS_NUM_THREADS = 1
 BIN    := $(VENV)/bin
 
 .PHONY: help demo test unit lint types contracts wheel bench campaign-wire campaign-kill \
-  campaign-cuts campaign-lanes campaign-machine campaign-soak campaign-stores docs clean
+  campaign-cuts campaign-lanes campaign-machine campaign-soak campaign-stores \
+  campaign-technician docs clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -20,11 +21,13 @@ $(BIN)/python:
 
 $(VENV)/.run: pyproject.toml | $(BIN)/python
 	@echo "installing PPU into $(VENV) ..."
+	@$(BIN)/python -m pip uninstall --quiet --yes ppu 2>/dev/null  # its former name
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "installing PPU and its development tools into $(VENV) ..."
+	@$(BIN)/python -m pip uninstall --quiet --yes ppu 2>/dev/null  # its former name
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $(VENV)/.run $@
 
@@ -94,6 +97,12 @@ STORE_KILLS ?= 40
 campaign-stores: $(VENV)/.dev  ## Lose, fill, stop and roll back the store of a hot lab (40 min, as root)
 	@PYTHONPATH=tests $(BIN)/python tests/campaign/stores.py --kills $(STORE_KILLS) \
 	  $(if $(filter 40,$(STORE_KILLS)),--page docs/performance.md)
+
+# The tests run eight of a gentler kind.
+JOBS ?= 300
+campaign-technician: $(VENV)/.dev  ## Three hundred jobs with a technician beside (40 min)
+	@PYTHONPATH=tests $(BIN)/python tests/campaign/technician.py --jobs $(JOBS) \
+	  $(if $(filter 300,$(JOBS)),--page docs/performance.md)
 
 docs: $(VENV)/.dev  ## Write the pages that are made from code
 	@$(BIN)/ppu instruments --markdown > docs/reference/instruments.md

@@ -21,8 +21,9 @@ from ppu.store.schema import SCHEMA_VERSION, jobs, meta, metadata
 
 # Every random draw is seeded, hypothesis's too: a red run is red for everybody.
 # `HYPOTHESIS_PROFILE=explore make test` looks for new examples.
-settings.register_profile("seeded", derandomize=True)
-settings.register_profile("explore", max_examples=300)
+# No example has a deadline: how long one takes says how busy the machine is.
+settings.register_profile("seeded", derandomize=True, deadline=None)
+settings.register_profile("explore", max_examples=300, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "seeded"))
 
 # A developer's own store is no test's, nor are the locks and marks of this computer.

@@ -21,7 +21,7 @@ __all__ = [
 
 HOW_TO_HAVE_IT = (
     "needs PostgreSQL and psycopg: apt-get install postgresql; "
-    "pip install 'ppu[postgres]'"
+    "pip install 'ppu-lab[postgres]'"
 )
 
 

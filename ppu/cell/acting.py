@@ -48,6 +48,7 @@ class Acting:
         who, device = running.who, self._devices.get(name)
         if device is None:  # a plan's own
             return
+        running.has_acted |= verb != "trigger"
         owners = self._reservations.owners_of(name)
         if device.rests and verb != "trigger" and who.id not in owners:
             if owners:
@@ -58,6 +59,22 @@ class Acting:
             self._reservations.share(name, [who.id])
         if device.rests or who.id not in owners:
             self._begun[name] = who.id
+
+    def jobs_of(self, name: str) -> frozenset[int]:
+        """Return the jobs that have a device, or else the one that used it last."""
+        if owners := self._reservations.owners_of(name):
+            return owners
+        job_id = self._begun.get(name)
+        return frozenset() if job_id is None else frozenset({job_id})
+
+    def is_left(self, running: RunningJob, name: str) -> bool:
+        """Return whether a device goes on with what was begun for a job.
+
+        Nobody else gets it then, though the step is over for which the job had it.
+        """
+        device = self._devices.get(name)
+        is_its = self._begun.get(name) == running.who.id
+        return device is not None and is_its and device.is_acting
 
     def take_left(self, running: RunningJob, *, is_routine: bool) -> list[str]:
         """Let a job that ends have what acts, or may act, and is nobody else's.

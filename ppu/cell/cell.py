@@ -24,14 +24,17 @@ from ppu.cell.ownership import Ownership
 from ppu.cell.predecessor import wait_out_predecessor
 from ppu.cell.requests import POLL_S, Requests
 from ppu.cell.roster import Roster
+from ppu.cell.technician import TwinTechnician
 from ppu.cell.twin_hands import TwinHands
 from ppu.core.errors import StaleTokenError, StoreDiskError, StoreError
 from ppu.core.notices import tell
 from ppu.core.remedies import Advice, Remedy, advise, plain_advice
 from ppu.devices.build import driver_class
 from ppu.plans.protocol import RegisteredProtocol, find_protocol
+from ppu.store import queue
 from ppu.store.cells import LEASE_S
 from ppu.store.events import EventKind, announce
+from ppu.store.jobs import JobState
 from ppu.store.mark import marks_folder
 from ppu.store.store import Store
 from ppu.store.wake import WakeSocket
@@ -56,6 +59,7 @@ class Parts:
     lab_requests: LabRequests
     requests: Requests
     events: LabEvents
+    technician: TwinTechnician | None
 
 
 class Cell:
@@ -160,6 +164,8 @@ class Cell:
             self._made = self._make_parts(owner, executor)
             roster.may_heat = roster.may_heat or owner.was_clean
             lab.ledger.replace_with(owner.read_ledger())
+            for tagged in owner.read_tag_outs():
+                lab.resources.reservations.tag_out(tagged.device, str(tagged))
             for device in lab.devices.values():
                 device.permit_writes(owner.require_trust)
             lab.resources.on_wait = self._note_wait
@@ -175,7 +181,8 @@ class Cell:
                     how = "its cell drained" if roster.is_draining else "its cell ended"
                     # If it cannot be kept, the next cell takes it for a crash.
                     with contextlib.suppress(StaleTokenError, StoreError):
-                        owner.end(how, is_sound=is_sound)
+                        untouched = roster.untouched
+                        owner.end(how, is_sound=is_sound, untouched=untouched)
                 owner.close()
 
     def _make_executor(self, owner: Ownership) -> ThreadPoolExecutor:
@@ -188,11 +195,11 @@ class Cell:
         lab, roster, loop = self.lab, self.roster, self.lab.host.loop
         adoption = Adoption(owner, roster, lab.resources, lab.view(), lab.devices, loop)
         reservations = lab.resources.reservations
-        events = LabEvents(owner, lab.bench, reservations.owners_of, loop)
         acting = Acting(lab.devices, roster, reservations)
+        events = LabEvents(owner, lab.bench, acting.jobs_of, loop)
         ending = Ending(lab, owner, roster, adoption, acting, events)
         hands = TwinHands(lab.bench, loop)
-        in_lab = LabRequests(owner, lab.ledger, lab.resources, hands, loop)
+        in_lab = LabRequests(owner, lab.ledger, lab.resources, hands, loop, lab.devices)
         return Parts(
             owner,
             adoption,
@@ -211,6 +218,25 @@ class Cell:
             in_lab,
             Requests(owner, roster, in_lab, loop, executor),
             events,
+            self._make_technician(owner),
+        )
+
+    def _make_technician(self, owner: Ownership) -> TwinTechnician | None:
+        """Return the technician of the cell's own twin, if the lab file has one."""
+        lab = self.lab
+        entry = lab.file.simulation.technician
+        if entry is None or lab.bench is None:
+            return None
+        return TwinTechnician(
+            entry,
+            lab.file,
+            lab.seed,
+            lab.bench.world,
+            owner,
+            self.roster,
+            lab.resources,
+            lab.devices,
+            lab.host.loop,
         )
 
     @contextlib.contextmanager
@@ -273,6 +299,8 @@ class Cell:
                 keeper.cancel()
             # Whoever ends gives back what others wait for: they must not begin now.
             self.roster.close()
+            if self.parts.technician is not None:
+                await self.parts.technician.stop()
             jobs = self.roster.jobs.values()
             tasks = [job.task for job in jobs if job.task is not None]
             tasks += self.parts.ending.tasks
@@ -297,7 +325,7 @@ class Cell:
             if owner.doubt:
                 if until_idle or roster.is_draining:
                     return False
-                await self._wait()
+                await self._wait(None)
         return True
 
     async def _adopt_lost(self) -> None:
@@ -317,36 +345,60 @@ class Cell:
         roster = self.roster
         while True:
             roster.note_looked()
+            technician = self.parts.technician
             if await self.parts.requests.apply_waiting():
                 if not roster.jobs:  # else it is theirs, when a step ends
                     await self.parts.events.keep_incidents()
                 if not roster.is_draining:
                     await self._claim()
+                if technician is not None and await self._is_somebody_there():
+                    await technician.look()
             if roster.fault is not None:
                 raise roster.fault
-            is_idle = not roster.jobs
-            if is_idle and (until_idle or roster.is_draining):
+            if roster.is_draining and not roster.jobs:
                 return
             if roster.is_drained() or roster.is_leaving:
                 return
-            waiting = self.lab.resources.empties.waiting
-            if until_idle and waiting >= roster.jobs.keys():
-                tell(
-                    "only empty containers are waited for: release samples, then start "
-                    "a cell again",
-                    advise(Remedy.RELEASE_SAMPLE),
-                )
+            again_s = await self.owner.next_try_s()
+            is_helped = technician is not None and technician.is_at_work
+            is_stuck = roster.waiting >= roster.jobs.keys() and again_s is None
+            if until_idle and is_stuck and not is_helped:
+                self._tell_what_waits()
                 return
-            await self._wait()
+            await self._wait(again_s)
 
-    async def _wait(self) -> None:
-        """Wait until something has changed; look now and then where time flows."""
-        loop = self.lab.host.loop
-        if loop.is_jumping:
-            await self.roster.wait_woken()
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(loop.wire_seconds(POLL_S)):
+    async def _is_somebody_there(self) -> bool:
+        """Return whether a job runs, or waits until the lab has changed."""
+        return bool(self.roster.jobs) or await self.owner.has_set_aside()
+
+    def _tell_what_waits(self) -> None:
+        """Tell of the jobs that cannot go on before a person has done something."""
+        with self.store.read() as connection:
+            queued = queue.find(connection, states=[JobState.QUEUED], limit=10**6)
+        for job in sorted(queued, key=lambda job: job.id):
+            if job.is_set_aside:
+                tell(f"job {job.id} waits: {job.reason_text}", *job.advice)
+        if self.roster.jobs:
+            tell(
+                "only empty containers are waited for: release samples, then start a "
+                "cell again",
+                advise(Remedy.RELEASE_SAMPLE),
+            )
+
+    async def _wait(self, again_s: float | None) -> None:
+        """Wait until something has changed; look now and then where time flows.
+
+        Args:
+            again_s: After how long a job is tried again [s], if one is.
+        """
+        loop, wait_s = self.lab.host.loop, again_s
+        if not loop.is_jumping:
+            wait_s = loop.wire_seconds(POLL_S)
+        with contextlib.ExitStack() as ends:
+            ends.enter_context(contextlib.suppress(TimeoutError))
+            if again_s is not None and not self.roster.jobs:
+                ends.enter_context(loop.active())  # a jumping twin goes on to then
+            async with asyncio.timeout(wait_s):
                 await self.roster.wait_woken()
 
     async def _claim(self) -> None:
@@ -361,9 +413,17 @@ class Cell:
                 self._is_disk_told = True
                 return
             self._is_disk_told = False
-            job = await self.owner.claim()
-            if job is None:
+            roster, has_changed = self.roster, self.roster.has_changed
+            roster.has_changed = False
+            found = await self.owner.next_job(has_changed=has_changed)
+            if found is None:
                 return
+            if (lack := lifecycle.find_lack(found)) is not None:
+                await self.owner.set_aside(found.id, lack)
+                continue
+            job = await self.owner.claim(found.id)
+            if job is None:  # somebody has held or cancelled it just now
+                continue
             lifecycle.start(await lifecycle.enter(job), is_adopted=False)
 
     def _has_room(self) -> bool:
@@ -372,7 +432,7 @@ class Cell:
         Those that wait for an empty container keep nobody from work, up to a number.
         """
         n_most = self.lab.file.scheduling.jobs_at_once
-        n_waiting = len(self.lab.resources.empties.waiting)
+        n_waiting = len(self.roster.waiting)
         return len(self.roster.jobs) < n_most + min(n_waiting, n_most)
 
     async def _keep_lease(self) -> None:

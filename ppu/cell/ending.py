@@ -65,6 +65,7 @@ class Ending:
         running.is_ending = True
         devices = self._acting.take_left(running, is_routine=True)
         made = await self._lab.rest(devices)
+        await self._events.keep_incidents()  # while it has what they are of
         self._let_go(running, devices, made)
         for line in (*made.told, *made.unsafe.values()):
             tell(f"job {running.job.id}: {line}")
@@ -83,6 +84,8 @@ class Ending:
             alone = {*left, *self._roster.devices_alone(running.who)}
             devices = [name for name in self._lab.devices if name in alone]
             made = await self._lab.amake_safe(devices)
+            with contextlib.suppress(StaleTokenError, StoreError):  # met again below
+                await self._events.keep_incidents()
             self._let_go(running, devices, made)
             for line in (*made.told, *made.unsafe.values()):
                 tell(f"job {running.job.id}: {line}")
@@ -94,13 +97,18 @@ class Ending:
             self._let_go(running, devices, MadeSafe(unsafe=unknown))
         unsafe = made.unsafe
         try:
-            await self._events.keep_incidents(running.job.id)
+            await self._events.keep_incidents()
             await self._events.keep_made_safe(made, running.job.id)
             await self._events.keep_unsafe(unknown, running.job.id)
-            for container in await self._owner.fail(
-                running.job, error, running.claimed, "; ".join(unsafe.values())
-            ):
-                self._lab.ledger.release(container)
+            running.is_put_back, freed = await self._owner.fail(
+                running.job,
+                error,
+                running.claimed,
+                "; ".join(unsafe.values()),
+                is_untouched=not running.has_acted,
+            )
+            for container in freed:
+                self._lab.ledger.give_back(container)
             self._lab.resources.empties.look_again()
         except (StaleTokenError, StoreError) as exc:
             self._roster.fail(exc)

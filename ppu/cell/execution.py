@@ -6,7 +6,7 @@ import json
 import shutil
 import traceback
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -18,15 +18,18 @@ from ppu.cell.lab import OpenLab
 from ppu.cell.lab_events import LabEvents
 from ppu.cell.making_safe import MadeSafe
 from ppu.cell.ownership import Ownership
+from ppu.core.capabilities import ReportsPower
 from ppu.core.errors import ConfigurationError, InternalError, PPUError
 from ppu.core.notices import tell
 from ppu.engine.recorder import JobRecorder
 from ppu.engine.runner import Runner
 from ppu.exports.documents import export_documents
+from ppu.exports.facts import JobFacts, PowerFacts, facts_of
 from ppu.exports.report import build_report
 from ppu.plans.protocol import ProtocolResult, RegisteredProtocol
 from ppu.plans.report import RunRecord
 from ppu.plans.steps import digest
+from ppu.store.custody import declare
 from ppu.store.documents import streams_of, units_of
 from ppu.store.jobs import JobRequest, JobState
 from ppu.store.queue import submit
@@ -77,7 +80,7 @@ class Execution:
             f"{protocol.name}-{digest([lab.file.lab, lab.seed, asked_fully])[:8]}"
         )
         if job_id is not None:
-            self.sample_id = f"{protocol.name}-{job_id}"
+            self.sample_id = sample_of(protocol.name, job_id)
         elif lab.target == "hardware":
             # Two real samples are never the same; two runs of a twin are.
             self.sample_id += f"-{uuid.uuid4().hex[:6]}"
@@ -134,13 +137,17 @@ class Execution:
             self.protocol.version,
             self.parameters.model_dump(mode="json"),
         )
-        store.write(partial(submit, wanted=request, now=host.loop.stamp()))
+        now = host.loop.stamp()
+        # The lab may have been used before: it is not as its file says any more.
+        believed = self.lab.ledger
+        store.write(partial(declare, file=self.lab.file, now=now, believed=believed))
+        store.write(partial(submit, wanted=request, now=now))
         owner = Ownership(store, self.lab.file, host.loop, lease_s=_FOR_GOOD_S)
         job = host.call(owner.claim())
         assert job is not None  # noqa: S101 - it is the only one
         host.call(owner.change(job.id, JobState.RUNNING))
         events = LabEvents(owner, self.lab.bench, lambda _: (job.id,), host.loop)
-        keep_incidents = partial(events.keep_incidents, job.id)
+        keep_incidents = events.keep_incidents
         recorder = owner.recorder(job, before_end=keep_incidents)
         made: list[MadeSafe] = []
 
@@ -153,8 +160,8 @@ class Execution:
             keep_made_safe()
             host.call(recorder.flush_documents())
             host.call(owner.change(job.id, JobState.FINISHING))
-            result = self.finish(typed, recorder, elapsed)
             host.call(keep_incidents())
+            result = self.finish(typed, recorder, elapsed)
             host.call(owner.succeed(job, result))
         except Exception as exc:
             self._keep_documents(recorder)
@@ -165,6 +172,7 @@ class Execution:
                 raise
             raise explained(self.protocol, exc) from exc
         finally:
+            self.lab.ledger.let_go(self.sample_id)
             owner.end("the run has ended")
         return result
 
@@ -192,7 +200,7 @@ class Execution:
             "target": self.lab.target,
             "simulated": self.lab.is_simulated,
             "sample_id": self.sample_id,
-            "devices": self._devices(),
+            "lab_devices": self._devices(self.lab.devices),
             "parameters": self.parameters.model_dump(mode="json"),
         }
         self.view.sample_id = self.sample_id
@@ -221,12 +229,13 @@ class Execution:
                 f"protocol {self.protocol.name} returned a {type(typed).__name__}, "
                 f"not the {self.protocol.result.__name__} it declares"
             )
-        result = self._assemble(typed)
-        self._write(result, typed, recorder, elapsed)
+        facts = self._facts(recorder)
+        result = self._assemble(typed, facts)
+        self._write(result, typed, recorder, elapsed, facts)
         return result
 
-    def _devices(self) -> dict[str, dict[str, str | None]]:
-        """Return who took part: driver, maker, model, serial number and firmware."""
+    def _devices(self, names: Collection[str]) -> dict[str, dict[str, str | None]]:
+        """Return who devices are: driver, maker, model, serial number and firmware."""
         return {
             name: {
                 "driver": self.lab.file.devices[name].driver,
@@ -235,14 +244,29 @@ class Execution:
                 **device.who(),
             }
             for name, device in self.lab.devices.items()
+            if name in names
         }
 
-    def _assemble(self, typed: ProtocolResult) -> dict[str, Any]:
-        timing = self.runner.timing
+    def _facts(self, recorder: JobRecorder) -> JobFacts:
+        """Return what was this job's own in the lab."""
+        heating = {
+            name: device.plan_device
+            for name, device in self.lab.devices.items()
+            if isinstance(device.plan_device, ReportsPower)
+        }
+        powers = {
+            name: PowerFacts(device.output_key, device.rated_power_w)
+            for name, device in heating.items()
+        }
+        now = self.lab.host.loop.stamp()
+        with recorder.store.read() as connection:
+            return facts_of(connection, recorder.job_id, now, powers)
+
+    def _assemble(self, typed: ProtocolResult, facts: JobFacts) -> dict[str, Any]:
         content = typed.model_dump(mode="json")
+        asked = self.parameters.model_dump(mode="json")
         actual = content.pop("parameters_actual")
-        bench = self.lab.bench
-        incidents = [] if bench is None else bench.world.incidents
+        silent = [name for name in asked if name not in actual]
         files = {"documents": "documents.jsonl", "report": "report.html"}
         for what, path in typed.attachments.items():
             files[what] = path.name
@@ -252,26 +276,18 @@ class Execution:
             "protocol_version": self.protocol.version,
             "ppu_version": __version__,
             "lab": self.lab.file.lab,
-            "devices": self._devices(),
+            "devices": self._devices({*facts.devices, *self.runner.used}),
             "target": self.lab.target,
             "simulated": self.lab.is_simulated,
             "seed": self.lab.seed if self.lab.target == "twin" else None,
-            "parameters_asked": self.parameters.model_dump(mode="json"),
-            "parameters_actual": actual,
+            "parameters_asked": asked,
+            "parameters_actual": actual | dict.fromkeys(silent),
+            "parameters_not_reported": silent,
             **content,
             "summary": typed.summary(),
-            "lab_time_s": timing.lab_time_s,
+            **facts.plain(self.lab.host.loop.epoch),
             "wall_time_s": 0.0,
-            "run_time_s": timing.run_time_s,
-            "incidents": [
-                {
-                    "lab_time_s": incident.lab_time_s,
-                    "kind": incident.kind,
-                    "device": incident.device,
-                    "text": incident.text,
-                }
-                for incident in incidents
-            ],
+            "run_time_s": self.runner.timing.run_time_s,
             "files": files,
         }
 
@@ -281,35 +297,65 @@ class Execution:
         typed: ProtocolResult,
         recorder: JobRecorder,
         elapsed: Callable[[], float],
+        facts: JobFacts,
     ) -> None:
         export_documents(recorder.store, recorder.job_id, self.out / "documents.jsonl")
         for path in typed.attachments.values():
             shutil.copyfile(path, self.out / path.name)
-        record = self._record(result, typed, recorder)
+        record = self._record(result, typed, recorder, facts)
         sections = [] if self.protocol.report is None else self.protocol.report(record)
         write_whole(self.out / "report.html", build_report(record, sections))
         result["wall_time_s"] = elapsed()
         write_whole(self.out / "result.json", json.dumps(result, indent=2) + "\n")
 
     def _record(
-        self, result: dict[str, Any], typed: ProtocolResult, recorder: JobRecorder
+        self,
+        result: dict[str, Any],
+        typed: ProtocolResult,
+        recorder: JobRecorder,
+        facts: JobFacts,
     ) -> RunRecord:
         """Return all that the run left behind."""
-        host, bench = self.lab.host, self.lab.bench
-        truth = {} if bench is None else bench.world.truth(host.loop.time())
+        loop = self.lab.host.loop
         with recorder.store.read() as connection:
             samples = streams_of(connection, recorder.job_id)
             units = units_of(connection, recorder.job_id)
+            for job_id in {job for firing in facts.firings for job in firing.jobs}:
+                units = units_of(connection, job_id) | units
+        for number, firing in enumerate(facts.firings, 1):
+            # Whoever only shares a firing has sampled nothing of it.
+            if not any(firing.samples.keys() <= one.keys() for one in samples.values()):
+                samples[f"firing {number}"] = {
+                    key: list(values) for key, values in firing.samples.items()
+                }
         return RunRecord(
             result=result,
             steps=list(self.runner.steps),
             samples=samples,
             units=units,
-            truth=truth,
+            truth=self._truth(facts),
             protocol_result=typed,
-            started_s=self.runner.timing.first_lab_s,
-            epoch=host.loop.epoch,
+            started_s=facts.began - loop.epoch,
+            epoch=loop.epoch,
         )
+
+    def _truth(self, facts: JobFacts) -> dict[str, Any]:
+        """Return what a twin knows of this job's sample and no instrument can."""
+        loop, bench = self.lab.host.loop, self.lab.bench
+        if bench is None:
+            return {}
+        curves = bench.world.truth(loop.time()).get("sample_curves", {})
+        rows = []
+        for firing in facts.firings:
+            began, *_, ended = [time - loop.epoch for time in firing.samples["time"]]
+            curve = curves.get(firing.furnace, {"time_s": [], "temperature_degc": []})
+            whole = zip(curve["time_s"], curve["temperature_degc"], strict=True)
+            rows += [(time, degc) for time, degc in whole if began <= time <= ended]
+        own = {
+            "time_s": [time for time, _ in rows],
+            "temperature_degc": [degc for _, degc in rows],
+        }
+        return {"sample_curve": own}
 
     def whereabouts(self) -> list[str]:
         """Return where the containers are that were used, for people to find them."""
@@ -319,13 +365,18 @@ class Execution:
             place, home = beliefs[container], self.view.home_of(container)
             if place is None:
                 told.append(
-                    f"{container} did not arrive where it was carried: look for it and "
-                    f"carry it to {home} before the next run"
+                    f"nobody knows where {container} is: look for it and carry it to "
+                    f"{home} before the next run"
                 )
                 continue
             hint = f"; carry it to {home} before the next run" if place != home else ""
             told.append(f"{container} is at {place}{hint}")
         return [*told, f"what there is of this run: {self.out}"]
+
+
+def sample_of(protocol: str, job_id: int) -> str:
+    """Return the identity of the sample that a job of a cell makes."""
+    return f"{protocol}-{job_id}"
 
 
 def make_directory(path: Path) -> None:

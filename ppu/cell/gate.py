@@ -108,6 +108,22 @@ class JobGate:
                 await self.set_state(JobState.RUNNING)
                 return
 
+    async def stand_by(self, lack: PPUError) -> None:
+        """Wait with what the job has until it is stopped: its plan cannot run here.
+
+        Raises:
+            AbortedError: When it is.
+        """
+        running = self._running
+        reason = (type(lack).__name__, str(lack))
+        await self.set_state(JobState.PAUSED, reason, *lack.advice)
+        tell(f"job {running.job.id} waits: {lack}", *lack.advice)
+        running.stands_by = True
+        while not running.stopped_by:
+            running.changed.clear()
+            await self._wait_for_change()
+        raise AbortedError(running.stopped_by)
+
     def note_done(self, needs: Callable[[], Needs]) -> None:
         """Take note of what a step needed: an earlier process may have left it on."""
         # What it would need now may be wrong by now; it is not begun again.

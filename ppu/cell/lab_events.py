@@ -48,15 +48,11 @@ class LabEvents:
     def _incidents(self) -> Sequence[IncidentRecord]:
         return () if self._bench is None else self._bench.world.incidents
 
-    async def keep_incidents(self, job_id: int | None = None) -> None:
+    async def keep_incidents(self) -> None:
         """Keep what went wrong since the last time, that of each job by its number.
 
-        An incident is of the job that has the device. Call it before a job gives back
-        what it has.
-
-        Args:
-            job_id: Whose incidents they are, among several or where nobody has the
-                device.
+        An incident is of the jobs that have the device, several if they share it; where
+        nobody has it, it is the lab's. Call it before a job gives back what it has.
 
         Raises:
             StaleTokenError: If somebody else owns the store by now.
@@ -66,21 +62,21 @@ class LabEvents:
         if not new:
             return
         self._n_seen += len(new)
-        await self._keep(
-            EventKind.INCIDENT,
-            [
-                (
-                    self._job_of(one.device, job_id),
-                    {
-                        "device": one.device,
-                        "lab_time_s": one.lab_time_s,
-                        "incident": one.kind,
-                        "text": one.text,
-                    },
-                )
-                for one in new
-            ],
-        )
+        entries: list[tuple[int | None, Mapping[str, Any]]] = []
+        for one in new:
+            jobs = self._jobs_of(one.device)
+            content = {
+                "device": one.device,
+                "lab_time_s": one.lab_time_s,
+                "stamp": self._loop.epoch + one.lab_time_s,
+                "incident": one.kind,
+                "text": one.text,
+            }
+            if len(jobs) > 1:
+                content["jobs"] = jobs  # it is one incident all the same
+            owners: Sequence[int | None] = jobs or (None,)
+            entries += [(job, content) for job in owners]
+        await self._keep(EventKind.INCIDENT, entries)
 
     async def keep_made_safe(self, made: MadeSafe, job_id: int | None) -> None:
         """Keep what was made safe after a job, and what was not.
@@ -118,12 +114,9 @@ class LabEvents:
         ]
         await self._keep(EventKind.UNSAFE, unsafe)
 
-    def _job_of(self, device: str, job_id: int | None) -> int | None:
-        """Return the job that has *device*; *job_id* if that does not tell."""
-        jobs = sorted(owner for owner in self._owners_of(device) if owner > 0)
-        if not jobs or job_id in jobs:
-            return job_id
-        return jobs[0]
+    def _jobs_of(self, device: str) -> list[int]:
+        """Return the jobs that have *device*."""
+        return sorted(owner for owner in self._owners_of(device) if owner > 0)
 
     async def _keep(
         self, kind: EventKind, entries: Sequence[tuple[int | None, Mapping[str, Any]]]

@@ -7,13 +7,14 @@ import contextlib
 import errno
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from ppu.cell.acting import Acting
 from ppu.cell.ending import Ending
-from ppu.cell.execution import Execution, explained
+from ppu.cell.execution import Execution, explained, sample_of
 from ppu.cell.gate import JobGate
 from ppu.cell.lab import OpenLab
 from ppu.cell.lab_events import LabEvents
@@ -21,17 +22,21 @@ from ppu.cell.ownership import Ownership
 from ppu.cell.roster import Roster, RunningJob
 from ppu.core.errors import (
     ConfigurationError,
-    DivergedError,
+    FailureClass,
+    NoResourceError,
+    NotFoundError,
     PPUError,
     StaleTokenError,
     StoreDiskError,
     StoreError,
 )
 from ppu.core.labtime import stopwatch
+from ppu.core.remedies import Remedy, advise
 from ppu.engine.recorder import JobRecorder
 from ppu.engine.runner import Runner
 from ppu.plans.protocol import RegisteredProtocol
 from ppu.store.jobs import Job, JobState
+from ppu.store.queue import Lack
 
 __all__ = ["Lifecycle"]
 
@@ -81,6 +86,48 @@ class Lifecycle:
         self._idle_runners: list[Runner] = [lab.host]
         self._starting = asyncio.Lock()
 
+    def find_lack(self, job: Job) -> Lack | None:
+        """Return what a job cannot begin without and is not there, None if nothing.
+
+        What else is wrong with it, it fails with when it begins.
+        """
+        try:
+            protocol = self._installed(job)
+            if protocol.check is not None:
+                protocol.check(self._lab.new_view(), protocol.parse(job.parameters))
+        except NoResourceError as exc:
+            return Lack.of(exc)
+        except NotFoundError as exc:  # it was there when the job was submitted
+            return replace(Lack.of(exc), failure_class=FailureClass.NO_RESOURCE)
+        except Exception:  # noqa: BLE001 - a protocol's check may raise anything
+            return None
+        return None
+
+    def _installed(self, job: Job) -> RegisteredProtocol:
+        """Return the protocol of a job, in its version.
+
+        Raises:
+            NoResourceError: If it is not installed.
+        """
+        install = advise(
+            Remedy.INSTALL_PROTOCOL, protocol=job.protocol, version=job.version
+        )
+        wanted = f"it needs version {job.version} of {job.protocol}"
+        try:
+            protocol = self._find(job.protocol)
+        except PPUError as exc:
+            raise NoResourceError(
+                f"{wanted}: {exc}", advice=[install], field="protocol"
+            ) from exc
+        if protocol.version != job.version:
+            raise NoResourceError(
+                f"{wanted}, installed is {protocol.version}; install that, or submit "
+                "the job again",
+                advice=[install],
+                field="protocol",
+            )
+        return protocol
+
     async def enter(self, job: Job) -> RunningJob:
         """Give a job an engine, and enter it in the roster."""
         if not self._idle_runners:
@@ -101,9 +148,10 @@ class Lifecycle:
         error: BaseException | None = None
         resources, roster = self._lab.resources, self._roster
         resources.firings.note_entered()
-        engine = running.runner.engine
-        engine.on_use = partial(self._acting.begin, running)
-        engine.before_command = self._owner.await_trust
+        runner = running.runner
+        runner.on_use = partial(self._acting.begin, running)
+        runner.is_left = partial(self._acting.is_left, running)
+        runner.engine.before_command = self._owner.await_trust
         try:
             await self._run(running, is_adopted=is_adopted)
         except asyncio.CancelledError as exc:
@@ -117,25 +165,32 @@ class Lifecycle:
             error = exc
             await self._ending.end_badly(running, exc)
         finally:
-            engine.on_use = engine.before_command = (
-                None  # the next job may use the engine, or a plan alone
-            )
+            # The next job may use the engine, or a plan alone.
+            runner.on_use = runner.is_left = runner.engine.before_command = None
             resources.reservations.leave(running.who)
             resources.firings.note_left(running.who, error)
             if roster.fault is None and not isinstance(error, asyncio.CancelledError):
                 del roster.jobs[running.job.id]
-            self._idle_runners.append(running.runner)
+                job = running.job
+                self._lab.ledger.let_go(sample_of(job.protocol, job.id))
+                resources.empties.look_again()
+            self._idle_runners.append(runner)
+            if not running.is_put_back:  # else it would begin again, for ever
+                roster.note_changed()
             roster.wake()
 
     async def _run(self, running: RunningJob, *, is_adopted: bool) -> None:
         """Run one job until its result is kept."""
         job = running.job
-        protocol = self._find(job.protocol)
-        if protocol.version != job.version:
-            raise DivergedError(
-                f"job {job.id} is of version {job.version} of {job.protocol}, "
-                f"installed is {protocol.version}; install that, or submit it again"
-            )
+        gate = JobGate(
+            running, self._roster, self._owner, self._loop, self._lab.devices
+        )
+        try:
+            protocol = self._installed(job)
+        except NoResourceError as exc:
+            if is_adopted:
+                await gate.stand_by(exc)
+            raise
         execution = Execution(
             self._lab,
             protocol,
@@ -147,11 +202,8 @@ class Lifecycle:
         running.claimed = execution.view.claimed
         if not is_adopted:
             execution.check_parameters()
-        gate = JobGate(
-            running, self._roster, self._owner, self._loop, self._lab.devices
-        )
         await gate.set_state(JobState.RUNNING)
-        keep_incidents = partial(self._events.keep_incidents, job.id)
+        keep_incidents = self._events.keep_incidents
         with self._loop.freezing("what is known of the job is read"):
             recorder = await self._in_thread(
                 partial(self._owner.recorder, job, gate.settle, keep_incidents)
@@ -174,9 +226,9 @@ class Lifecycle:
                 await recorder.flush_documents()
         await self._ending.end_well(running)
         await gate.set_state(JobState.FINISHING, None)
+        await keep_incidents()
         with self._loop.freezing("the report is written"):
             result = await self._in_thread(_finishing(execution, typed, recorder))
-        await keep_incidents()
         await self._owner.succeed(job, result)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:

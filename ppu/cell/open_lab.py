@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,19 @@ from ppu.cell.execution import Execution
 from ppu.cell.lab import OpenLab
 from ppu.cell.pace import DEFAULT_PACE, Pace, Target
 from ppu.cell.several import run_several
-from ppu.core.errors import ConfigurationError
-from ppu.core.labfile import load_lab
+from ppu.cell.twin_hands import TwinHands
+from ppu.core.errors import (
+    ConfigurationError,
+    ConflictError,
+    LimitError,
+    NotFoundError,
+    nearest,
+)
+from ppu.core.labfile import TechnicianEntry, load_lab
 from ppu.core.labtime import stopwatch
+from ppu.core.notices import tell
 from ppu.core.registry import find_lab
+from ppu.core.remedies import Advice, Remedy, advise
 from ppu.plans.protocol import find_protocol
 from ppu.store.jobs import Job
 from ppu.twin.bench import Links
@@ -93,6 +103,73 @@ class InteractiveLab(OpenLab):
         execution.check()
         return execution.run(stopwatch())
 
+    # -- what people do beside it ---------------------------------------------------
+
+    def release(self, container: str) -> None:
+        """Say that a container is empty and clean; in a twin that is done now.
+
+        Raises:
+            NotFoundError: If there is no such container.
+            ConflictError: If nobody gets at it in the twin; nothing changed.
+            InterlockError: If a plan runs.
+        """
+        self.view().container(container)
+        move = advise(Remedy.MOVE_CONTAINER, container=container)
+        self._by_hand("empty", move, container)
+        self.ledger.release(container)
+
+    def refill(self, powder: str, mass_g: float) -> None:
+        """Say that *mass_g* of a powder was added; in a twin that is done now [g].
+
+        Raises:
+            LimitError: If there is no such powder in stock, or no such amount.
+            InterlockError: If a plan runs.
+        """
+        self.view().stock_g(powder)
+        if not 0 < mass_g < math.inf:
+            raise LimitError(
+                f"{mass_g} g of {powder} cannot be added; give more than 0"
+            )
+        look = advise(Remedy.CHECK_STOCK, powder=powder)
+        self._by_hand("refill", look, powder, mass_g)
+        self.ledger.refill(powder, mass_g)
+
+    def carry(self, container: str, location: str) -> None:
+        """Say that a container is at a location; in a twin it is carried there now.
+
+        Raises:
+            NotFoundError: If there is no such container or location.
+            ConflictError: If something else is there, or belongs there.
+            InterlockError: If a plan runs.
+        """
+        kind, known = self.view().container(container).kind, self.file.locations
+        if location not in known:
+            raise NotFoundError(
+                f"there is no location '{location}'; {nearest(location, known)}"
+            )
+        standing = self.view().container_at(location)
+        if known[location].holds != kind or standing not in (None, container):
+            there = standing or f"a place for a {known[location].holds}"
+            raise ConflictError(
+                f"{container}, a {kind}, cannot be put to {location}: it is {there}"
+                if standing is None
+                else f"{container} cannot be put to {location}: {there} is there"
+            )
+        self._by_hand("carry", advise(Remedy.MOVE_CONTAINER), container, location)
+        self.ledger.correct(container, location)
+
+    def _by_hand(self, act: str, remedy: Advice, *arguments: object) -> None:
+        """Do in the twin what a person did; nothing on hardware, where it is done."""
+        self.check_open()
+        do = TwinHands(self.bench, self.host.loop).find_act(act, remedy)
+
+        async def do_now() -> None:
+            do(*arguments)
+
+        with self.turns.take(f"a person ({act})", tell, queued=False):
+            self.has_run = True  # the store of a cell would believe what was before
+            self.host.call(do_now())
+
     def run_protocols(
         self, wanted: Sequence[tuple[str, Mapping[str, Any]]], out: str | Path
     ) -> list[Job]:
@@ -131,6 +208,7 @@ def open_lab(
     only: tuple[str, ...] = (),
     attended: bool = False,
     links: Links = "kernel",
+    technician: bool = False,
 ) -> InteractiveLab:
     """Return a lab to be opened: use it in a ``with`` statement, or ``open()`` it.
 
@@ -148,6 +226,9 @@ def open_lab(
             hardware can be read, but no plan runs.
         links: What carries bytes to a twin: ``kernel`` for pseudo-terminals and
             loopback ports, or ``memory``, which is the same in every run.
+        technician: Whether the jobs of a twin that run at once have a technician, as
+            with ``simulation: {technician: {}}`` in the lab file, who cleans, carries,
+            refills and answers; so more of them run than there are crucibles.
 
     Example:
         >>> with open_lab("a-lab", only=("balance",)) as lab:
@@ -157,6 +238,9 @@ def open_lab(
     """
     path = find_lab(lab)
     file = load_lab(path)
+    if technician and file.simulation.technician is None:
+        helped = file.simulation.model_copy(update={"technician": TechnicianEntry()})
+        file = file.model_copy(update={"simulation": helped})
     return InteractiveLab(
         file,
         path,

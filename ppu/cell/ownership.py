@@ -7,15 +7,17 @@ import contextlib
 import math
 import os
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection
 
 from ppu.core.custody import CustodyLedger
 from ppu.core.errors import (
     AbortedError,
+    FailureClass,
     InternalError,
     PPUError,
     StaleTokenError,
@@ -25,6 +27,7 @@ from ppu.core.errors import (
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import LabTimeLoop, iso
 from ppu.core.notices import tell
+from ppu.core.remedies import Advice, Remedy, advise
 from ppu.engine.recorder import Ask, JobRecorder, Patience
 from ppu.store import cells, custody, queue
 from ppu.store.jobs import Effect, Job, JobState
@@ -32,10 +35,15 @@ from ppu.store.mark import HighWaterMark, Mark, is_reached, newest
 from ppu.store.schema import identity
 from ppu.store.steps import StepState, questions, steps_of
 from ppu.store.store import Store
+from ppu.store.tag_outs import TaggedOut, find_tag_outs
 
 __all__ = ["Ownership"]
 
 T = TypeVar("T")
+
+_AGAIN_AFTER_S: Final = (60.0, 300.0)
+"""After how long a job that has touched nothing is tried again, each time (real time)
+[s]; then it fails."""
 
 
 class Ownership:
@@ -116,6 +124,11 @@ class Ownership:
     async def insist(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Return what *ask* returns, trying again while the store is away."""
         return await self._patience.insist(ask)
+
+    def read_tag_outs(self) -> list[TaggedOut]:
+        """Return the devices that people have put out of service."""
+        with self.store.read() as connection:
+            return find_tag_outs(connection)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Do *work* in the store while this owner owns it; a busy store is waited for.
@@ -234,16 +247,49 @@ class Ownership:
 
     # -- jobs ----------------------------------------------------------------------
 
-    async def claim(self) -> Job | None:
-        """Take the next job, if there is one."""
+    async def next_job(self, *, has_changed: bool = False) -> Job | None:
+        """Return the job that is next, if there is one; it is not claimed yet.
+
+        Args:
+            has_changed: Whether those that lacked something may have it now.
+        """
+        now = self._loop.stamp()
+
+        def work(connection: Connection) -> Job | None:
+            if has_changed:
+                queue.look_again(connection)
+            is_wall = self._loop.pace == 1.0
+            queue.time_deadlines(connection, now, is_wall=is_wall)
+            queue.expire(connection, now)
+            return queue.peek(connection, self.token, now)
+
+        return await self.write(work)
+
+    async def claim(self, job_id: int | None = None) -> Job | None:
+        """Take the next job, or this one if it may still be taken."""
         return await self.write(
             partial(
                 queue.claim,
                 token=self.token,
                 now=self._loop.stamp(),
                 lease_s=self._lease_s,
+                job_id=job_id,
             )
         )
+
+    async def set_aside(self, job_id: int, lack: queue.Lack) -> None:
+        """Let a queued job wait for what it lacks."""
+        now = self._loop.stamp()
+        await self.write(partial(queue.set_aside, job_id=job_id, now=now, lack=lack))
+
+    async def next_try_s(self) -> float | None:
+        """Return after how long a job that failed is tried again [s], if one is."""
+        at = await self.store.aread(queue.next_try)
+        return None if at is None else max(at - self._loop.stamp(), 0.0)
+
+    async def has_set_aside(self) -> bool:
+        """Return whether a job waits until the lab has changed."""
+        return await self.store.aread(queue.has_set_aside)
 
     def lost(self) -> list[Job]:
         """Return the jobs that were under way when their cell ended."""
@@ -315,33 +361,56 @@ class Ownership:
         error: BaseException,
         claimed: Collection[str] = (),
         unsafe: str = "",
-    ) -> set[str]:
-        """Note why *job* did not succeed; return the containers that are free again.
+        *,
+        is_untouched: bool = False,
+    ) -> tuple[bool, set[str]]:
+        """Note why *job* did not succeed, or put it back into the queue.
+
+        One that has touched nothing goes back if it only lacks something, until the lab
+        has changed; or if nothing was wrong with it, a few times.
 
         Args:
             job: The job.
             error: What ended it.
             claimed: Containers that it may have claimed without that being kept.
             unsafe: What could not be made safe, in words.
+            is_untouched: Whether its plan has begun nothing.
+
+        Returns:
+            Whether it went back, and the containers that are free again.
         """
         is_abort = isinstance(error, AbortedError)
         state = JobState.ABORTED if is_abort else JobState.FAILED
         known = error if isinstance(error, PPUError) else InternalError(str(error))
         told = f"{known}; {unsafe}" if unsafe else str(known)
-        reason = (type(known).__name__, told)
+        lack = replace(queue.Lack.of(known), text=told)
+        advice = lack.advice or _advice_for(lack.failure_class, job.id, known)
 
-        def work(connection: Connection) -> set[str]:
+        def work(connection: Connection) -> tuple[bool, set[str]]:
+            now = self._loop.stamp()
             had = custody.containers_of_job(connection, job.id)
-            queue.transition(
-                connection,
-                job.id,
-                state,
-                self._loop.stamp(),
-                token=self.token,
-                reason=reason,
-                advice=known.advice,
-            )
-            return {*had, *claimed} - custody.read_ledger(connection).used
+            is_whole = queue.get(connection, job.id).physical_effect is Effect.NONE
+            is_back = is_untouched and is_whole and self._may_go_back(job, lack)
+            if is_back:
+                again_at = self._again_at(job, lack, now)
+                after = queue.put_back(
+                    connection, job.id, self.token, now, lack, again_at
+                )
+                is_back = after.state is JobState.QUEUED
+            else:
+                queue.transition(
+                    connection,
+                    job.id,
+                    state,
+                    now,
+                    token=self.token,
+                    reason=(lack.code, lack.text),
+                    advice=advice,
+                    failure_class=lack.failure_class,
+                    field=lack.field,
+                )
+            freed = {*had, *claimed} - custody.read_ledger(connection).used
+            return is_back, freed
 
         return await self.write(work)
 
@@ -361,11 +430,27 @@ class Ownership:
         if self._mark is not None:
             self._mark.close()
 
-    def end(self, how: str, *, is_sound: bool = True) -> None:
+    @staticmethod
+    def _may_go_back(job: Job, lack: queue.Lack) -> bool:
+        """Return whether a job that has touched nothing may begin another time."""
+        if lack.failure_class is FailureClass.RETRYABLE:
+            return job.n_tries < len(_AGAIN_AFTER_S)
+        return lack.failure_class is FailureClass.NO_RESOURCE
+
+    def _again_at(self, job: Job, lack: queue.Lack, now: float) -> float | None:
+        """Return when it does, None if when the lab has changed."""
+        if lack.failure_class is FailureClass.NO_RESOURCE:
+            return None
+        return now + self._loop.wire_seconds(_AGAIN_AFTER_S[job.n_tries])
+
+    def end(
+        self, how: str, *, is_sound: bool = True, untouched: Collection[int] = ()
+    ) -> None:
         """Give the store up; whoever owns it next goes on with the jobs.
 
         Args:
             how: Why, for people.
+            untouched: Jobs that have touched nothing, which wait in the queue.
             is_sound: Whether everything is as it should be; else a person must agree
                 before anything is heated.
         """
@@ -373,7 +458,8 @@ class Ownership:
         def work(connection: Connection) -> None:
             cells.require_token(connection, self.token)
             now = self._loop.stamp()
-            queue.lose_leased(connection, self.token, ("cell", how), now)
+            why = ("cell", how)
+            queue.lose_leased(connection, self.token, why, now, untouched)
             if not is_sound:
                 cells.forbid_heat(connection)
             cells.end(connection, token=self.token, how=how, now=now)
@@ -395,3 +481,14 @@ def _what_was_lost(connection: Connection, mark: Mark | None) -> str:
         "between is not known to it. Look at every instrument and container, put "
         "right what is believed of them, give up jobs that had gone on, and say so"
     )
+
+
+def _advice_for(
+    failure_class: FailureClass, job_id: int, error: PPUError
+) -> tuple[Advice, ...]:
+    """Return what helps against an error that does not say so itself."""
+    if isinstance(error, InternalError):
+        return (advise(Remedy.REPORT),)
+    if failure_class in (FailureClass.RETRYABLE, FailureClass.NO_RESOURCE):
+        return (advise(Remedy.RETRY, job=job_id),)
+    return ()

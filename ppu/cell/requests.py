@@ -35,6 +35,8 @@ from ppu.store.requests import (
     MoveContainer,
     Refill,
     ReleaseSample,
+    ReturnDevice,
+    TagOut,
     UnknownRequest,
 )
 from ppu.store.schema import jobs
@@ -128,14 +130,16 @@ class Requests:
                 return await self._let_heat(command)
             case Drain() as wanted:
                 return self._drain(command, wanted)
-            case ReleaseSample() as wanted:
-                await self._in_lab.release_sample(command, wanted)
-            case MoveContainer() as wanted:
-                await self._in_lab.correct_location(command, wanted)
-            case Refill() as wanted:
-                await self._in_lab.refill(command, wanted)
-            case CorrectStock() as wanted:
-                await self._in_lab.correct_stock(command, wanted)
+            case (
+                ReleaseSample()
+                | MoveContainer()
+                | Refill()
+                | CorrectStock()
+                | TagOut()
+                | ReturnDevice()
+            ) as wanted:
+                await self._in_lab.apply(command, wanted)
+                self._roster.note_changed()
             case Answer() | Cancel() | Abort() as wanted:
                 return await self._apply_to_job(command, wanted)
             case _:

@@ -37,6 +37,13 @@ class RunningJob:
     """Why it was cancelled or aborted, if it was."""
     is_waiting: bool = False
     """Whether it waits at a step for what people say."""
+    has_acted: bool = False
+    """Whether its plan has begun anything but a reading, here or in an earlier
+    process."""
+    is_put_back: bool = False
+    """Whether it has gone back to the queue."""
+    stands_by: bool = False
+    """Whether its plan cannot run here, so that it only keeps what it has."""
     is_ending: bool = False
     """Whether its plan is over, so that it goes on with nothing."""
     questions: dict[str, OpenQuestion] = field(default_factory=dict)
@@ -76,6 +83,8 @@ class Roster:
         """Whether the cell ends now, whatever is under way."""
         self.fault: PPUError | None = None
         """Why the cell cannot go on, if it cannot."""
+        self.has_changed = True
+        """Whether the lab has, so that jobs that lacked something may begin now."""
         self._woken = asyncio.Event()
 
     # -- the loop of work ----------------------------------------------------------
@@ -83,6 +92,11 @@ class Roster:
     def wake(self) -> None:
         """Let the cell look at its store."""
         self._woken.set()
+
+    def note_changed(self) -> None:
+        """Take note that jobs may find now what they lacked."""
+        self.has_changed = True
+        self.wake()
 
     def note_looked(self) -> None:
         """Take note that the cell looks now; whoever wakes it after that is heard."""
@@ -103,6 +117,7 @@ class Roster:
         """Take note that *job* runs here, on *runner*."""
         who = Claimant.of(job.id, job.priority, job.rank)
         running = RunningJob(job, who, runner, job.state, job.is_held)
+        running.has_acted = job.state is JobState.RECOVERING
         self.jobs[job.id] = running
         self._resources.reservations.enter(who)
         return running
@@ -120,6 +135,17 @@ class Roster:
         """Return whether nobody but *who*, and jobs that end, has *name*."""
         owners = self._resources.reservations.owners_of(name)
         return {n for n in owners if n not in self.jobs or self.goes_on(n)} <= {who.id}
+
+    @property
+    def untouched(self) -> set[int]:
+        """Jobs that have begun nothing that anybody could see."""
+        return {n for n, running in self.jobs.items() if not running.has_acted}
+
+    @property
+    def waiting(self) -> set[int]:
+        """Jobs that wait for what people must bring, and keep nobody from work."""
+        standing = {n for n, running in self.jobs.items() if running.stands_by}
+        return standing | self._resources.empties.waiting
 
     def goes_on(self, job_id: int) -> bool:
         """Return whether a job runs here and its plan is not over."""

@@ -10,7 +10,15 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from ppu.cli.options import read_port
 from ppu.core.errors import ConfigurationError, ConnectError
+from ppu.core.numbers import (
+    NotPlainError,
+    integer_option,
+    number_option,
+    read_number,
+)
+from ppu.core.yaml_document import read_json
 
 _ANSWERS_WITHIN_WALL_S: Final = 5.0
 _LONGEST_ANSWER: Final = 4_000_000
@@ -34,15 +42,25 @@ def fault(
         str, typer.Option(help="HOST:PORT that `ppu sim` printed.")
     ] = "",
     at_s: Annotated[
-        float | None, typer.Option(help="Begin so much later, not now.")
+        float | None,
+        typer.Option(parser=number_option(), help="Begin so much later, not now."),
     ] = None,
-    every_s: Annotated[float | None, typer.Option(help="Come again so often.")] = None,
-    for_s: Annotated[float | None, typer.Option(help="Last so long.")] = None,
+    every_s: Annotated[
+        float | None,
+        typer.Option(parser=number_option(), help="Come again so often."),
+    ] = None,
+    for_s: Annotated[
+        float | None, typer.Option(parser=number_option(), help="Last so long.")
+    ] = None,
     count: Annotated[
-        int | None, typer.Option(help="Hit so many exchanges each time.")
+        int | None,
+        typer.Option(parser=integer_option(), help="Hit so many exchanges each time."),
     ] = None,
     with_probability: Annotated[
-        float | None, typer.Option(help="0 to 1, for each exchange or each time.")
+        float | None,
+        typer.Option(
+            parser=number_option(), help="0 to 1, for each exchange or each time."
+        ),
     ] = None,
     option: Annotated[
         list[str] | None,
@@ -101,11 +119,11 @@ def _read_options(options: list[str]) -> dict[str, float]:
     for option in options:
         name, _, text = option.partition("=")
         try:
-            numbers[name] = float(text)
-        except ValueError as exc:
+            numbers[name] = read_number(text)
+        except NotPlainError as exc:
             raise ConfigurationError(
-                f"--option {option}: should look like by_s=3"
-            ) from exc
+                f"--option {option}: should look like by_s=3: {exc}"
+            ) from None
     return numbers
 
 
@@ -116,12 +134,13 @@ def read_address(control: str) -> tuple[str, int]:
         ConfigurationError: If *control* is no address.
     """
     host, _, port = control.rpartition(":")
-    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+    number = read_port(port)
+    if number is None or (":" in host and not host.startswith("[")):
         raise ConfigurationError(
             f"--control {control or 'is missing'}: give the HOST:PORT that `ppu sim` "
             "printed when it started"
         )
-    return host or "127.0.0.1", int(port)
+    return host.strip("[]") or "127.0.0.1", number
 
 
 def ask_bench(host: str, port: int, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,12 +157,12 @@ def ask_bench(host: str, port: int, request: Mapping[str, Any]) -> dict[str, Any
             stream.sendall(json.dumps(request).encode() + b"\n")
             with stream.makefile("rb") as lines:
                 line = lines.readline(_LONGEST_ANSWER)
-        answer = json.loads(line)
+        answer = read_json(line, where)
     except OSError as exc:
         raise ConnectError(
             f"{where}: {exc.strerror or exc}; does that `ppu sim` still run?"
         ) from exc
-    except ValueError as exc:
+    except ConfigurationError as exc:
         raise ConnectError(f"{where} is no control socket: {line[:80]!r}") from exc
     if not isinstance(answer, dict) or not answer.get("ok"):
         error = answer.get("error") if isinstance(answer, dict) else None

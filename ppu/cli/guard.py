@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -23,6 +24,7 @@ from ppu.cli.options import (
 )
 from ppu.core.errors import ConfigurationError
 from ppu.core.notices import tell
+from ppu.core.numbers import integer_option
 from ppu.core.stopping import on_stop_signal
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ def guard(
     early_ends: Annotated[
         int,
         typer.Option(
-            min=1,
+            parser=integer_option(1),
             help="How many cells may end within a minute of their start, in ten "
             "minutes, before no other one is started.",
         ),
@@ -101,6 +103,7 @@ def guard(
         "hardware",
         read_pace(pace),  # type: ignore[arg-type]  # "default" or a pace
     )
+    tell(f"guard: this is process {os.getpid()}; Ctrl-C lets the cell drain")
     with watching(store), asyncio.Runner(loop_factory=lambda: loop) as runner:
         watch = Guard(orphans, command, store, most_early_ends=early_ends)
         is_well = runner.run(_watch(watch))

@@ -12,6 +12,7 @@ from ppu.cli.exits import Exit
 from ppu.cli.options import STORE, StoreOption
 from ppu.cli.remedies import worded
 from ppu.cli.store import open_store, when
+from ppu.core.numbers import integer_option
 
 if TYPE_CHECKING:
     from ppu.operations.views import EventView, JobDetailView, JobView, StepView
@@ -28,7 +29,12 @@ def attach(app: typer.Typer) -> None:
 
 
 def job(
-    id_: Annotated[int, typer.Argument(metavar="ID", help="Number of the job.")],
+    id_: Annotated[
+        int,
+        typer.Argument(
+            metavar="ID", parser=integer_option(), help="Number of the job."
+        ),
+    ],
     follow: Annotated[
         bool, typer.Option("--follow", help="Print what happens until it ends.")
     ] = False,
@@ -77,11 +83,38 @@ def _lines(found: JobDetailView) -> list[str]:
         lines.append("steps (UTC):")
         lines += [_line(step) for step in found.steps]
     if found.result is not None:
-        lines.append(f"result: {_short(found.result)}")
+        lines += _result_lines(found.result)
+    return lines
+
+
+def _result_lines(result: Any) -> list[str]:
+    """Return what came of a job, as its protocol says it, and what it took."""
+    from ppu.core.labtime import duration
+
+    if not isinstance(result, dict) or "summary" not in result:
+        return [f"result: {_short(result)}"]  # of an older PPU
+    lines = ["result:", *(f"  {line}" for line in result["summary"])]
+    if "active_s" in result:
+        waited_s = sum(result["waited_s"].values())
+        lines.append(
+            f"active {duration(result['active_s'])}, waited {duration(waited_s)}"
+        )
+        lines += [
+            f"{one['furnace']}: "
+            + (
+                "energy "
+                if one["own_energy_kwh"] is None
+                else f"{one['own_energy_kwh']:.3g} kWh, "
+            )
+            + one["energy_source"]
+            for one in result["firings"]
+        ]
     return lines
 
 
 def _head(found: JobView) -> list[str]:
+    from ppu.core.labtime import duration
+
     held = ", held" if found.is_held else ""
     lines = [f"job {found.id}: {found.protocol} {found.version}: {found.state}{held}"]
     if found.reason is not None and found.reason.text:
@@ -90,6 +123,12 @@ def _head(found: JobView) -> list[str]:
     moments += [("ended", found.ended), ("must begin by", found.deadline)]
     told = [f"{name} {when(stamp)}" for name, stamp in moments if stamp is not None]
     lines.append(", ".join(told) + " UTC")
+    if found.deadline is None and found.deadline_s is not None:
+        within = duration(found.deadline_s)
+        lines.append(f"must begin within {within} of lab time, once a cell sees it")
+    if found.reason is not None and found.reason.failure_class is not None:
+        about = f", about {found.reason.field}" if found.reason.field else ""
+        lines.append(f"class: {found.reason.failure_class}{about}")
     facts = {
         "campaign": found.campaign,
         "key": found.key,

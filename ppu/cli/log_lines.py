@@ -5,13 +5,26 @@ from __future__ import annotations
 import logging
 import sys
 
+from typing_extensions import override
+
+from ppu.core.names import shown
+
 __all__ = ["set_up_logging"]
+
+
+class _OneLine(logging.Formatter):
+    """A record is one line, whatever an instrument or a person called a thing."""
+
+    @override
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return shown(super().format(record))
 
 
 def set_up_logging(*, verbose: bool) -> None:
     """Send PPU's log lines to standard error; --verbose shows each wire exchange."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_OneLine("%(message)s"))
     for name, level in (
         ("ppu.link", logging.WARNING),
         ("ppu.wire", logging.DEBUG if verbose else logging.WARNING),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import typer
@@ -14,13 +15,15 @@ from ppu._version import __version__
 from ppu.cli.exits import EXIT_MEANINGS, Exit, code_of
 from ppu.cli.remedies import worded
 from ppu.core.errors import PPUError
-from ppu.core.notices import tell, word_advice_with
+from ppu.core.installation import shadowing
+from ppu.core.notices import SeenStream, tell, word_advice_with
 from ppu.core.registry import load_object, plug_ins
 
 _HOMES: Final[Mapping[str, str]] = {
     "abort": "queue",
     "cancel": "queue",
     "cell": "cell",
+    "device": "device",
     "drain": "queue",
     "fault": "fault",
     "guard": "guard",
@@ -30,11 +33,13 @@ _HOMES: Final[Mapping[str, str]] = {
     "jobs": "queue",
     "lab": "lab",
     "new": "new",
+    "person": "person",
     "protocols": "protocols",
     "read": "read",
     "record": "record",
     "recover": "recover",
     "resume": "queue",
+    "retry": "queue",
     "run": "run",
     "samples": "samples",
     "sim": "sim",
@@ -44,6 +49,10 @@ _HOMES: Final[Mapping[str, str]] = {
     "truth": "truth",
 }
 """Commands of PPU's own, and the modules that bring them."""
+
+
+_USAGE_ERROR: Final[Any] = typer.BadParameter.__mro__[1]
+"""What typer raises for words that no command has; it has no public name."""
 
 
 class PluggableGroup(TyperGroup):
@@ -106,12 +115,6 @@ def common(
     """PPU: programming a laboratory like a processor."""
 
 
-def attach_all(to: typer.Typer) -> None:
-    """Add every command of PPU's own."""
-    for module in dict.fromkeys(_HOMES.values()):
-        _attach(module, to)
-
-
 def run_app(stopwatch: Callable[[], float]) -> int:
     """Run the command line and return its exit code."""
     word_advice_with(worded)
@@ -119,8 +122,16 @@ def run_app(stopwatch: Callable[[], float]) -> int:
         tell("error: standard output is closed")
         return Exit.FAILED
     try:
-        code = _run_command(stopwatch)
-        sys.stdout.flush()
+        # What instruments, stores and people call things must not act on a terminal.
+        with (
+            contextlib.redirect_stdout(SeenStream(sys.stdout)),
+            contextlib.redirect_stderr(SeenStream(sys.stderr)),
+        ):
+            if (stale := shadowing()) is not None:
+                tell(f"notice: {stale}")
+            command = typer.main.get_command(app)
+            code = run_command(command, sys.argv[1:], prog_name="ppu", obj=stopwatch)
+            sys.stdout.flush()
     except OSError as exc:
         # Somebody closed the pipe (`ppu ... | head`): there is nobody to tell.
         if not isinstance(exc, BrokenPipeError):
@@ -130,18 +141,33 @@ def run_app(stopwatch: Callable[[], float]) -> int:
     return code
 
 
-def _run_command(stopwatch: Callable[[], float]) -> int:
-    """Run the command that the arguments name; return its exit code."""
+def run_command(command: Any, arguments: Sequence[str], **more: Any) -> int:
+    """Run the command that *arguments* name; tell what is wrong, return its exit code.
+
+    Args:
+        command: What :func:`typer.main.get_command` made.
+        arguments: What was typed after ``ppu``.
+        more: For the command's context.
+    """
     try:
-        app(obj=stopwatch)
+        code = command.main(list(arguments), standalone_mode=False, **more)
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else Exit.DONE
-        # typer makes 1 of a broken pipe; no command of PPU's own ends with 1.
-        return Exit.FAILED if code == 1 else code
+    except _USAGE_ERROR as exc:
+        code = Exit.WRONG_INPUT
+        if type(exc).__name__ == "NoArgsIsHelpError":
+            exc.show()
+        else:
+            # Pydantic's words for a parser that refuses.
+            text = " ".join(exc.format_message().split())
+            text = text.replace("Value error, ", "")
+            path = exc.ctx.command_path if exc.ctx is not None else "ppu"
+            tell(f"error: {text.rstrip('.')}; see `{path} --help`")
     except PPUError as exc:
         tell(f"error: {exc}", *exc.advice)
-        return code_of(exc)
-    return Exit.DONE
+        code = code_of(exc)
+    # typer makes 1 of a broken pipe; no command of PPU's own ends with 1.
+    return Exit.FAILED if code == 1 else int(code or Exit.DONE)
 
 
 def _drop_output() -> None:

@@ -9,6 +9,13 @@ from typing import Annotated, Final
 import typer
 
 from ppu.core.errors import ConfigurationError
+from ppu.core.names import unseen
+from ppu.core.numbers import (
+    NotPlainError,
+    integer_option,
+    read_integer,
+    read_number,
+)
 
 __all__ = [
     "RESULTS",
@@ -27,7 +34,10 @@ __all__ = [
     "TargetOption",
     "UntilIdleOption",
     "VerboseOption",
+    "path_option",
     "read_pace",
+    "read_port",
+    "text_option",
 ]
 
 STORE: Final = "ppu.sqlite"
@@ -41,6 +51,22 @@ class TargetName(enum.StrEnum):
 
     TWIN = "twin"
     HARDWARE = "hardware"
+
+
+def text_option(text: str) -> str:
+    """Return a text that can be shown.
+
+    Raises:
+        ValueError: If a character of it cannot be seen.
+    """
+    if hidden := unseen(str(text)):
+        raise ValueError(f"has {hidden}, which cannot be seen; leave it away")
+    return str(text)
+
+
+def path_option(text: str) -> Path:
+    """Return the path of something to be written; as :func:`text_option`."""
+    return Path(text_option(text))
 
 
 LabOption = Annotated[str, typer.Option(help="Lab name or lab file.")]
@@ -57,7 +83,9 @@ TargetOption = Annotated[
 PaceOption = Annotated[
     str | None, typer.Option(help="jump, or lab seconds per wall second (twin: jump).")
 ]
-SeedOption = Annotated[int | None, typer.Option(min=0, help="Seed of the twin.")]
+SeedOption = Annotated[
+    int | None, typer.Option(parser=integer_option(0), help="Seed of the twin.")
+]
 AttendedOption = Annotated[
     bool,
     typer.Option("--attended", help="Somebody stays beside the hardware that heats."),
@@ -69,11 +97,17 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 StoreOption = Annotated[
     str,
     typer.Option(
-        "--store", envvar="PPU_STORE", help="Path of an SQLite file, or database URL."
+        "--store",
+        envvar="PPU_STORE",
+        parser=text_option,
+        help="Path of an SQLite file, or database URL.",
     ),
 ]
 ResultsOption = Annotated[
-    Path, typer.Option(help="Directory in which each job gets one of its own.")
+    Path,
+    typer.Option(
+        parser=path_option, help="Directory in which each job gets one of its own."
+    ),
 ]
 UntilIdleOption = Annotated[
     bool, typer.Option("--until-idle", help="End when no job is left that can run.")
@@ -96,12 +130,20 @@ def read_pace(text: str | None) -> float | str | None:
         return "default"
     if text == "jump":
         return None
+    allowed = "should be 'jump' or a number above 0 and below 1000000"
     try:
-        pace = float(text)
-    except ValueError:
-        pace = 0.0
+        pace = read_number(text)
+    except NotPlainError as exc:
+        raise ConfigurationError(f"--pace {text}: {allowed}: it {exc}") from None
     if not 0 < pace < 1e6:
-        raise ConfigurationError(
-            f"--pace {text}: should be 'jump' or a number above 0 and below 1000000"
-        )
+        raise ConfigurationError(f"--pace {text}: {allowed}")
     return pace
+
+
+def read_port(text: str) -> int | None:
+    """Return the port that *text* names, None if it names none."""
+    try:
+        port = read_integer(text)
+    except NotPlainError:
+        return None
+    return port if 0 < port < 65536 else None

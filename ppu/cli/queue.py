@@ -12,14 +12,18 @@ import typer
 from ppu.cli.options import STORE, JsonOption, StoreOption
 from ppu.cli.remedies import worded
 from ppu.cli.store import open_store, when, who
-from ppu.cli.table import fitted
+from ppu.cli.table import fitted, with_reason
 from ppu.core.errors import ConflictError
+from ppu.core.numbers import integer_option
 
 if TYPE_CHECKING:
     from ppu.operations.views import ActivityView, JobView
     from ppu.store.store import Store
 
-Ids = Annotated[list[int], typer.Argument(metavar="ID...", help="Numbers of jobs.")]
+Ids = Annotated[
+    list[int],
+    typer.Argument(metavar="ID...", parser=integer_option(), help="Numbers of jobs."),
+]
 
 
 def attach(app: typer.Typer) -> None:
@@ -30,6 +34,7 @@ def attach(app: typer.Typer) -> None:
     app.command(epilog="Example: ppu cancel 12")(cancel)
     app.command(epilog="Example: ppu drain --store /data/lab.sqlite")(drain)
     app.command(epilog='Example: ppu abort 12 --reason "the crucible broke"')(abort)
+    app.command(epilog="Example: ppu retry 12")(retry)
 
 
 def jobs(
@@ -38,7 +43,9 @@ def jobs(
     ] = None,
     campaign: Annotated[str | None, typer.Option(help="Only those of one.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only those with this word.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    limit: Annotated[
+        int, typer.Option(parser=integer_option(1), help="How many at most.")
+    ] = 50,
     gantt: Annotated[
         bool, typer.Option("--gantt", help="Draw what each job did when.")
     ] = False,
@@ -47,7 +54,8 @@ def jobs(
 ) -> None:
     """List jobs, the newest first.
 
-    A line that is too long for the terminal is cut; `ppu job ID` tells all.
+    Why a job waits stands below it where the terminal is narrow; `ppu job ID` tells
+    all.
     """
     from ppu.operations import looking
 
@@ -65,15 +73,14 @@ def jobs(
         typer.echo("no jobs")
         return
     head = f"{'job':>6}  {'state':17} {'protocol':24} {'submitted (UTC)':19}  campaign"
-    typer.echo(head)
+    typer.echo(fitted(head))
     for job in found:
         state_ = f"{job.state}, held" if job.is_held else job.state
         line = (
             f"{job.id:6}  {state_:17} {job.protocol:24} {when(job.submitted)}  "
             f"{job.campaign or '-'}"
         )
-        why = _why(job)
-        typer.echo(fitted(f"{line}  ({why})" if why else line))
+        typer.echo(with_reason(line, _why(job)))
 
 
 def _why(job: JobView) -> str:
@@ -159,6 +166,13 @@ def drain(
     ends = "what moves has ended" if now else "firings have ended"
     heard = "" if came.is_done else "; it was asked, and has not said so yet"
     typer.echo(f"no job and no further step begins, the cell ends when {ends}{heard}")
+
+
+def retry(ids: Ids, store: StoreOption = STORE) -> None:
+    """Ask once more for what jobs were asked that did not succeed, as new jobs."""
+    from ppu.operations import control
+
+    _change(store, lambda opened: control.retry(opened, ids))
 
 
 def _change(store: str, act: Callable[[Store], list[JobView]]) -> None:

@@ -17,6 +17,7 @@ from ppu.cli.options import (
     read_pace,
 )
 from ppu.core.errors import ConfigurationError, NotFoundError, PPUError, nearest
+from ppu.core.numbers import integer_option
 
 if TYPE_CHECKING:
     from ppu.cell.lab import OpenLab
@@ -38,7 +39,10 @@ def read(
         bool, typer.Option("--watch", help="Read again every second.")
     ] = False,
     count: Annotated[
-        int | None, typer.Option(min=1, help="With --watch: stop after so many.")
+        int | None,
+        typer.Option(
+            parser=integer_option(1), help="With --watch: stop after so many."
+        ),
     ] = None,
     json_: Annotated[
         bool, typer.Option("--json", help="One JSON object for each reading.")

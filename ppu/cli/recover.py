@@ -11,6 +11,7 @@ from ppu.cli.options import STORE, JsonOption, StoreOption
 from ppu.cli.remedies import worded
 from ppu.cli.store import open_store, when, who
 from ppu.core.errors import ConfigurationError
+from ppu.core.numbers import integer_option
 
 if TYPE_CHECKING:
     from ppu.operations.views import JobView, QuestionView
@@ -25,7 +26,8 @@ def attach(app: typer.Typer) -> None:
 
 def recover(
     id_: Annotated[
-        int | None, typer.Argument(metavar="ID", help="Job to answer.")
+        int | None,
+        typer.Argument(metavar="ID", parser=integer_option(), help="Job to answer."),
     ] = None,
     happened: Annotated[
         bool, typer.Option("--happened", help="The step has happened.")

@@ -8,6 +8,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,15 +26,18 @@ from ppu.cli.options import (
     TargetName,
     TargetOption,
     VerboseOption,
+    path_option,
     read_pace,
 )
 from ppu.cli.remedies import worded
 from ppu.core.errors import ConfigurationError, PPUError
 from ppu.core.notices import NoticeStream, tell
+from ppu.core.remedies import plain_advice
 from ppu.core.stopping import Interrupted, on_stop_signal
 
 if TYPE_CHECKING:
     from ppu.cell.lab import OpenLab
+    from ppu.plans.protocol import RegisteredProtocol
 
 
 def attach(app: typer.Typer) -> None:
@@ -54,7 +58,10 @@ def run(
     pace: PaceOption = None,
     seed: SeedOption = None,
     out: Annotated[
-        Path | None, typer.Option(help="Directory for everything the run leaves.")
+        Path | None,
+        typer.Option(
+            parser=path_option, help="Directory for everything the run leaves."
+        ),
     ] = None,
     json_: Annotated[
         bool, typer.Option("--json", help="Print the result as one JSON object.")
@@ -68,7 +75,8 @@ def run(
         result, where = _run(
             protocol,
             lab,
-            asked=read_parameters(params, set_ or []),
+            params=params,
+            settings=set_ or [],
             target=target,
             pace=read_pace(pace),
             seed=seed,
@@ -98,41 +106,60 @@ class _RunFailed(Exception):  # noqa: N818 - carries an error, is none itself
         self.code = code
 
 
-def read_parameters(file: Path | None, settings: list[str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Parameters:
+    """What a person asks of a protocol.
+
+    Attributes:
+        values: Parameters by name.
+        places: Where each of them stands, for errors.
+    """
+
+    values: dict[str, Any]
+    places: dict[str, str]
+
+
+def read_parameters(
+    protocol: RegisteredProtocol, file: Path | None, settings: list[str]
+) -> Parameters:
     """Return the parameters of a file and of ``--set``, which wins.
 
     Raises:
         ConfigurationError: If the file or a setting cannot be read.
     """
-    from ppu.core.yaml_document import YamlDocument
+    from ppu.core.validation import takes_only_text
+    from ppu.core.yaml_document import YamlDocument, read_text, read_value
 
     values: dict[str, Any] = {}
+    places: dict[str, str] = {}
     if file is not None:
+        source = f"--params {file}"
         try:
-            text = file.read_text(encoding="utf-8")
+            text = read_text(file.read_bytes(), source)
         except OSError as exc:
-            raise ConfigurationError(f"--params {file}: {exc.strerror}") from exc
-        except UnicodeDecodeError as exc:
-            raise ConfigurationError(
-                f"--params {file}: neither YAML nor JSON: {exc}"
-            ) from exc
-        content = YamlDocument(text, f"--params {file}").content
-        if not isinstance(content, dict):
-            raise ConfigurationError(f"--params {file}: should be a mapping of names")
-        values |= content
+            raise ConfigurationError(f"{source}: {exc.strerror}") from exc
+        document = YamlDocument(text, source)
+        if not isinstance(document.content, dict):
+            raise ConfigurationError(f"{source}: should be a mapping of names")
+        values |= document.content
+        places |= {key: document.where((key,)) for key in values}
+    fields = protocol.parameters.model_fields
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
             raise ConfigurationError(f"--set {setting}: should look like key=value")
-        values[key] = YamlDocument(text, f"--set {key}").content
-    return values
+        places[key] = f"--set {key}"
+        is_text = key in fields and takes_only_text(fields[key].annotation)
+        values[key] = read_value(text, places[key], is_text=is_text)
+    return Parameters(values, places)
 
 
 def _run(
     name: str,
     lab: str,
     *,
-    asked: dict[str, Any],
+    params: Path | None,
+    settings: list[str],
     target: TargetName,
     pace: float | str | None,
     seed: int | None,
@@ -146,7 +173,8 @@ def _run(
     from ppu.plans.protocol import find_protocol
 
     protocol = find_protocol(name)
-    protocol.parse(asked)
+    asked = read_parameters(protocol, params, settings)
+    protocol.parse(asked.values, asked.places)
     opened = open_lab(
         lab,
         target.value,
@@ -160,7 +188,7 @@ def _run(
     with contextlib.redirect_stdout(NoticeStream()), opened.closing():
         opened.check_attended()
         opened.connect()
-        execution = Execution(opened, protocol, asked, out)
+        execution = Execution(opened, protocol, asked.values, out)
         execution.check()
         with _progress(opened), finishing_what_began(opened):
             try:
@@ -205,7 +233,13 @@ def _tell_failure(exc: PPUError, code: int, *, as_json: bool) -> None:
     if as_json:
         content = {
             "schema_version": 1,
-            "error": {"kind": type(exc).__name__, "text": worded(str(exc), exc.advice)},
+            "error": {
+                "kind": type(exc).__name__,
+                "text": worded(str(exc), exc.advice),
+                "failure_class": str(exc.failure_class),
+                "field": exc.field,
+                "advice": plain_advice(exc.advice),
+            },
             "exit_code": int(code),
         }
         sys.stdout.write(json.dumps(content) + "\n")

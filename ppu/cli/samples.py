@@ -9,7 +9,7 @@ import typer
 
 from ppu.cli.options import STORE, JsonOption, StoreOption
 from ppu.cli.store import open_store, say, when
-from ppu.cli.table import fitted
+from ppu.cli.table import with_reason
 from ppu.core.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _list(store: str, *, is_all: bool, as_json: bool) -> None:
         typer.echo("no samples")
         return
     for one in found:
-        typer.echo(fitted(_line(one)))
+        typer.echo(with_reason(_line(one), one.reason or ""))
 
 
 def _line(sample: SampleView) -> str:
@@ -101,9 +101,8 @@ def _line(sample: SampleView) -> str:
         f"{container} at {place or 'NOBODY KNOWS WHERE'}"
         for container, place in sample.places.items()
     ]
-    why = f"  ({sample.reason})" if sample.reason else ""
     where = ", ".join(places) or "-"
-    return f"{sample.id:32} job {sample.job_id:<6} {sample.state:12} {where}{why}"
+    return f"{sample.id:32} job {sample.job_id:<6} {sample.state:12} {where}"
 
 
 def _show(store: str, name: str, *, as_json: bool) -> None:
@@ -114,7 +113,7 @@ def _show(store: str, name: str, *, as_json: bool) -> None:
     if as_json:
         typer.echo(sample.model_dump_json())
         return
-    typer.echo(_line(sample))
+    typer.echo(_line(sample) + (f"  ({sample.reason})" if sample.reason else ""))
     for line in sample.history:
         typer.echo(f"  {when(line.time)}  {_words(line)}")
 

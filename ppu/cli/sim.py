@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ppu.cli.log_lines import set_up_logging
-from ppu.cli.options import read_pace
+from ppu.cli.options import SeedOption, path_option, read_pace, read_port
 from ppu.core.errors import ConfigurationError, nearest
 from ppu.core.notices import tell
 from ppu.core.stopping import on_stop_signal
@@ -57,13 +57,22 @@ def sim(
         list[str] | None, typer.Option(help="Serve only this device; repeatable.")
     ] = None,
     pace: Annotated[str, typer.Option(help="Lab seconds per wall second.")] = "1",
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the world.")] = None,
+    seed: SeedOption = None,
     json_: Annotated[
         bool, typer.Option("--json", help="Print endpoints as one JSON object.")
     ] = False,
     write_lab: Annotated[
         Path | None,
-        typer.Option(help="Write a lab file whose hardware leads here."),
+        typer.Option(
+            parser=path_option, help="Write a lab file whose hardware leads here."
+        ),
+    ] = None,
+    play: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PERSON",
+            help="Let `ppu person` play this person, instead of a model; repeatable.",
+        ),
     ] = None,
     control: Annotated[
         str,
@@ -87,14 +96,23 @@ def sim(
     path = find_lab(lab)
     file = load_lab(path)
     names = tuple(only or ())
-    for name in names:
+    played = tuple(play or ())
+    for option, name in [
+        *(("--only", n) for n in names),
+        *(("--play", n) for n in played),
+    ]:
         if name not in file.devices:
             raise ConfigurationError(
-                f"--only {name}: no such device; {nearest(name, file.devices)}"
+                f"{option} {name}: no such device; {nearest(name, file.devices)}"
             )
     nonces = make_nonces(file, names)
     bench = Bench(
-        file, path, file.seed if seed is None else seed, nonces=nonces, only=names
+        file,
+        path,
+        file.seed if seed is None else seed,
+        nonces=nonces,
+        only=names,
+        played=played,
     )
     loop = LabTimeLoop(speed)
     try:
@@ -184,6 +202,8 @@ async def _serve(
             if write_lab is not None:
                 sys.stdout.write(f"lab file for this bench: {write_lab}\n")
             sys.stdout.write(f"faults: ppu fault --control {control_address}\n")
+            if bench.played:
+                sys.stdout.write(f"people: ppu person --control {control_address}\n")
         sys.stdout.flush()
         await stopped.wait()
     finally:
@@ -195,11 +215,12 @@ def _read_port(text: str) -> int:
     """Return the port that *text* names, 0 for a free one."""
     if text == "auto":
         return 0
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
+    port = read_port(text)
+    if port is None:
         raise ConfigurationError(
             f"--control {text}: give a port from 1 to 65535, or auto"
         )
-    return int(text)
+    return port
 
 
 def describe(bench: Bench, file: LabFile, name: str) -> dict[str, Any]:
@@ -244,9 +265,9 @@ def write_bench_lab(
     target: Path, source: Path, loop: LabTimeLoop, bench: Bench, nonces: dict[str, str]
 ) -> None:
     """Write the lab file *source* again, its hardware leading to *bench*."""
-    import yaml
+    from ppu.core.yaml_document import YamlDocument, to_yaml
 
-    content = yaml.safe_load(source.read_text(encoding="utf-8"))
+    content = YamlDocument(source.read_text(encoding="utf-8"), str(source)).content
     served = bench.connections
     content["devices"] = {
         name: {**entry, "hardware": served[name]}
@@ -263,7 +284,7 @@ def write_bench_lab(
     try:
         temporary.write_text(
             "# Written by `ppu sim --write-lab`; valid while that process runs.\n"
-            + yaml.safe_dump(content, sort_keys=False),
+            + to_yaml(content),
             encoding="utf-8",
         )
         temporary.replace(target)

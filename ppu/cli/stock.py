@@ -10,6 +10,7 @@ import typer
 from ppu.cli.options import STORE, JsonOption, StoreOption
 from ppu.cli.store import lacks, open_store, say, when
 from ppu.core.errors import ConfigurationError
+from ppu.core.numbers import number_option
 
 if TYPE_CHECKING:
     from ppu.operations.views import EventView
@@ -26,11 +27,19 @@ def stock(
     ] = None,
     refill: Annotated[
         float | None,
-        typer.Option(metavar="GRAMS", help="So much was added to what was there."),
+        typer.Option(
+            metavar="GRAMS",
+            parser=number_option(),
+            help="So much was added to what was there.",
+        ),
     ] = None,
     correct: Annotated[
         float | None,
-        typer.Option(metavar="GRAMS", help="So much is really there; needs --note."),
+        typer.Option(
+            metavar="GRAMS",
+            parser=number_option(),
+            help="So much is really there; needs --note.",
+        ),
     ] = None,
     note: Annotated[
         str, typer.Option(help="Why, or from which lot; kept with it.")

@@ -15,6 +15,7 @@ import typer
 from ppu.cli.exits import Exit
 from ppu.cli.options import STORE, StoreOption
 from ppu.core.errors import ConflictError, NotFoundError
+from ppu.core.names import shown
 from ppu.core.remedies import Advice
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def say(where: str, said: Sequence[Correction], words: Sequence[str]) -> None:
             refusals.append(f"{told}: the cell refused: {one.outcome}")
             advice += one.advice
         elif one.is_done:
-            typer.echo(told)
+            typer.echo(told if one.outcome in ("", "done") else one.outcome)
         else:
             typer.echo(
                 f"{told}: the cell was asked to take note, and has not said so yet"
@@ -147,7 +148,7 @@ def lacks(lacking_g: Mapping[int, float]) -> str:
 def who() -> str:
     """Return the login name of whoever asks."""
     try:
-        return getpass.getuser()
+        return shown(getpass.getuser())  # $LOGNAME may say anything
     except (OSError, KeyError):  # a container may have no name for its user
         return f"user {os.getuid()}"
 

@@ -9,6 +9,7 @@ import typer
 
 from ppu.cli.fault import ask_bench, read_address
 from ppu.core.errors import ConfigurationError
+from ppu.core.numbers import NotPlainError, read_number
 
 
 def attach(app: typer.Typer) -> None:
@@ -74,8 +75,8 @@ def _requests(
     if refill is not None:
         powder, _, mass = refill.partition("=")
         try:
-            yield {"refill": powder, "mass_g": float(mass)}
-        except ValueError as exc:
+            yield {"refill": powder, "mass_g": read_number(mass)}
+        except NotPlainError as exc:
             raise ConfigurationError(
-                f"--refill {refill}: should look like BaCO3=50"
-            ) from exc
+                f"--refill {refill}: should look like BaCO3=50: the mass {exc}"
+            ) from None

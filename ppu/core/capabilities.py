@@ -113,6 +113,19 @@ class Furnace(
 
 
 @runtime_checkable
+class ReportsPower(Protocol):
+    """Says at which part of its full power it works; any device may."""
+
+    @property
+    def output_key(self) -> str:
+        """Data key of its output [%] among what it samples."""
+
+    @property
+    def rated_power_w(self) -> float | None:
+        """Electrical power at full output [W], None if nobody has said it."""
+
+
+@runtime_checkable
 class Balance(Triggerable, Readable[Any], HasName, Protocol):
     """Weighs what stands on its pan: ``trigger`` waits for a stable mass."""
 

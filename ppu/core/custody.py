@@ -70,12 +70,20 @@ class CustodyLedger:
         under_way: Where those that left were to arrive.
         used: Containers that a sample uses.
         stock_g: How much of each powder there should be [g].
+        held: Containers of jobs that have not ended, and the sample each is for.
+        emptied: Containers that people have emptied, whatever the lab file says was in
+            them.
+        closed: Devices that work on what stands in them: nothing is put in or taken
+            out.
     """
 
     places: dict[str, str]
     under_way: dict[str, str] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     stock_g: dict[str, float] = field(default_factory=dict)
+    held: dict[str, str] = field(default_factory=dict)
+    emptied: set[str] = field(default_factory=set)
+    closed: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, file: LabFile) -> CustodyLedger:
@@ -85,10 +93,19 @@ class CustodyLedger:
             stock_g={name: entry.mass_g for name, entry in file.stock.items()},
         )
 
+    def standing_at(self, location: str) -> str | None:
+        """Return the container that has arrived at *location* and not left it."""
+        for container, place in self.places.items():
+            if place == location and container not in self.under_way:
+                return container
+        return None
+
     def replace_with(self, other: CustodyLedger) -> None:
         """Believe what *other* says, and nothing else."""
         self.places, self.under_way = other.places, other.under_way
         self.used, self.stock_g = other.used, other.stock_g
+        self.held, self.emptied = other.held, other.emptied
+        self.closed = other.closed
 
     def enter(self, change: Change) -> None:
         """Take note of a change."""
@@ -99,11 +116,23 @@ class CustodyLedger:
             self.places[change.container] = change.destination
         elif isinstance(change, Claimed):
             self.used.add(change.container)
+            if change.sample:
+                self.held[change.container] = change.sample
         else:
             self.stock_g[change.powder] -= change.mass_g
 
     def release(self, container: str) -> None:
         """Take note that a person says: *container* is empty and clean again."""
+        self.used.discard(container)
+        self.emptied.add(container)
+
+    def let_go(self, sample: str) -> None:
+        """Take note that the job of *sample* has ended: another may have its things."""
+        for container in [name for name, one in self.held.items() if one == sample]:
+            del self.held[container]
+
+    def give_back(self, container: str) -> None:
+        """Take note that a job that ended left *container* as clean as it was."""
         self.used.discard(container)
 
     def refill(self, powder: str, mass_g: float) -> None:

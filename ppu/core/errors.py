@@ -15,6 +15,7 @@
     │   └── UnencodableRequest      we tried to send something it cannot express
     ├── InstrumentError         the instrument answered, and refused or failed
     ├── LimitError              a limit or a stock forbids it; an operator must act
+    │   └── NoResourceError         what it needs is not there now; it may come
     ├── InterlockError          a rule about the present state forbids it
     ├── NothingToJoinError      what was under way is not there any more; ask a person
     ├── StoreError              the store did not keep it; what to do is in the text
@@ -31,6 +32,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from enum import StrEnum
 
 from ppu.core.remedies import Advice
 
@@ -41,12 +43,14 @@ __all__ = [
     "ConflictError",
     "ConnectError",
     "DivergedError",
+    "FailureClass",
     "InstrumentError",
     "InterlockError",
     "InternalError",
     "LimitError",
     "LinkBroken",
     "MalformedReply",
+    "NoResourceError",
     "NotFoundError",
     "NothingToJoinError",
     "PPUError",
@@ -63,17 +67,50 @@ __all__ = [
 ]
 
 
+class FailureClass(StrEnum):
+    """What a program may do about a job that did not succeed."""
+
+    INFEASIBLE = "infeasible"
+    """It cannot be done as it was asked: ask for something else."""
+    NO_RESOURCE = "no_resource"
+    """Something that it needs is not there: wait for it, or bring it."""
+    RETRYABLE = "retryable"
+    """Nothing was wrong with what was asked: the same may succeed another time."""
+    REJECTED = "rejected"
+    """A rule or the present state forbids it, until that has changed."""
+    ABORTED = "aborted"
+    """Somebody stopped it."""
+    LOST = "lost"
+    """Nobody knows how far it came."""
+
+
 class PPUError(Exception):
     """Base of every error that PPU raises on purpose.
 
     Args:
         text: What is wrong, for people; it names no door's command or option.
         advice: What can be done about it, which each door words for itself.
+        field: The parameter, device, container or powder that it is about, if it is
+            about one.
+        failure_class: What a program may do about it, if that is not what errors of
+            this kind are of.
     """
 
-    def __init__(self, text: str = "", *, advice: Iterable[Advice] = ()) -> None:
+    failure_class: FailureClass = FailureClass.INFEASIBLE
+
+    def __init__(
+        self,
+        text: str = "",
+        *,
+        advice: Iterable[Advice] = (),
+        field: str | None = None,
+        failure_class: FailureClass | None = None,
+    ) -> None:
         super().__init__(text)
         self.advice = tuple(advice)
+        self.field = field
+        if failure_class is not None:
+            self.failure_class = failure_class
 
 
 class ConfigurationError(PPUError):
@@ -90,9 +127,13 @@ class ConflictError(PPUError):
     The same request may be granted when that has changed.
     """
 
+    failure_class = FailureClass.REJECTED
+
 
 class TransportError(PPUError):
     """The path to an instrument failed."""
+
+    failure_class = FailureClass.RETRYABLE
 
 
 class ConnectError(TransportError):
@@ -114,6 +155,8 @@ class CodecError(PPUError):
 class MalformedReply(CodecError):  # noqa: N818 - reads as the condition it names
     """The instrument sent bytes that its wire language does not allow."""
 
+    failure_class = FailureClass.RETRYABLE
+
 
 class UnencodableRequest(CodecError):  # noqa: N818 - reads as the condition it names
     """The wire language cannot express what was asked."""
@@ -126,7 +169,11 @@ class InstrumentError(PPUError):
         text: What happened, naming the device.
         code: The instrument's own code, if it gave one.
         advice: What can be done about it.
+        field: As every error's.
+        failure_class: As every error's.
     """
+
+    failure_class = FailureClass.RETRYABLE
 
     def __init__(
         self,
@@ -134,8 +181,10 @@ class InstrumentError(PPUError):
         code: str | int | None = None,
         *,
         advice: Iterable[Advice] = (),
+        field: str | None = None,
+        failure_class: FailureClass | None = None,
     ) -> None:
-        super().__init__(text, advice=advice)
+        super().__init__(text, advice=advice, field=field, failure_class=failure_class)
         self.code = code
 
 
@@ -143,8 +192,19 @@ class LimitError(PPUError):
     """A limit, a capacity or a stock forbids it; nothing has moved."""
 
 
+class NoResourceError(LimitError):
+    """What it needs is not there now, and may come: a container, a place, a powder.
+
+    A job that meets it before it has touched anything waits in the queue.
+    """
+
+    failure_class = FailureClass.NO_RESOURCE
+
+
 class InterlockError(PPUError):
     """A rule about the present state of the lab forbids it."""
+
+    failure_class = FailureClass.RETRYABLE
 
 
 class NothingToJoinError(PPUError):
@@ -153,9 +213,13 @@ class NothingToJoinError(PPUError):
     Nothing was changed.
     """
 
+    failure_class = FailureClass.LOST
+
 
 class StoreError(PPUError):
     """The store did not do what was asked; nothing of it was acknowledged."""
+
+    failure_class = FailureClass.RETRYABLE
 
 
 class StoreBusyError(StoreError):
@@ -169,9 +233,13 @@ class StoreDiskError(StoreError):
 class StoreDamagedError(StoreError):
     """The file is torn, or is no store; restore a backup."""
 
+    failure_class = FailureClass.REJECTED
+
 
 class StaleTokenError(PPUError):
     """A newer cell may have taken over; whoever holds the older token must stop."""
+
+    failure_class = FailureClass.LOST
 
 
 class TakenOverError(StaleTokenError):
@@ -181,9 +249,13 @@ class TakenOverError(StaleTokenError):
 class DivergedError(PPUError):
     """A plan that is run again comes to other steps than its journal has."""
 
+    failure_class = FailureClass.REJECTED
+
 
 class AbortedError(PPUError):
     """Somebody asked to stop, and the plan was aborted."""
+
+    failure_class = FailureClass.ABORTED
 
 
 class InternalError(PPUError):

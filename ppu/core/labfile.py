@@ -7,15 +7,18 @@ with its line, what was given and what is allowed.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from ppu.core.capabilities import CAPABILITIES
 from ppu.core.errors import ConfigurationError, nearest
 from ppu.core.failure import FailurePolicy
-from ppu.core.yaml_document import YamlDocument
+from ppu.core.names import wrong_with_name
+from ppu.core.validation import Fault, UnfitError, fill
+from ppu.core.yaml_document import YamlDocument, read_text
 
 __all__ = [
     "ContainerEntry",
@@ -26,13 +29,10 @@ __all__ = [
     "SimulatedBench",
     "SimulationEntry",
     "StockEntry",
-    "describe_faults",
+    "TechnicianEntry",
     "lab_error",
     "load_lab",
 ]
-
-Fault = tuple[tuple[str | int, ...], str]
-"""Where in the document, and what is wrong there."""
 
 FLOOR: Final = "floor"
 """Where the simulated world puts what fell: no location of a lab."""
@@ -40,7 +40,35 @@ FLOOR: Final = "floor"
 _NEEDS_SLOT: Final = ("Balance", "Diffractometer", "Furnace", "PowderDoser")
 """Capabilities that happen to what stands in a location of the device."""
 
+_NAME: Final = re.compile(r"[^\W_][\w.()+-]*")
+
+LATEST_S: Final = 253402300799.0
+"""The last second of the year 9999 [s since 1970]; later ones have no date."""
+LONGEST_S: Final = 3.2e9
+"""A century: of what lasts longer no clock in a laboratory says when it ends [s]."""
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _name(text: str) -> str:
+    """Return a name that is also a part of a path, of a sentence and of a wire's line.
+
+    A container called "cup from rack_2" would make another sentence of what a person is
+    asked.
+    """
+    wrong = wrong_with_name(text)
+    if not wrong and _NAME.fullmatch(text) is None:
+        wrong = (
+            "should be letters, digits and _ . - + ( ), beginning with a letter or "
+            f"digit; given was '{text}'"
+        )
+    if wrong:
+        raise ValueError(wrong)
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+"""A name of a device, a location, a container or a powder."""
 
 
 def limit_pair(value: Any) -> tuple[float, float]:
@@ -142,6 +170,22 @@ class StockEntry(_Entry):
     )
 
 
+class TechnicianEntry(_Entry):
+    """A technician of the twin, who carries, cleans, refills and answers unasked."""
+
+    delay_s: Positive = Field(
+        default=600.0, description="How long it takes until something is seen to [s]"
+    )
+    spread: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = Field(
+        default=0.3, description="Width of the log-normal distribution of that"
+    )
+    refills_below: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
+        default=0.2,
+        description="A powder is refilled when less than this part of its mass in the "
+        "lab file is free",
+    )
+
+
 class SimulationEntry(_Entry):
     """What the twin needs beside the instruments."""
 
@@ -150,6 +194,9 @@ class SimulationEntry(_Entry):
         description="Class of the world, as package.module:Class",
     )
     settings: dict[str, Any] = Field(default_factory=dict)
+    technician: TechnicianEntry | None = Field(
+        default=None, description="Who sees to the twin's jobs; by default nobody"
+    )
 
 
 class SchedulingEntry(_Entry):
@@ -157,6 +204,7 @@ class SchedulingEntry(_Entry):
 
     patience_s: Positive = Field(
         default=604800.0,
+        le=LONGEST_S,
         description="How long a step waits for what it needs before it fails [s]",
     )
     share_wait: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = Field(
@@ -175,10 +223,11 @@ class SimulatedBench(_Entry):
     """Says that the hardware connections lead to simulated instruments."""
 
     epoch: float = Field(
-        allow_inf_nan=False,
+        ge=0,
+        le=LATEST_S,
         description="Wall clock when lab time was 0 [s since 1970]",
     )
-    pace: Positive
+    pace: Annotated[float, Field(gt=0, lt=1e6)]
     nonces: dict[str, str] = Field(
         description="What each device must answer as its identity"
     )
@@ -191,10 +240,10 @@ class LabFile(_Entry):
     schema_version: Literal[1]
     seed: int = Field(default=0, ge=0)
     simulation: SimulationEntry = SimulationEntry()
-    devices: dict[str, DeviceEntry]
-    locations: dict[str, LocationEntry] = Field(default_factory=dict)
-    containers: dict[str, ContainerEntry] = Field(default_factory=dict)
-    stock: dict[str, StockEntry] = Field(default_factory=dict)
+    devices: dict[Name, DeviceEntry]
+    locations: dict[Name, LocationEntry] = Field(default_factory=dict)
+    containers: dict[Name, ContainerEntry] = Field(default_factory=dict)
+    stock: dict[Name, StockEntry] = Field(default_factory=dict)
     failure_policies: dict[str, FailurePolicy] = Field(
         default_factory=dict,
         description="What to do when a step fails, by its name, instead of what its "
@@ -202,65 +251,6 @@ class LabFile(_Entry):
     )
     scheduling: SchedulingEntry = SchedulingEntry()
     simulated_bench: SimulatedBench | None = None
-
-
-def describe_faults(
-    exc: ValidationError, model: type[BaseModel], prefix: tuple[str | int, ...] = ()
-) -> list[Fault]:
-    """Return place and sentence for each fault of *exc*.
-
-    Args:
-        exc: What pydantic found.
-        model: The model that was to be filled, to name its nearest key.
-        prefix: Where in the document the model's content stands.
-    """
-    faults = []
-    for error in exc.errors(include_url=False):
-        place = (*prefix, *error["loc"])
-        name = ".".join(str(part) for part in place)
-        if error["type"] == "extra_forbidden":
-            known = _known_keys(model, tuple(error["loc"][:-1]))
-            hint = nearest(str(error["loc"][-1]), known)
-            sentence = f"{name}: unknown key; {hint}"
-        elif error["type"] == "missing":
-            sentence = f"{name}: is missing and has no default"
-        else:
-            given = repr(error["input"])
-            shown = given if len(given) <= 60 else given[:57] + "..."
-            wrong = _sentence(error["msg"])
-            if error["type"] == "tuple_type":
-                wrong = "should be a list, such as [A, B]"
-            sentence = f"{name}: {wrong}; given was {shown}"
-            if not place:  # a rule between several values names them itself
-                sentence = wrong
-        faults.append((place, sentence))
-    return faults
-
-
-def _sentence(message: str) -> str:
-    """Return pydantic's message, without the prefix of our own validators."""
-    return message.removeprefix("Value error, ")
-
-
-def _known_keys(model: Any, place: tuple[str | int, ...]) -> list[str]:
-    """Return the keys allowed at *place* inside *model*."""
-    for part in place:
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            inner = [arg for arg in getattr(model, "__args__", ()) if _is_model(arg)]
-            model = inner[0] if inner else None
-            if model is None:
-                return []
-            continue
-        field = model.model_fields.get(str(part))
-        model = None if field is None else field.annotation
-    while model is not None and not _is_model(model):
-        inner = [arg for arg in getattr(model, "__args__", ()) if arg is not type(None)]
-        model = next((arg for arg in inner if _is_model(arg)), None)
-    return [] if model is None else list(model.model_fields)
-
-
-def _is_model(item: Any) -> bool:
-    return isinstance(item, type) and issubclass(item, BaseModel)
 
 
 def load_lab(path: Path) -> LabFile:
@@ -273,9 +263,9 @@ def load_lab(path: Path) -> LabFile:
     if not isinstance(document.content, dict):
         raise ConfigurationError(f"{path}: a lab file is a mapping of keys")
     try:
-        lab = LabFile.model_validate(document.content)
-    except ValidationError as exc:
-        raise _error(document, describe_faults(exc, LabFile)) from None
+        lab = fill(LabFile, document.content)
+    except UnfitError as exc:
+        raise _error(document, exc.faults) from None
     found = _cross_check(lab)
     if found:
         raise _error(document, found)
@@ -289,12 +279,10 @@ def lab_error(path: Path, faults: list[Fault]) -> ConfigurationError:
 
 def _read(path: Path) -> YamlDocument:
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except OSError as exc:
         raise ConfigurationError(f"cannot read {path}: {exc.strerror}") from exc
-    except UnicodeDecodeError as exc:
-        raise ConfigurationError(f"{path} is not a text file: {exc}") from exc
-    return YamlDocument(text, str(path))
+    return YamlDocument(read_text(content, str(path)), str(path))
 
 
 def _error(document: YamlDocument, faults: list[Fault]) -> ConfigurationError:

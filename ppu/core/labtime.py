@@ -447,13 +447,22 @@ def now() -> float:
     return running_loop().stamp()
 
 
+_FIRST: Final = -62135596800.0
+_LAST: Final = 253402300799.0
+"""The seconds of the years 1 and 9999, the only ones with a date [s since 1970]."""
+
+
 def iso(stamp: float) -> str:
     """Return *stamp* [s since 1970] as ISO 8601 in UTC, to the millisecond.
 
     Example:
         >>> iso(TWIN_EPOCH)
         '2030-01-01T00:00:00.000Z'
+
+    A stamp that has no date is told as such: an old store may hold one.
     """
+    if not _FIRST <= stamp <= _LAST:
+        return f"{stamp:g} s since 1970"
     moment = datetime.datetime.fromtimestamp(stamp, tz=datetime.UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 

@@ -11,9 +11,47 @@ from typing import Any
 
 from typing_extensions import override
 
+from ppu.core.names import shown
 from ppu.core.remedies import Advice
 
-__all__ = ["Bystander", "NoticeStream", "tell", "word_advice_with"]
+__all__ = ["Bystander", "NoticeStream", "SeenStream", "tell", "word_advice_with"]
+
+
+class SeenStream(io.TextIOBase):
+    """A stream of text in which nothing acts on the terminal that shows it.
+
+    Args:
+        stream: Where it goes; it is asked for everything else.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    @override
+    def write(self, text: str) -> int:
+        """Write *text*, every character that cannot be seen as its escape."""
+        self._stream.write(shown(text, keep="\n\t"))
+        return len(text)
+
+    @override
+    def flush(self) -> None:
+        """Write what is buffered."""
+        self._stream.flush()
+
+    @override
+    def fileno(self) -> int:
+        """Return the descriptor that it leads to."""
+        return int(self._stream.fileno())
+
+    @override
+    def isatty(self) -> bool:
+        """Return whether it leads to a terminal."""
+        return bool(self._stream.isatty())
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # typeshed has an attribute
+        """How its text becomes bytes."""
+        return str(self._stream.encoding)
 
 
 class NoticeStream(io.TextIOBase):
@@ -25,6 +63,7 @@ class NoticeStream(io.TextIOBase):
     @override
     def write(self, text: str) -> int:
         """Write *text* if anybody still listens; return its length."""
+        text = shown(text, keep="\n\t")
         # AttributeError: Python has no standard error if it was closed from the start.
         with contextlib.suppress(ValueError, AttributeError):
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from ppu.core.labfile import DeviceEntry, LabFile
 
@@ -11,6 +11,7 @@ __all__ = [
     "ActRefusedError",
     "FaultInjector",
     "IncidentRecord",
+    "PlayedPerson",
     "SimulatedInstrument",
     "SimulatedWorld",
     "TwinSettingsError",
@@ -71,7 +72,11 @@ class SimulatedWorld(Protocol):
         """When something was done that cannot be undone: lab times [s] by act."""
 
     def truth(self, time: float) -> Mapping[str, Any]:
-        """Return curves and states that no instrument can know, for reports."""
+        """Return curves and states that no instrument can know, for reports.
+
+        ``sample_curves`` has for each furnace in which samples were ``time_s``, lab
+        time, and ``temperature_degc`` of what was inside.
+        """
 
     def carry(self, time: float, container_name: str, destination: str) -> None:
         """Let a person carry a container to *destination*, wherever it is.
@@ -120,6 +125,29 @@ class FaultInjector(Protocol):
 
     def clear(self, time: float) -> None:
         """End every fault at lab time *time* [s]."""
+
+
+@runtime_checkable
+class PlayedPerson(Protocol):
+    """A simulated person whom somebody plays, instead of a model."""
+
+    @property
+    def asked(self) -> str | None:
+        """What the person is asked to do, None if nothing or if nobody plays it."""
+
+    def answer_done(self, time: float) -> None:
+        """Do what is asked in the world, and answer that it is done.
+
+        Raises:
+            ActRefusedError: If the world does not allow it; it is still asked.
+        """
+
+    def answer_refused(self, time: float, why: str) -> None:
+        """Answer that it will not be done.
+
+        Raises:
+            ActRefusedError: If nothing is asked, or no reason is given.
+        """
 
 
 class SimulatedInstrument(Protocol):

@@ -27,6 +27,7 @@ from ppu.core.tasks import (
 )
 
 __all__ = [
+    "ROOM_DEGC",
     "BalanceSpecification",
     "DiffractometerSpecification",
     "DoorSpecification",
@@ -43,6 +44,8 @@ __all__ = [
 Pair = tuple[float, float]
 """Lowest and highest that is allowed."""
 
+ROOM_DEGC: Final = 25.0
+"""What a furnace that is off comes to: no firing goes below."""
 _RAMP_STEP: Final = 0.1
 """Rates that furnace controllers know are multiples of this [degC/min]."""
 _SAMPLE_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -142,6 +145,11 @@ class FurnaceSpecification(Specification):
                     f"{where}: {segment.target_degc:g} degC, allowed are "
                     f"{low:g} to {high:g} degC"
                 )
+            elif segment.target_degc < ROOM_DEGC:
+                faults.append(
+                    f"{where}: {segment.target_degc:g} degC is below the room, and a "
+                    f"furnace does not cool; allowed are {ROOM_DEGC:g} to {high:g} degC"
+                )
             rate = segment.ramp_degc_per_min
             if not (slowest <= rate <= fastest and rate > 0):
                 faults.append(
@@ -169,14 +177,14 @@ class FurnaceSpecification(Specification):
 
     def expected_duration_s(self, profile: FiringProfile) -> float:
         """Return how long *profile* will take, cooling included [s]."""
-        temperature = 25.0
+        temperature = ROOM_DEGC
         total = 0.0
         for segment in profile.segments:
             rise = abs(segment.target_degc - temperature)
             total += rise / segment.ramp_degc_per_min * 60 + segment.dwell_s
             temperature = segment.target_degc
-        excess = max(temperature - 25.0, 1.0)
-        left = max(profile.cool_to_degc - 25.0, 1.0)
+        excess = max(temperature - ROOM_DEGC, 1.0)
+        left = max(profile.cool_to_degc - ROOM_DEGC, 1.0)
         return total + self.cooling_time_constant_s * max(math.log(excess / left), 0.0)
 
 

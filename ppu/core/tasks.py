@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 __all__ = [
     "Carry",
@@ -28,6 +28,10 @@ __all__ = [
     "Task",
     "TaskUnderWay",
 ]
+
+
+_MOST_UNHEARD: Final = 0.1
+"""The largest part of a dwell that may be unheard for it to count as measured."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +76,43 @@ class FiringRecord:
     duration_s: float
     max_temperature_degc: float
     dwell_temperature_degc: float | None
-    """Mean while the program dwelt at its highest temperature, None if it did not."""
+    """Mean while the program dwelt at its highest temperature, None if it did not, or
+    too much of that was not heard."""
     dwell_s: tuple[float, ...]
     """Measured dwell of each segment. One that began or ended while nobody heard the
     controller counts as asked, as far as what was heard allows that."""
     n_samples: int
+    unheard_s: tuple[float, ...] = ()
+    """How much of each dwell nobody heard; empty if that was not kept."""
+
+    @property
+    def held_s(self) -> float | None:
+        """All dwells together [s], None if too much of one was not heard."""
+        return None if self.not_measured() else sum(self.dwell_s)
+
+    def not_measured(self) -> tuple[str, ...]:
+        """Return in a sentence each dwell of which too much was not heard.
+
+        Example:
+            >>> record = FiringRecord(0.0, 9e3, 901.0, None, (3600.0,), 17, (3430.0,))
+            >>> record.not_measured()
+            ('dwell 1: nobody heard 3430 of 3600 s, so it is not measured',)
+        """
+        if len(self.unheard_s) != len(self.dwell_s):
+            return ("dwells: how much of them was heard is not known",)
+        return tuple(
+            f"dwell {number}: nobody heard {unheard:.0f} of {max(lasted, unheard):.0f} "
+            "s, so it is not measured"
+            for number, (lasted, unheard) in enumerate(
+                zip(self.dwell_s, self.unheard_s, strict=True), 1
+            )
+            if not is_measured(lasted, unheard)
+        )
+
+
+def is_measured(lasted_s: float, unheard_s: float) -> bool:
+    """Return whether enough of what lasted so long was heard to say that it did."""
+    return unheard_s <= _MOST_UNHEARD * lasted_s
 
 
 @dataclass(frozen=True)

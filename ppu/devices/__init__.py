@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ppu.devices.address import Address, InvalidReading, Measured
     from ppu.devices.build import build_devices, check_devices, driver_class
     from ppu.devices.classic import ClassicInstrument
+    from ppu.devices.display import Display, DisplayedHolding, DisplayMaster
     from ppu.devices.http import JsonField
     from ppu.devices.instrument import (
         DriverFacts,
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Address",
     "ClassicInstrument",
+    "Display",
+    "DisplayMaster",
+    "DisplayedHolding",
     "DriverFacts",
     "Holding",
     "Identity",
@@ -56,6 +60,9 @@ __all__ = [
 _MODULES = {
     "Address": "address",
     "ClassicInstrument": "classic",
+    "Display": "display",
+    "DisplayMaster": "display",
+    "DisplayedHolding": "display",
     "DriverFacts": "instrument",
     "Holding": "modbus",
     "Identity": "instrument",

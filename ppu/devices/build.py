@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from ppu.core.errors import ConfigurationError, nearest
-from ppu.core.labfile import DeviceEntry, Fault, LabFile, describe_faults, lab_error
+from ppu.core.labfile import DeviceEntry, LabFile, lab_error
 from ppu.core.registry import load_object
+from ppu.core.validation import Fault, UnfitError, fill
 from ppu.devices.classic import classic_driver, is_classic
 from ppu.devices.instrument import Instrument, LabDevice, Reference
 
@@ -238,9 +239,9 @@ def _fill(
 ) -> BaseModel | None:
     """Return *values* as *model*, or None after noting every fault."""
     try:
-        return model.model_validate(dict(values))
-    except ValidationError as exc:
-        faults += describe_faults(exc, model, ("devices", *place))
+        return fill(model, values, ("devices", *place))
+    except UnfitError as exc:
+        faults += exc.faults
         return None
 
 

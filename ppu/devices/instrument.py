@@ -134,6 +134,11 @@ class LabDevice(ABC):
         """
         return self.heats
 
+    @property
+    def is_acting(self) -> bool:
+        """Whether it goes on with what a plan began when the plan's step is over."""
+        return False
+
     expected_nonce: str | None
     """What it must answer as its identity, on a simulated bench."""
 

@@ -56,17 +56,20 @@ class Holding(_HoldingPlace, Address[ModbusMaster]):
         return scaled & 0xFFFF
 
     @override
-    async def ask(self, client: ModbusMaster) -> float | int:
+    async def ask(self, client: ModbusMaster) -> Any:
         (register,) = await client.read_holding(self.register)
         return self.from_register(register)
 
     @override
     async def write(self, client: ModbusMaster, value: Any) -> None:
-        register = self.to_register(value)
+        await self.write_word(client, self.to_register(value))
+
+    async def write_word(self, client: ModbusMaster, word: int) -> None:
+        """Write the unsigned content of the register, with its function."""
         if self.writes_single:
-            await client.write_register(self.register, register)
+            await client.write_register(self.register, word)
         else:
-            await client.write_registers(self.register, [register])
+            await client.write_registers(self.register, [word])
 
     @override
     async def execute(self, client: ModbusMaster, *args: Any) -> None:

@@ -230,8 +230,8 @@ class _WireSignalBackend(SignalBackend[Any]):
             if self.latest is None:
                 raise InvalidReading(f"{self.name}: nothing was measured yet")
             return self.latest
-        raw = await ask_once(self.address, self._wire.client)
         try:
+            raw = await ask_once(self.address, self._wire.client)
             value = self.address.to_value(raw, self._type, self.name)
         except InvalidReading as exc:
             if self._type is float:

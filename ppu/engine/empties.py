@@ -1,4 +1,4 @@
-"""Empty containers: jobs wait in line for those that people have cleaned."""
+"""Containers: jobs wait in line for empty ones, and for one that another job has."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ppu.core.errors import AbortedError, LimitError
+from ppu.core.errors import (
+    AbortedError,
+    InterlockError,
+    LimitError,
+    NoResourceError,
+)
 from ppu.core.labtime import LabTimeLoop
 from ppu.engine.reservations import GATHER_S, Claimant
 from ppu.plans.lab import Lab
@@ -21,11 +26,25 @@ class _Waiter:
     kind: str
     what: str
     found: asyncio.Future[str] = field(repr=False)
-    why: LimitError | None = None
+    container: str | None = None
+    why: LimitError | InterlockError | None = None
+
+    def choose(self) -> str:
+        """Return the container that it gets now.
+
+        Raises:
+            LimitError: If none is empty and at home.
+            InterlockError: If the one that it asks for is not to be had.
+        """
+        if self.container is None:
+            return self.lab.free_container(self.kind)
+        self.lab.check_own(self.container)
+        self.lab.location_of(self.container)
+        return self.container
 
 
 class Empties:
-    """Gives empty containers to the jobs that wait for them, as they are ranked.
+    """Gives containers to the jobs that wait for them, as they are ranked.
 
     Args:
         loop: The lab's loop.
@@ -53,20 +72,37 @@ class Empties:
             return set()
         return {one.who.id for one in self._line if not one.found.done()}
 
-    async def take(self, who: Claimant, lab: Lab, kind: str, what: str) -> str:
-        """Wait until there is an empty container, claim it and return its name.
+    @property
+    def kinds_waited_for(self) -> set[str]:
+        """Kinds of containers of which somebody waits for an empty one."""
+        waiting = [one for one in self._line if not one.found.done()]
+        return {one.kind for one in waiting if one.container is None}
+
+    async def take(
+        self,
+        who: Claimant,
+        lab: Lab,
+        kind: str,
+        what: str,
+        container: str | None = None,
+    ) -> str:
+        """Wait until there is a container, claim it and return its name.
 
         Args:
             who: The claimant.
             lab: The lab as its plan sees it.
             kind: Kind of container.
             what: What it is for, in words.
+            container: A certain one, empty or not; by default any that is empty.
 
         Raises:
-            LimitError: If it waited too long.
+            NoResourceError: If it waited too long.
+            InterlockError: If those who wait would wait for each other.
             AbortedError: If it gave up.
         """
-        waiter = _Waiter(who, lab, kind, what, self._loop.create_future())
+        future = self._loop.create_future()
+        waiter = _Waiter(who, lab, kind, what, future, container)
+        self._check_circle(waiter)
         self._line.append(waiter)
         self._line.sort(key=lambda one: one.who)
         if not self._is_due:  # when all have asked who ask now: no race decides
@@ -78,13 +114,37 @@ class Empties:
         except TimeoutError:
             if waiter.found.done() and not waiter.found.cancelled():
                 return waiter.found.result()  # it came at the last moment
-            raise LimitError(
+            raise NoResourceError(
                 f"{what} waited {self.patience_s:g} s: {waiter.why or 'for its turn'}",
                 advice=() if waiter.why is None else waiter.why.advice,
+                field=container or kind,
             ) from None
         finally:
             self._line.remove(waiter)
             self._on_wait(who, "")
+
+    def _check_circle(self, waiter: _Waiter) -> None:
+        """Refuse to wait for a job that waits, by whatever way, for this one's things.
+
+        Raises:
+            InterlockError: If so; it would wait for ever.
+        """
+        waiting = {
+            one.lab.sample_id: one.container
+            for one in self._line
+            if one.container is not None and not one.found.done()
+        }
+        container, passed = waiter.container, set[str]()
+        while container is not None and container not in passed:
+            passed.add(container)
+            holder = waiter.lab.holder_of(container)
+            container = waiting.get(holder or "")
+            if container is not None and waiter.lab.holds(container):
+                raise InterlockError(
+                    f"{waiter.what}: {waiter.container} belongs to sample {holder}, "
+                    f"whose job waits for {container}, which this one has; take the "
+                    "containers in the same order in both"
+                )
 
     def give_up(self, who: Claimant, reason: str) -> None:
         """Let *who* wait no longer: its job was cancelled."""
@@ -99,8 +159,8 @@ class Empties:
             if waiter.found.done():
                 continue
             try:
-                container = waiter.lab.free_container(waiter.kind)
-            except LimitError as exc:
+                container = waiter.choose()
+            except (InterlockError, LimitError) as exc:
                 waiter.why = exc
                 self._on_wait(waiter.who, f"{waiter.what} waits: {exc}", *exc.advice)
             else:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ppu.core.capabilities import FiringProfile, FiringRecord
-from ppu.core.errors import AbortedError, InterlockError, InternalError, PPUError
+from ppu.core.errors import (
+    AbortedError,
+    FailureClass,
+    InterlockError,
+    InternalError,
+    PPUError,
+)
 from ppu.core.labtime import LabTimeLoop
 from ppu.engine.reservations import Claimant, Reservations
 from ppu.plans.seats import Role, Seat, Turn
@@ -34,6 +40,8 @@ class _Candidate:
 @dataclass
 class _Member:
     seat: Seat
+    container: str | None = None
+    """What it loads; None if that was in a process that died."""
     is_loaded: bool = False
     wake: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
@@ -82,6 +90,7 @@ class Firings:
         self._had_seat: set[int] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._numbers = itertools.count(1)
+        reservations.on_give_back = self._decide_later
 
     # -- places --------------------------------------------------------------------
 
@@ -123,19 +132,37 @@ class Firings:
             self._decide_soon()
             if not candidate.seated.done():
                 text = f"{container} waits for a place in {furnaces}"
+                text += self._reservations.told_of_tags(slots)
                 self._reservations.on_wait(who, text)
-            try:
-                async with asyncio.timeout(self.patience_s):
-                    seat = await candidate.seated
-            except TimeoutError:
-                raise InterlockError(
-                    f"{container} waited {self.patience_s:g} s for a place in "
-                    f"{furnaces}; is one kept occupied?"
-                ) from None
+            seat = await self._until_seated(candidate)
             self._reservations.on_wait(who, "")
             return seat
         finally:
             self._candidates.remove(candidate)
+
+    async def _until_seated(self, candidate: _Candidate) -> Seat:
+        """Return the place of *candidate*.
+
+        A furnace that is out of service is waited for as long as that lasts.
+
+        Raises:
+            InterlockError: If it waited too long.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(self.patience_s):
+                    return await asyncio.shield(candidate.seated)
+            except TimeoutError:
+                if candidate.seated.done() or any(
+                    self._reservations.is_tagged_out(name) for name in candidate.slots
+                ):
+                    continue
+                raise InterlockError(
+                    f"{candidate.container} waited {self.patience_s:g} s for a place "
+                    f"in {' or '.join(candidate.slots)}; is one kept occupied?",
+                    field=min(candidate.slots),
+                    failure_class=FailureClass.NO_RESOURCE,
+                ) from None
 
     def note_entered(self) -> None:
         """Take note that another job is there, which may want a place, too."""
@@ -166,6 +193,11 @@ class Firings:
         firing = _Firing(name, furnace)
         self._firings[name] = firing
         return firing
+
+    def _decide_later(self) -> None:
+        """Decide, not at once: whoever gives back may be in the midst of leaving."""
+        if self._candidates:
+            self._loop.call_soon(self._decide_soon)
 
     def _decide_soon(self) -> None:
         if not self._candidates or self._timer is not None:
@@ -236,7 +268,7 @@ class Firings:
             self._reservations.share(shared, ids)
         for candidate, slot in zip(seated, slots, strict=False):
             seat = Seat(name, furnace, slot, profile, ids, belongings)
-            firing.members[candidate.who.id] = _Member(seat)
+            firing.members[candidate.who.id] = _Member(seat, candidate.container)
             self._reservations.share(slot, [candidate.who.id])
             self._had_seat.add(candidate.who.id)
             candidate.seated.set_result(seat)
@@ -247,9 +279,11 @@ class Firings:
         """Wait until all members have loaded; return the role of *who*.
 
         Raises:
-            InterlockError: If another member did not load in time.
+            InterlockError: If its own container is not inside, or another member did
+                not load in time.
         """
         firing, member = self._mine(who, seat)
+        self._check_inside([member])
         member.is_loaded = True
         firing.wake_all()
 
@@ -262,9 +296,37 @@ class Firings:
         return "lead" if firing.leader == who.id else "follow"
 
     def note_begun(self, who: Claimant, seat: Seat) -> None:
-        """Take note that *who* starts the program, or has joined it."""
+        """Take note that *who* starts the program, or has joined it.
+
+        Raises:
+            InterlockError: If a container that is to be fired is not inside.
+        """
         firing, _ = self._mine(who, seat)
+        self._check_inside(firing.members.values())
         firing.state = "firing"
+        self._reservations.ledger.closed.add(firing.furnace)
+
+    def _check_inside(self, members: Iterable[_Member]) -> None:
+        """Refuse to fire, or to call fired, what is not in the furnace.
+
+        Raises:
+            InterlockError: With every container that is not.
+        """
+        ledger = self._reservations.ledger
+        astray = []
+        for member in members:
+            slot, container = member.seat.slot, member.container
+            standing = ledger.standing_at(slot)
+            if standing is None or container not in (None, standing):
+                what = container or "the container of this firing"
+                place = ledger.places.get(what)
+                known = f"; it should be at {place}" if place != slot and place else ""
+                astray.append(f"{what} is not in {slot}{known}")
+        if astray:
+            raise InterlockError(
+                f"{'; '.join(astray)}: look, and say where it is; nothing is said of "
+                "what was not fired"
+            )
 
     async def follow(self, who: Claimant, seat: Seat) -> FiringRecord | Turn:
         """Wait for the record, or for one's turn if *who* leads from now on.
@@ -282,7 +344,10 @@ class Firings:
             f"{firing.furnace} to fire and cool",
         )
         if firing.error is not None:
-            raise type(firing.error)(str(firing.error))
+            error = firing.error
+            raise type(error)(
+                str(error), advice=error.advice, field=error.field
+            ) from error
         if firing.record is not None:
             return firing.record
         has_begun = firing.state == "firing" or firing.is_restored
@@ -298,7 +363,8 @@ class Firings:
     ) -> None:
         if is_over():
             return
-        self._reservations.on_wait(who, f"waits for {what}")
+        if firing.state == "loading":  # later on, its own container is fired
+            self._reservations.on_wait(who, f"waits for {what}")
         try:
             async with asyncio.timeout(self.patience_s):
                 while not is_over():
@@ -311,8 +377,14 @@ class Firings:
         self._reservations.on_wait(who, "")
 
     def note_fired(self, who: Claimant, seat: Seat, record: FiringRecord) -> None:
-        """Take note that the firing that *who* leads is complete."""
+        """Take note that the firing that *who* leads is complete.
+
+        Raises:
+            InterlockError: If a container is not inside any more.
+        """
         firing, _ = self._mine(who, seat)
+        self._reservations.ledger.closed.discard(firing.furnace)
+        self._check_inside(firing.members.values())
         firing.record = record
         firing.state = "done"
         firing.wake_all()
@@ -329,6 +401,8 @@ class Firings:
     ) -> None:
         member = firing.members.pop(who.id)
         seat = member.seat
+        if firing.leader == who.id:
+            self._reservations.ledger.closed.discard(firing.furnace)
         self._reservations.give_back(who, [seat.furnace, *seat.belongings, seat.slot])
         if not firing.members:
             del self._firings[firing.name]

@@ -214,28 +214,42 @@ class JobRecorder:
         await self._write(work)
 
     async def end(
-        self, path: str, result: Any, changes: Sequence[Change], time: float
+        self,
+        path: str,
+        step: StepRecord,
+        result: Any,
+        changes: Sequence[Change],
+        time: float,
     ) -> None:
         """Keep the result of a step and what it changed, together."""
         now = self._epoch + time
 
         def work(connection: Connection) -> None:
             enter(connection, changes, self.job_id, now)
-            end_step(connection, self.job_id, path, result, self.token, now)
+            end_step(
+                connection, self.job_id, path, result, self.token, now, step.devices
+            )
 
         await self._prepare_end()
         await self._write(work)
         self._known[path] = StepState.DONE
 
     async def fail(
-        self, path: str, error: str, changes: Sequence[Change], time: float
+        self,
+        path: str,
+        step: StepRecord,
+        error: str,
+        changes: Sequence[Change],
+        time: float,
     ) -> None:
         """Keep why a step failed and what it changed all the same, together."""
         now = self._epoch + time
 
         def work(connection: Connection) -> None:
             enter(connection, changes, self.job_id, now)
-            fail_step(connection, self.job_id, path, error, self.token, now)
+            fail_step(
+                connection, self.job_id, path, error, self.token, now, step.devices
+            )
 
         await self._prepare_end()
         await self._write(work)

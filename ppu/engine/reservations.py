@@ -4,6 +4,8 @@ A step gets all that it needs at once, or waits. Of what it may need while it ha
 something there are two ranks: hands (who carries, grippers, doors) and all the rest.
 Whoever has hands waits for nothing, and whoever has anything else waits for hands
 only; so whoever waits is waited for by nobody with hands, and no circle can close.
+What a job has left at work it keeps beyond its step, whatever it waits for; whoever
+would close a circle with that is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Final
 
 from ppu.core.capabilities import CAPABILITIES, Door, Gripper, Transporter
 from ppu.core.custody import CustodyLedger
-from ppu.core.errors import InterlockError, InternalError
+from ppu.core.errors import FailureClass, InterlockError, InternalError
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import LabTimeLoop
 
@@ -95,11 +97,37 @@ class Reservations:
             )
         )
         self._owners: dict[str, frozenset[int]] = {}
+        self._kept: dict[int, frozenset[str]] = {}
+        """What is left at work when the step is over that it was taken for."""
         self._present: set[Claimant] = set()
         self._waiters: list[_Waiter] = []
         self._resuming: dict[int, set[str]] = {}
         """Steps of each job that had begun before the process died."""
         self._is_due = False
+        self.on_give_back: Callable[[], None] = _tell_none
+        """Told that something is free again, for those who wait elsewhere."""
+        self._tags: dict[str, str] = {}
+        """Why nobody gets a device that a person has tagged out of service."""
+
+    # -- out of service ------------------------------------------------------------
+
+    def tag_out(self, name: str, why: str) -> None:
+        """Let nobody take *name* any more; whoever has it keeps it."""
+        self._tags[name] = why
+
+    def is_tagged_out(self, name: str) -> bool:
+        """Return whether nobody gets *name* because a person said so."""
+        return name in self._tags
+
+    def told_of_tags(self, names: Iterable[str]) -> str:
+        """Return in words which of *names* are out of service, empty if none is."""
+        told = [f"{n} is {self._tags[n]}" for n in names if n in self._tags]
+        return f" ({'; '.join(told)})" if told else ""
+
+    def return_to_service(self, name: str) -> None:
+        """Let *name* be taken again."""
+        self._tags.pop(name, None)
+        self.look_again()
 
     # -- who is there --------------------------------------------------------------
 
@@ -165,6 +193,7 @@ class Reservations:
         self._present.discard(who)
         self._resumed(who)
         self.withdraw(who)
+        self._kept.pop(who.id, None)
         self.on_wait(who, "")
         self.give_back(who, [n for n, o in self._owners.items() if who.id in o])
 
@@ -192,7 +221,8 @@ class Reservations:
 
         Raises:
             InternalError: If it may not ask for that while it has what it has.
-            InterlockError: If it waited too long.
+            InterlockError: If it waited too long, or would wait for whoever waits for
+                what it has left at work.
         """
         wanted = frozenset(names)
         new = frozenset(n for n in wanted if not self._has(who, n))
@@ -213,17 +243,12 @@ class Reservations:
         )
         self._waiters.append(waiter)
         try:
+            self._check_circle(waiter)
             if len(self._present) <= 1:
                 self._grant()
             else:
                 self._grant_soon()
-            try:
-                async with asyncio.timeout(self.patience_s):
-                    is_granted = await waiter.granted
-            except TimeoutError:
-                raise InterlockError(
-                    f"{what} waited {self.patience_s:g} s for {self._why(waiter)}"
-                ) from None
+            is_granted = await self._until_granted(waiter)
             self.on_wait(who, "")
             return new if is_granted else None
         except BaseException:
@@ -233,6 +258,36 @@ class Reservations:
         finally:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
+
+    async def _until_granted(self, waiter: _Waiter) -> bool:
+        """Return whether *waiter* got all, or else withdrew.
+
+        What is out of service is waited for as long as that lasts.
+
+        Raises:
+            InterlockError: If it waited too long.
+        """
+        while True:
+            try:
+                async with asyncio.timeout(self.patience_s):
+                    return await asyncio.shield(waiter.granted)
+            except TimeoutError:
+                if waiter.names & self._tags.keys():
+                    continue
+                raise InterlockError(
+                    f"{waiter.what} waited {self.patience_s:g} s for "
+                    f"{self._why(waiter)}",
+                    field=min(waiter.names),
+                    failure_class=FailureClass.NO_RESOURCE,
+                ) from None
+
+    def keep(self, who: Claimant, names: frozenset[str]) -> None:
+        """Let *who* have *names* until it gives them back, whatever its steps take."""
+        self._kept[who.id] = names
+
+    def kept_by(self, who: Claimant) -> frozenset[str]:
+        """Return what *who* has left at work."""
+        return self._kept.get(who.id, frozenset())
 
     def can_take(self, names: Iterable[str]) -> bool:
         """Return whether nobody has *names*, and nothing stands there."""
@@ -258,6 +313,7 @@ class Reservations:
                 self._owners.pop(name, None)
         if self._waiters:
             self._grant_soon()
+        self.on_give_back()
 
     def owners_of(self, name: str) -> frozenset[int]:
         """Return who has *name*."""
@@ -282,7 +338,7 @@ class Reservations:
         return who.id in self._owners.get(name, frozenset())
 
     def _check_ranks(self, who: Claimant, new: frozenset[str], what: str) -> None:
-        mine = self.names_of(who)
+        mine = self.names_of(who) - self.kept_by(who)
         if hands := mine & self._hands:
             raise InternalError(
                 f"{what} needs {_listed(new)} while it has {_listed(hands)}: a step "
@@ -294,8 +350,30 @@ class Reservations:
                 "step must name it, too"
             )
 
+    def _check_circle(self, waiter: _Waiter) -> None:
+        """Refuse to wait for a job that waits for what this one has left at work.
+
+        Raises:
+            InterlockError: If so; both would wait for ever.
+        """
+        if not self.kept_by(waiter.who):
+            return
+        waiting = {w.who.id: w for w in self._waiters if not w.granted.done()}
+        seen, todo = set[int](), [waiter]
+        while todo:
+            names = todo.pop().names
+            owners = {o for name in names for o in self._owners.get(name, ())}
+            if waiter.who.id in owners:
+                raise InterlockError(
+                    f"{waiter.what} waits for {self._why(waiter)}, and that for what "
+                    f"this job has left at work ({_listed(self.kept_by(waiter.who))}); "
+                    "bring it to rest first"
+                )
+            todo += [waiting[o] for o in owners - seen if o in waiting]
+            seen |= owners
+
     def _is_free(self, name: str, containers: frozenset[str]) -> bool:
-        if name in self._owners:
+        if name in self._owners or name in self._tags:
             return False
         return name not in self._locations or self._standing(name) in (
             None,
@@ -349,7 +427,9 @@ class Reservations:
             return f"what was under way before the restart (job {jobs} goes first)"
         told = []
         for name in sorted(waiter.names):
-            if owners := self._owners.get(name):
+            if name in self._tags:
+                told.append(f"{name} ({self._tags[name]})")
+            elif owners := self._owners.get(name):
                 told.append(f"{name} ({_had_by(owners)})")
             elif not self._is_free(name, waiter.containers):
                 told.append(f"{name} ({self._standing(name)} stands there)")
@@ -371,3 +451,7 @@ def _listed(names: Iterable[str]) -> str:
 def _tell_nobody(who: Claimant, text: str) -> None:
     """Tell nobody."""
     del who, text
+
+
+def _tell_none() -> None:
+    """Tell nobody."""

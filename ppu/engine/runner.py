@@ -123,6 +123,8 @@ class Runner:
         self.timing = Timing()
         self.steps: list[StepRecord] = []
         self.on_step: Callable[[StepRecord], None] | None = None
+        self.is_left: Callable[[str], bool] | None = None
+        """Told by a cell: whether a device goes on with what this plan began."""
         self._recorder: JobRecorder | None = None
         self._gate: Gate | None = None
         self._who = Claimant.of(0)
@@ -136,7 +138,12 @@ class Runner:
         self._is_called = False
         self._thaws: list[Callable[[], None]] = []
         self._on_first_message: Callable[[], None] | None = None
+        self.on_use: Callable[[str, str], None] | None = None
+        """Told which verb of which device the plan is about to use; may refuse."""
+        self.used: set[str] = set()
+        """Devices that the plan used in this process."""
         self.engine = LabRunEngine(loop)
+        self.engine.on_use = self._use
         commands: dict[str, Callable[[Msg], Awaitable[Any]]] = {
             "step_begin": self._begin_step,
             "step_end": self._end_step,
@@ -145,7 +152,7 @@ class Runner:
             "compute": self._compute,
             "earlier_samples": self._earlier_samples,
             "keep_changes": self._keep_changes,
-            "take_empty": self._take_empty,
+            "take_container": self._take_container,
             "seat_request": self._request_seat,
             "seat_loaded": self._load_seat,
             "seat_firing": self._begin_firing,
@@ -259,6 +266,7 @@ class Runner:
         self._open = []
         self._n_steps = {}
         self._unsafe = {}
+        self.used = set()
         self.timing = Timing()
         self._thaws = []
 
@@ -371,6 +379,22 @@ class Runner:
         """End the subscription of *token*."""
         self.engine.unsubscribe(token)
 
+    def _use(self, name: str, verb: str) -> None:
+        """Take note that the plan is about to use a device.
+
+        Raises:
+            InterlockError: If it may not.
+        """
+        if self.on_use is not None:
+            self.on_use(name, verb)
+        self._note_used([name])
+
+    def _note_used(self, names: Iterable[str]) -> None:
+        """Take note of devices for every step that is open."""
+        self.used.update(names)
+        for opened in self._open:
+            opened.step.devices.update(names)
+
     # -- messages of PPU's own -------------------------------------------------------
 
     async def _begin_step(self, msg: Msg) -> Begun:
@@ -401,15 +425,17 @@ class Runner:
         self._n_steps[above] = number + 1
         begun = Begun(f"{above}{number}")
         taken: frozenset[str] = frozenset()
+        needs = Needs()
         if self._recorder is None or not self._recorder.is_done(begun.key):
             goes_on = self._recorder is not None and self._recorder.is_under_way(
                 begun.key
             )
-            needs = msg.kwargs["needs"]()
-            taken = await self._pass(begun.key, step, needs, goes_on=goes_on)
+            taken = await self._pass(
+                begun.key, step, msg.kwargs["needs"], goes_on=goes_on
+            )
         elif self._gate is not None:
             self._gate.note_done(msg.kwargs["needs"])
-        step.begun_s = self.loop.time()
+        step.begun_s, step.path = self.loop.time(), begun.key
         try:
             if self._recorder is not None:
                 begun = await self._begin_kept(
@@ -422,6 +448,8 @@ class Runner:
         if not begun.is_done:
             opened = _OpenStep(begun.key, step, lab, taken, msg.kwargs["digest"])
             self._open.append(opened)
+            if isinstance(lab, Lab):
+                self._note_used(needs.names & lab.devices.keys())
         self._tell_step(step)
         return begun
 
@@ -437,11 +465,17 @@ class Runner:
         return await recorder.begin(path, step, digest)
 
     async def _pass(
-        self, path: str, step: StepRecord, needs: Needs, *, goes_on: bool
+        self,
+        path: str,
+        step: StepRecord,
+        find_needs: Callable[[], Needs],
+        *,
+        goes_on: bool,
     ) -> frozenset[str]:
         """Wait until a step may begin and has what it needs; return what it took."""
         what = f"step {step.label}"
         while True:
+            needs = find_needs()
             if self._gate is not None:
                 await self._gate.pass_step(step, needs, goes_on=goes_on)
             if self.resources is None:
@@ -449,20 +483,38 @@ class Runner:
             taken = await self.resources.reservations.take(
                 self._who, needs.names, needs.containers, what, path
             )
-            if taken is not None:
+            if taken is None:
+                continue
+            if find_needs() == needs:
                 return taken
+            self._give_back(taken)  # a container was moved while it waited
 
     def _give_back(self, names: frozenset[str]) -> None:
         if self.resources is not None and names:
             self.resources.reservations.give_back(self._who, names)
+
+    def _keep_acting(self, taken: frozenset[str]) -> frozenset[str]:
+        """Keep of what a step had what acts on; return what to give back.
+
+        That is the rest, and what was kept of earlier steps and acts no more.
+        """
+        if self.is_left is None or self.resources is None or self._open:
+            return taken
+        reservations = self.resources.reservations
+        had = taken | reservations.kept_by(self._who)
+        acting = frozenset(filter(self.is_left, had))
+        reservations.keep(self._who, acting)
+        return had - acting
 
     async def _end_step(self, msg: Msg) -> None:
         """Keep a step's result before the plan goes on."""
         ended = self._close_step(msg.kwargs["key"])
         changes, time = _changes_of(ended.lab), self.loop.time()
         if self._recorder is not None:
-            await self._recorder.end(ended.path, msg.kwargs["result"], changes, time)
-        self._give_back(ended.taken)
+            await self._recorder.end(
+                ended.path, ended.step, msg.kwargs["result"], changes, time
+            )
+        self._give_back(self._keep_acting(ended.taken))
         self._tell_step(ended.step)
 
     async def _fail_step(self, msg: Msg) -> Decision:
@@ -473,7 +525,7 @@ class Runner:
         changes, time = _changes_of(failed.lab), self.loop.time()
         reason = str(cause_of(msg.kwargs["error"]))
         if self._recorder is not None:
-            await self._recorder.fail(failed.path, reason, changes, time)
+            await self._recorder.fail(failed.path, failed.step, reason, changes, time)
         decision: Decision = "raise"
         if "failed" in msg.kwargs:
             decision = await self._decide(failed, msg.kwargs["failed"])
@@ -543,15 +595,17 @@ class Runner:
             changes = _changes_of(msg.kwargs["lab"])
             await self._recorder.keep(changes, self.loop.time())
 
-    async def _take_empty(self, msg: Msg) -> str:
-        """Claim an empty container as soon as there is one; answer its name."""
+    async def _take_container(self, msg: Msg) -> str:
+        """Claim a container as soon as it is to be had; answer its name."""
         lab, kind = msg.kwargs["lab"], msg.kwargs["kind"]
+        named: str | None = msg.kwargs.get("container")
         if self._gate is None:
-            container: str = lab.free_container(kind)
+            container: str = named or lab.free_container(kind)
+            lab.location_of(container)
             lab.claim_container(container)
             return container
         what = f"step {self._open[-1].step.label}" if self._open else "the plan"
-        return await self._shared.empties.take(self._who, lab, kind, what)
+        return await self._shared.empties.take(self._who, lab, kind, what, named)
 
     # -- seats -----------------------------------------------------------------------
 

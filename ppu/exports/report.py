@@ -8,11 +8,14 @@ prints.
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from ppu.core.labtime import duration, iso
+from ppu.core.names import shown
 from ppu.plans.report import SERIES, RunRecord, Section, figure, svg_of, table
+from ppu.plans.steps import StepRecord
 
 __all__ = ["build_report"]
 
@@ -21,8 +24,9 @@ def build_report(record: RunRecord, sections: Sequence[Section]) -> str:
     """Return the whole page."""
     result = record.result
     title = f"{result['protocol']} in {result['lab']}"
-    parts = [*sections, _timeline(record)]
-    parts += [part for part in (_curves(record),) if part is not None]
+    parts = [*(sections or [_result(record)]), _timeline(record)]
+    more = (_curves(record), _energy(record))
+    parts += [part for part in more if part is not None]
     parts += [_incidents(record), _parameters(record), _provenance(record)]
     body = "".join(
         f"<section><h2>{html.escape(part.title)}</h2>"
@@ -38,7 +42,7 @@ def build_report(record: RunRecord, sections: Sequence[Section]) -> str:
     )
     mark = ' class="watermarked"' if is_simulated else ""
     started = iso(record.epoch + record.started_s)
-    return _PAGE.format(
+    page = _PAGE.format(
         title=html.escape(title),
         mark=mark,
         banner=banner,
@@ -46,17 +50,26 @@ def build_report(record: RunRecord, sections: Sequence[Section]) -> str:
         body=body,
         watermark=_WATERMARK if is_simulated else "",
     )
+    return shown(page, keep="\n\t\N{NO-BREAK SPACE}\N{THIN SPACE}")
+
+
+def _result(record: RunRecord) -> Section:
+    """Return what came of it, for a protocol that has no part of its own."""
+    fields = record.protocol_result.own_fields()
+    return Section("Result", table(("what", "value"), list(fields.items())))
 
 
 def _timeline(record: RunRecord) -> Section:
+    """Return the outer steps as bars, and all steps, each under the one it is in."""
     steps = [step for step in record.steps if step.ended_s is not None]
     if not steps:
         return Section("Timeline", "<p>No step was completed.</p>")
-    drawn, axes = figure(0.8 + 0.32 * len(steps))
+    outer = [step for step in steps if "." not in step.path]
+    drawn, axes = figure(0.9 + 0.3 * len(outer))
     colours = {"repeatable": 0, "resumable": 1, "irreversible": 2}
     shown: set[str] = set()
     total = (max(step.ended_s or 0.0 for step in steps) - record.started_s) / 3600
-    for row, step in enumerate(steps):
+    for row, step in enumerate(outer):
         begun = (step.begun_s - record.started_s) / 3600
         ended = ((step.ended_s or step.begun_s) - record.started_s) / 3600
         axes.barh(
@@ -68,23 +81,56 @@ def _timeline(record: RunRecord) -> Section:
             label=step.kind if step.kind not in shown else None,
         )
         shown.add(step.kind)
-    axes.set_yticks(range(len(steps)), [step.label for step in steps])
+    axes.set_yticks(range(len(outer)), [_short(step) for step in outer])
     axes.invert_yaxis()
     axes.set_xlabel("lab time since the start [h]")
-    axes.legend(loc="lower left")
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        ncols=3,
+        fontsize="x-small",
+        columnspacing=1.0,
+        handlelength=1.0,
+    )
     rows = [
         (
-            step.label,
+            "\u2003" * step.path.count(".") + step.label,
             step.kind,
-            duration(step.begun_s - record.started_s),
+            duration(max(step.begun_s - record.started_s, 0.0)),
             duration((step.ended_s or step.begun_s) - step.begun_s),
         )
         for step in steps
     ]
-    body = svg_of(drawn, "Steps of the run over lab time") + table(
+    body = svg_of(drawn, "Outer steps of the run over lab time") + table(
         ("step", "kind", "begun after", "took"), rows
     )
-    return Section("Timeline", body)
+    return Section("Timeline", body, _told_of_time(record))
+
+
+def _short(step: StepRecord) -> str:
+    """Return the name of a step, for an axis."""
+    return step.name.replace("_", " ")
+
+
+def _told_of_time(record: RunRecord) -> str:
+    """Return in words how long the run was active, and what it waited for."""
+    result = record.result
+    told = f"Active for {duration(result['active_s'])}"
+    waited = [
+        f"{_WAITED_FOR[code]} {duration(seconds)}"
+        for code, seconds in result["waited_s"].items()
+        if seconds >= 1.0
+    ]
+    return f"{told}; waited {', '.join(waited)}." if waited else f"{told}."
+
+
+_WAITED_FOR = {
+    "queue": "in the queue",
+    "resource": "for what others had",
+    "person": "for a person",
+    "held": "while it was held",
+    "cell": "for a cell",
+}
 
 
 def _curves(record: RunRecord) -> Section | None:
@@ -105,6 +151,8 @@ def _curves(record: RunRecord) -> Section | None:
         label = key.removeprefix(f"{device}_").replace("_", " ")
         colour = SERIES[(len(curves) - 1 - index) % len(SERIES)]
         axes.plot(hours, values, color=colour, lw=1.2, label=label)
+    for ended_h, label in _ends(record, start, devices):
+        axes.axvline(ended_h, color=SERIES[0], lw=0.8, ls=":", label=label)
     note = ""
     curve = record.truth.get("sample_curve", {})
     if curve.get("time_s"):
@@ -123,10 +171,44 @@ def _curves(record: RunRecord) -> Section | None:
         )
     axes.set_xlabel("lab time since the start [h]")
     axes.set_ylabel("temperature [degC]")
-    axes.legend(loc="upper right")
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, fontsize="small")
     return Section(
         "Temperatures", svg_of(drawn, "Sampled and simulated temperatures"), note
     )
+
+
+def _ends(
+    record: RunRecord, start: float, devices: Iterable[str]
+) -> Iterator[tuple[float, str]]:
+    """Yield when what was sampled as true became false [h], and what it was."""
+    for columns in record.samples.values():
+        for key, values in columns.items():
+            if not all(isinstance(value, bool) for value in values):
+                continue
+            device = next((name for name in devices if key.startswith(f"{name}_")), "")
+            what = key.removeprefix(f"{device}_").removeprefix("is_").replace("_", " ")
+            for n, (before, after) in enumerate(pairwise(values), 1):
+                if before and not after:
+                    yield (columns["time"][n] - start) / 3600, f"end of {what}"
+
+
+def _energy(record: RunRecord) -> Section | None:
+    """Return what firings took, if there were any."""
+    firings = record.result["firings"]
+    if not firings:
+        return None
+    rows = [
+        (
+            one["furnace"],
+            ", ".join(map(str, one["jobs"])),
+            _shown(one["energy_kwh"]),
+            _shown(one["own_energy_kwh"]),
+            one["energy_source"],
+        )
+        for one in firings
+    ]
+    head = ("furnace", "jobs", "energy [kWh]", "of this job [kWh]", "how it is known")
+    return Section("Energy of firings", table(head, rows))
 
 
 def _incidents(record: RunRecord) -> Section:
@@ -148,11 +230,18 @@ def _incidents(record: RunRecord) -> Section:
 def _parameters(record: RunRecord) -> Section:
     asked = record.result["parameters_asked"]
     actual = record.result["parameters_actual"]
+    silent = record.result["parameters_not_reported"]
+    commanded = record.result["parameters_commanded"]
     rows = [
-        (name, _shown(value), _shown(actual.get(name, "")))
-        for name, value in asked.items()
+        (
+            name,
+            _shown(asked[name]) if name in asked else "",
+            "not reported" if name in silent else _shown(value),
+            "as commanded, not measured" if name in commanded else "",
+        )
+        for name, value in (asked | actual).items()
     ]
-    return Section("Parameters", table(("parameter", "asked", "actual"), rows))
+    return Section("Parameters", table(("parameter", "asked", "actual", ""), rows))
 
 
 def _shown(value: Any) -> str:
@@ -232,7 +321,13 @@ section {{
   pointer-events: none; overflow: hidden;
 }}
 figure {{ margin: 0 0 1rem; overflow-x: auto; }}
-figure svg {{ width: 100%; min-width: 30rem; height: auto; display: block; }}
+figure svg {{ width: 100%; height: auto; display: block; }}
+.narrow {{ display: none; }}
+@media screen and (max-width: 600px) {{
+  .narrow {{ display: block; }} .wide {{ display: none; }}
+  section {{ padding: .75rem; }} table {{ font-size: .78rem; }}
+  th, td {{ padding: .25rem .3rem; }}
+}}
 figcaption {{ position: sticky; left: 0; }}
 figure text {{ font-family: system-ui, sans-serif !important; }}
 .scroll {{ overflow-x: auto; }}
@@ -245,7 +340,13 @@ th.number, td.number {{ text-align: right; }}
 td.number {{ font-variant-numeric: tabular-nums; white-space: nowrap; }}
 .verdict {{ font-size: 1.1rem; font-weight: 600; }}
 ul.reasons {{ margin: .3rem 0 0; padding-left: 1.2rem; }}
-@media print {{ section {{ break-inside: avoid; }} .watermark {{ opacity: .08; }} }}
+@media print {{
+  body {{ padding: 0; }}
+  h2, .note, .verdict, caption, thead {{ break-after: avoid; }}
+  figure, tr, .note, .simulated {{ break-inside: avoid; }}
+  section {{ border: 0; padding: 0; }} figure, .scroll {{ overflow: visible; }}
+  .watermark {{ opacity: .08; }}
+}}
 </style>
 </head>
 <body>

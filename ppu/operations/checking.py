@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from ppu.core.errors import ConfigurationError, LimitError, NotFoundError, PPUError
-from ppu.core.labfile import describe_faults
+from ppu.core.errors import (
+    ConfigurationError,
+    LimitError,
+    NoResourceError,
+    NotFoundError,
+    PPUError,
+)
 from ppu.operations.description import LabDescription
 from ppu.operations.views import CompiledJob
 from ppu.plans.protocol import RegisteredProtocol
@@ -29,12 +34,14 @@ class Wish:
     Attributes:
         parameters: Values by name.
         where: Where they stand, for errors; empty for a single job.
-        columns: The names that come from columns of a table.
+        places: Where single ones stand, such as a cell or a line of a file.
+        faults: What was found wrong with it already.
     """
 
     parameters: Mapping[str, Any]
     where: str = ""
-    columns: tuple[str, ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
+    faults: tuple[str, ...] = ()
 
 
 def check(
@@ -77,6 +84,7 @@ def compile_all(
     faults: list[PPUError] = []
     compiled: list[CompiledJob] = []
     for wish in wishes:
+        faults += map(ConfigurationError, wish.faults)
         try:
             parameters = _parse(protocol, wish)
             stock = _check_in_lab(description, protocol, parameters, wish.where)
@@ -87,9 +95,12 @@ def compile_all(
     if faults:
         is_limit = all(isinstance(fault, LimitError) for fault in faults)
         kind = LimitError if is_limit else ConfigurationError
+        if all(isinstance(fault, NoResourceError) for fault in faults):
+            kind = NoResourceError
         raise kind(
             list_faults([str(fault) for fault in faults]),
             advice=[one for fault in faults for one in fault.advice],
+            field=faults[0].field,
         )
     return compiled
 
@@ -109,17 +120,7 @@ def _parse(protocol: RegisteredProtocol, wish: Wish) -> BaseModel:
             f"{wish.where or f'protocol {protocol.name}'}: parameters should be a "
             f"mapping of names to values; given was {given!r:.50}"
         )
-    if not wish.where:
-        return protocol.parse(wish.parameters)
-    try:
-        return protocol.parameters.model_validate(dict(wish.parameters))
-    except ValidationError as exc:
-        told = []
-        for place, text in describe_faults(exc, protocol.parameters):
-            # The sentence begins with the parameter's name, as the column does.
-            is_column = bool(place) and place[0] in wish.columns
-            told.append(f"{wish.where}{', column ' if is_column else ': '}{text}")
-        raise ConfigurationError("\n".join(told)) from None
+    return protocol.parse(wish.parameters, wish.places, wish.where)
 
 
 def _check_in_lab(
@@ -135,13 +136,14 @@ def _check_in_lab(
         if unknown := sorted(set(powders) - set(known)):
             raise LimitError(
                 f"there is no {', '.join(unknown)} in stock; in stock are "
-                f"{', '.join(sorted(known)) or 'none'}"
+                f"{', '.join(sorted(known)) or 'none'}",
+                field=unknown[0],
             )
         if protocol.check is not None and description.can_check:
             protocol.check(description.view(), parameters)
     except (ConfigurationError, NotFoundError, LimitError) as exc:
         prefix = f"{where}: " if where else ""
-        raise type(exc)(f"{prefix}{exc}", advice=exc.advice) from exc
+        raise type(exc)(f"{prefix}{exc}", advice=exc.advice, field=exc.field) from exc
     return powders
 
 

@@ -1,4 +1,4 @@
-"""Changes how jobs go on: hold, resume, prioritise, cancel, abort, answer, drain.
+"""Changes how jobs go on: hold, resume, cancel, abort, retry, answer, drain.
 
 What a cell must do is asked of it; it is done when its effect is kept.
 """
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from sqlalchemy import Connection
 
 from ppu.core.errors import ConflictError
+from ppu.core.names import checked_name, checked_text
 from ppu.core.remedies import Remedy, advise
 from ppu.operations.access import change
 from ppu.operations.looking import effect_of, view_of
@@ -34,6 +35,7 @@ __all__ = [
     "hold",
     "prioritise",
     "resume",
+    "retry",
 ]
 
 
@@ -75,6 +77,7 @@ def cancel(store: Store, ids: Iterable[int], by: str) -> list[JobView]:
     Raises:
         NotFoundError: As :func:`hold`.
     """
+    checked_name("who asks", by)
     return _change(store, ids, lambda c, one, now: queue.cancel(c, one, by, now))
 
 
@@ -84,7 +87,22 @@ def abort(store: Store, ids: Iterable[int], by: str, reason: str = "") -> list[J
     Raises:
         NotFoundError: As :func:`hold`.
     """
+    checked_name("who asks", by)
+    checked_text("reason", reason)
     return _change(store, ids, lambda c, one, now: queue.abort(c, one, by, reason, now))
+
+
+def retry(store: Store, ids: Iterable[int]) -> list[JobView]:
+    """Ask once more for what jobs were asked, which have ended, as new jobs.
+
+    Each makes a new sample: nothing of the first one is used.
+
+    Raises:
+        NotFoundError: As :func:`hold`.
+        ConflictError: If one of them has not ended, or has succeeded.
+        LimitError: If there is not enough of a powder.
+    """
+    return _change(store, ids, queue.retry)
 
 
 def _change(
@@ -127,6 +145,8 @@ def answer(
         ConfigurationError: If the answer does not fit, or several steps ask.
         ConflictError: If nothing is asked, or it is answered already.
     """
+    checked_name("who answers", by)
+    checked_text("note", note)
 
     def work(connection: Connection, now: float) -> AnsweredView:
         found = queue.get(connection, job_id)
@@ -153,6 +173,7 @@ def allow_heat(store: Store, by: str, note: str = "") -> AskedView:
     Raises:
         ConflictError: If no cell works on the store.
     """
+    checked_text("note", note)
     return _ask_cell(
         store,
         AllowHeat(note=note),
@@ -189,6 +210,7 @@ def drain(store: Store, by: str, *, awaits_firings: bool = False) -> AskedView:
 
 def _ask_cell(store: Store, wanted: Request, by: str, otherwise: str) -> AskedView:
     """Ask the cell itself for something that no later one shall do."""
+    checked_name("who asks", by)
 
     def work(connection: Connection, now: float) -> AskedView:
         if not is_owned(connection):

@@ -33,10 +33,11 @@ from ppu.operations.views import (
     StepChange,
     StepView,
     StockChange,
+    TaggedOutView,
     WaitChange,
     WaitView,
 )
-from ppu.store import custody, queue
+from ppu.store import custody, queue, sample_history
 from ppu.store.bounds import MOST_ROWS
 from ppu.store.cells import starts
 from ppu.store.events import Event, EventKind, events_after, last_stamp
@@ -45,7 +46,8 @@ from ppu.store.steps import Question, Step, steps_of
 from ppu.store.steps import questions as questions_
 from ppu.store.stock import find_stock
 from ppu.store.store import Store
-from ppu.store.waiting import Wait, reasons_to_wait, waits_of
+from ppu.store.tag_outs import find_tag_outs
+from ppu.store.waiting import Wait, WaitCode, reasons_to_wait, waits_of
 
 __all__ = [
     "activity",
@@ -63,6 +65,7 @@ __all__ = [
     "samples",
     "stock",
     "stock_changes",
+    "tagged_out",
     "view_of",
     "waits",
 ]
@@ -101,7 +104,7 @@ def jobs(
 ) -> list[JobView]:
     """Return jobs that fit all that is given, the newest first.
 
-    Those that a cell has say what they wait for; in line, all wait for those before.
+    They say what they wait for; in line, all wait for those before.
 
     Raises:
         ConfigurationError: If there is no such state, or the limit cannot be.
@@ -114,12 +117,17 @@ def jobs(
         return [
             view_of(
                 one,
-                reasons_to_wait(connection, one)
-                if one.state in ACTIVE and not one.reason_text
-                else (),
+                () if one.reason_text else _waits_in_short(connection, one),
             )
             for one in found
         ]
+
+
+def _waits_in_short(connection: Connection, job: Job) -> list[Wait]:
+    """Return what a job of a list waits for, but for those before it."""
+    if job.state not in (*ACTIVE, JobState.QUEUED):
+        return []
+    return reasons_to_wait(connection, job, in_line=False)
 
 
 def _states(names: Iterable[str]) -> list[JobState]:
@@ -177,7 +185,11 @@ def view_of(found: Job, waits_for: Sequence[Wait] = ()) -> JobView:
     reason = None
     if found.reason_code is not None:
         reason = ReasonView(
-            code=found.reason_code, text=found.reason_text or "", advice=found.advice
+            code=found.reason_code,
+            text=found.reason_text or "",
+            advice=found.advice,
+            failure_class=found.failure_class,
+            field=found.field,
         )
     return JobView(
         id=found.id,
@@ -199,6 +211,8 @@ def view_of(found: Job, waits_for: Sequence[Wait] = ()) -> JobView:
         started=found.started,
         ended=found.ended,
         deadline=found.deadline,
+        deadline_s=found.deadline_s,
+        n_tries=found.n_tries,
         waits=tuple(WaitView(text=one.text, advice=one.advice) for one in waits_for),
     )
 
@@ -238,8 +252,9 @@ def _bars(connection: Connection, job_id: int, now: float) -> list[BarView]:
         if "." not in step.path
     ]
     return bars + [
-        BarView(name="", begun=begun, ended=ended, is_wait=True)
-        for begun, ended in waits_of(connection, job_id, now)
+        BarView(name="", begun=one.begun, ended=one.ended, is_wait=True)
+        for one in waits_of(connection, job_id, now)
+        if one.code is not WaitCode.QUEUE
     ]
 
 
@@ -302,9 +317,16 @@ def sample(store: Store, name: str) -> SampleHistoryView:
         NotFoundError: If there is no such sample.
     """
     with store.read() as connection:
-        found, lines = custody.history(connection, name)
+        found, lines = sample_history.history_of(connection, name)
     entries = tuple(EntryView(**asdict(line), time=line.stamp) for line in lines)
     return SampleHistoryView(**asdict(found), history=entries)
+
+
+def tagged_out(store: Store) -> list[TaggedOutView]:
+    """Return the devices that people have put out of service."""
+    with store.read() as connection:
+        found = find_tag_outs(connection)
+    return [TaggedOutView(**asdict(one)) for one in found]
 
 
 def stock(store: Store, powder: str | None = None) -> list[PowderView]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Connection
 
 from ppu.core.errors import ConflictError
@@ -26,6 +26,7 @@ class Submission(BaseModel):
         priority: The higher runs first.
         campaign: Jobs with one goal, which share the lab fairly with others.
         deadline: Stamp by which it must have begun [s since 1970].
+        deadline_s: The same as a duration from the submission, in lab time [s].
         tags: Words to find it by.
         needs: Jobs that must have succeeded before.
         is_held: Whether it waits until it is resumed.
@@ -35,9 +36,10 @@ class Submission(BaseModel):
 
     job: CompiledJob
     key: str | None = None
-    priority: int = 0
+    priority: int = Field(default=0, strict=True)
     campaign: str = ""
-    deadline: float | None = None
+    deadline: float | None = Field(default=None, strict=True)
+    deadline_s: float | None = Field(default=None, strict=True)
     tags: tuple[str, ...] = ()
     needs: tuple[int, ...] = ()
     is_held: bool = False
@@ -63,6 +65,7 @@ def submit(store: Store, wanted: Sequence[Submission]) -> list[int]:
             priority=one.priority,
             campaign=one.campaign,
             deadline=one.deadline,
+            deadline_s=one.deadline_s,
             tags=one.tags,
             needs=one.needs,
             is_held=one.is_held,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, PlainSerializer
 
+from ppu.core.errors import FailureClass
 from ppu.core.labtime import iso
 from ppu.core.remedies import Advice
 
@@ -37,6 +38,7 @@ __all__ = [
     "StepChange",
     "StepView",
     "StockChange",
+    "TaggedOutView",
     "WaitChange",
     "WaitView",
 ]
@@ -76,6 +78,10 @@ class ReasonView(_View):
     code: str
     text: str
     advice: tuple[Advice, ...] = ()
+    failure_class: FailureClass | None = None
+    """What a program may do about it, if the job did not succeed or cannot begin."""
+    field: str | None = None
+    """Parameter, device, container or powder that it is about, if it is about one."""
 
 
 class WaitView(_View):
@@ -107,6 +113,10 @@ class JobView(_View):
     started: Stamp | None
     ended: Stamp | None
     deadline: Stamp | None
+    deadline_s: float | None = None
+    """The deadline in lab time from the submission [s], if it was said so."""
+    n_tries: int = 0
+    """How often it was begun and went back to the queue."""
     waits: tuple[WaitView, ...] = ()
     """What it waits for, if that was asked for."""
 
@@ -209,6 +219,15 @@ class SampleHistoryView(SampleView):
     history: tuple[EntryView, ...]
 
 
+class TaggedOutView(_View):
+    """A device that a person has put out of service."""
+
+    device: str
+    reason: str
+    by: str
+    since: Stamp
+
+
 class PowderView(_View):
     """How much of a powder there is."""
 
@@ -266,6 +285,8 @@ class StateChange(_Change):
     is_held: bool | None = None
     reason_code: str | None = None
     reason_text: str | None = None
+    failure_class: str | None = None
+    field: str | None = None
     compiled_digest: str | None = None
     """Of a submission: the digest of the compiled job."""
     lab_digest: str | None = None

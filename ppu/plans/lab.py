@@ -18,6 +18,7 @@ from ppu.core.errors import (
     ConfigurationError,
     InterlockError,
     LimitError,
+    NoResourceError,
     NotFoundError,
     nearest,
 )
@@ -174,7 +175,9 @@ class Lab:
         """
         if name not in self.file.containers:
             raise NotFoundError(
-                f"there is no container '{name}'; {nearest(name, self.file.containers)}"
+                f"there is no container '{name}'; "
+                f"{nearest(name, self.file.containers)}",
+                field="container",
             )
         return self.file.containers[name]
 
@@ -185,7 +188,7 @@ class Lab:
             LimitError: If the lab has none.
         """
         for name, entry in self.file.containers.items():
-            if entry.kind == kind and not entry.contents:
+            if entry.kind == kind and not self.contents_of(name):
                 return name
         raise LimitError(f"lab {self.name} has no empty {kind}; add one to its file")
 
@@ -193,12 +196,12 @@ class Lab:
         """Return an empty container of *kind* that no sample uses, at its home.
 
         Raises:
-            LimitError: If there is none just now; says what a person can do.
+            NoResourceError: If there is none just now; says what a person can do.
         """
         ledger = self._ledger
         strays, advice = [], [advise(Remedy.RELEASE_SAMPLE)]
         for name, entry in self.file.containers.items():
-            if entry.kind != kind or entry.contents or name in ledger.used:
+            if entry.kind != kind or self.contents_of(name) or name in ledger.used:
                 continue
             if ledger.places[name] == entry.at and name not in ledger.under_way:
                 return name
@@ -208,13 +211,62 @@ class Lab:
             advice.append(
                 advise(Remedy.MOVE_CONTAINER, container=name, location=entry.at)
             )
-        raise LimitError(
+        raise NoResourceError(
             f"no {kind} is empty and at home; clean one and say so{''.join(strays)}",
             advice=advice,
+            field=kind,
         )
 
+    def contents_of(self, name: str) -> Mapping[str, float]:
+        """Return the powders that the lab file says are in a container still [g].
+
+        Nothing is known of what a sample made of them, if one uses it.
+
+        Raises:
+            ConfigurationError: If there is no such container.
+        """
+        entry = self.container(name)
+        return {} if name in self._ledger.emptied else entry.contents
+
+    def check_content(self, name: str) -> None:
+        """Refuse a container that is believed to be empty.
+
+        Raises:
+            LimitError: If nothing is in it.
+            ConfigurationError: If there is no such container.
+        """
+        if not (self.contents_of(name) or self.is_used(name)):
+            raise LimitError(f"{name} is empty; nothing to work on")
+
+    def check_own(self, name: str) -> None:
+        """Refuse a container of a job that has not ended, unless it is the present one.
+
+        Raises:
+            InterlockError: If it is another job's.
+        """
+        holder = self.holder_of(name)
+        if holder is not None:
+            raise InterlockError(
+                f"{name} belongs to sample {holder}, whose job has not ended; wait for "
+                "it, or take another container"
+            )
+
+    def holds(self, name: str) -> bool:
+        """Return whether *name* belongs to the sample of the present job."""
+        return self._ledger.held.get(name) == self.sample_id
+
+    def holder_of(self, name: str) -> str | None:
+        """Return the sample of another job that has *name* until it ends, if any."""
+        holder = self._ledger.held.get(name)
+        return None if holder == self.sample_id else holder
+
     def claim_container(self, name: str) -> None:
-        """Remember that *name* is used by the sample of the present job."""
+        """Remember that *name* is used by the sample of the present job.
+
+        Raises:
+            InterlockError: If it is that of another job, which has not ended.
+        """
+        self.check_own(name)
         self.claimed.add(name)
         self._enter(Claimed(name, self.sample_id))
 
@@ -231,9 +283,10 @@ class Lab:
         ledger = self._ledger
         if container in ledger.under_way:
             raise InterlockError(
-                f"nobody knows where {container} is: it was taken from "
-                f"{ledger.places[container]} and did not arrive at "
-                f"{ledger.under_way[container]}; look for it"
+                f"nobody knows where {container} is: it was to be carried from "
+                f"{ledger.places[container]} to {ledger.under_way[container]}, and "
+                "nothing shows how far it came; look for it and say where it is",
+                advice=[advise(Remedy.MOVE_CONTAINER, container=container)],
             )
         return ledger.places[container]
 
@@ -258,7 +311,26 @@ class Lab:
         }
 
     def moving(self, container: str, destination: str) -> None:
-        """Believe that *container* is on its way to *destination*."""
+        """Believe that *container* is on its way to *destination*.
+
+        Raises:
+            InterlockError: If it is another job's, or something stands there, or it
+                would be put into or taken out of what is at work.
+        """
+        self.check_own(container)
+        origin, standing = self.left_from(container), self.container_at(destination)
+        if standing not in (None, container):
+            raise InterlockError(
+                f"{container} cannot go to {destination}: {standing} is there; say "
+                "where that is, or carry it away"
+            )
+        for place in (origin, destination):
+            entry = self.file.locations.get(place)
+            if entry is not None and entry.inside in self._ledger.closed:
+                raise InterlockError(
+                    f"{container} cannot go from {origin} to {destination}: "
+                    f"{entry.inside} is at work; wait until it has ended"
+                )
         self._enter(Left(container, self._ledger.places[container], destination))
 
     def stayed(self, container: str) -> None:

@@ -12,11 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from ppu.core.errors import ConfigurationError, InternalError, NotFoundError, nearest
-from ppu.core.labfile import describe_faults
 from ppu.core.registry import plug_ins
+from ppu.core.validation import UnfitError, fill
 from ppu.plans.lab import Lab
 from ppu.plans.messages import MsgGenerator
 from ppu.plans.report import RunRecord, Section
@@ -32,6 +32,15 @@ class ProtocolResult(BaseModel):
     parameters_actual: dict[str, Any] = Field(
         default_factory=dict, description="What was realised of the parameters"
     )
+    parameters_commanded: tuple[str, ...] = Field(
+        default=(),
+        description="Those of parameters_actual that instruments were told and nobody "
+        "measured",
+    )
+    not_measured: tuple[str, ...] = Field(
+        default=(),
+        description="What belongs to the result and nobody measured, in sentences",
+    )
     attachments: dict[str, Path] = Field(
         default_factory=dict,
         exclude=True,
@@ -43,13 +52,20 @@ class ProtocolResult(BaseModel):
 
         By default one for each field of its own; override it to say it better.
         """
+        return [f"{name}: {value}" for name, value in self.own_fields().items()]
+
+    def own_fields(self) -> dict[str, str]:
+        """Return the fields that the protocol has added, by name and as people read.
+
+        A report shows them if the protocol has no part of its own in it.
+        """
         own = type(self).model_fields.keys() - ProtocolResult.model_fields.keys()
         content = self.model_dump(mode="json")
-        return [
-            f"{name}: {_worded(content[name])}"
+        return {
+            name: _worded(content[name])
             for name in type(self).model_fields
             if name in own and name in content
-        ]
+        }
 
 
 def _worded(value: Any) -> str:
@@ -104,19 +120,37 @@ class RegisteredProtocol:
         """Return how much of each powder *parameters* ask for [g], none if unknown."""
         return {} if self.stock is None else dict(self.stock(parameters))
 
-    def parse(self, values: Mapping[str, Any]) -> BaseModel:
+    def parse(
+        self,
+        values: Mapping[str, Any],
+        where: Mapping[str, str] | None = None,
+        otherwise: str = "",
+    ) -> BaseModel:
         """Return *values* as this protocol's parameters.
 
+        Args:
+            values: The parameters by name.
+            where: Where those stand that came from a file or an option.
+            otherwise: Where the others stand, for errors; else the protocol is named.
+
         Raises:
-            ConfigurationError: With every fault: which parameter, what was given,
-                what is allowed.
+            ConfigurationError: With every fault: where, which parameter, what was
+                given, what is allowed.
         """
         try:
-            return self.parameters.model_validate(dict(values))
-        except ValidationError as exc:
-            faults = describe_faults(exc, self.parameters)
+            return fill(self.parameters, values)
+        except UnfitError as exc:
+            around = otherwise or f"protocol {self.name}"
+            told = []
+            for place, text in exc.faults:
+                name = str(place[0]) if place else ""
+                at = (where or {}).get(name, around)
+                # Nobody needs to read its name twice.
+                named = f"{name}: " if at.endswith(f" {name}") else ""
+                told.append(f"{at}: {text.removeprefix(named)}")
+            place = exc.faults[0][0]
             raise ConfigurationError(
-                "\n".join(f"protocol {self.name}: {text}" for _, text in faults)
+                "\n".join(told), field=str(place[0]) if place else None
             ) from None
 
 
@@ -191,6 +225,7 @@ def find_protocol(name: str) -> RegisteredProtocol:
     protocols = known_protocols()
     if name not in protocols:
         raise NotFoundError(
-            f"there is no protocol '{name}'; {nearest(name, protocols)}"
+            f"there is no protocol '{name}'; {nearest(name, protocols)}",
+            field="protocol",
         )
     return protocols[name]

@@ -5,6 +5,7 @@ Figures are inline SVG whose colours are those of the page that they come to sta
 
 from __future__ import annotations
 
+import hashlib
 import html
 import io
 import re
@@ -112,6 +113,7 @@ def figure(
 
     style: dict[Any, Any] = {
         "svg.fonttype": "none",
+        "text.parse_math": False,  # a name with two $ is a name
         "svg.hashsalt": "ppu",
         "font.family": "sans-serif",
         "font.size": 10,
@@ -136,12 +138,31 @@ def figure(
 
 
 def svg_of(drawn: Figure, description: str) -> str:
-    """Return *drawn* as inline SVG in the page's colours.
+    """Return *drawn* as inline SVG in the page's colours, for wide and narrow pages.
 
     Args:
         drawn: A figure made by :func:`figure`.
         description: What it shows, for readers who cannot see it.
     """
+    label = html.escape(description, quote=True)
+    drawings = []
+    for width, (kind, factor) in _SHAPES.items():
+        height = drawn.get_figheight()
+        drawn.set_size_inches(width, height * factor)
+        svg = _svg(drawn, f"{kind}-{hashlib.sha256(label.encode()).hexdigest()[:6]}-")
+        svg = svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+        drawings.append(f'<div class="{kind}">{svg}</div>')
+        drawn.set_size_inches(width, height)
+    caption = f"<figcaption>{html.escape(description)}</figcaption>"
+    return f"<figure>{''.join(drawings)}{caption}</figure>"
+
+
+_SHAPES: Final = {8.0: ("wide", 1.0), 4.2: ("narrow", 1.15)}
+"""Widths of a drawing [inch], the pages they are for, and how much higher it is."""
+
+
+def _svg(drawn: Figure, prefix: str) -> str:
+    """Return a drawing in the page's colours, its names begun with *prefix*."""
     buffer = io.StringIO()
     drawn.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
@@ -150,10 +171,9 @@ def svg_of(drawn: Figure, description: str) -> str:
         text = text.replace(placeholder, f"var(--series-{number})")
     text = text.replace(_INK, "var(--ink)").replace(_FAINT, "var(--faint)")
     text = text.replace(_GROUND, "var(--ground)")
+    # A name that a hidden drawing has, too, would lead there.
+    text = re.sub(r'( id="|url\(#|href="#)', rf"\g<1>{prefix}", text)
     # The page decides about size and fonts.
     text = re.sub(r'<svg ([^>]*?)width="[^"]*"', r"<svg \1", text, count=1)
     text = re.sub(r'<svg ([^>]*?)height="[^"]*"', r"<svg \1", text, count=1)
-    label = html.escape(description, quote=True)
-    text = text.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    return f"<figure>{text}<figcaption>{html.escape(description)}</figcaption></figure>"
+    return re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -43,6 +43,7 @@ __all__ = [
     "restored",
     "step",
     "take_empty",
+    "take_named",
 ]
 
 P = ParamSpec("P")
@@ -68,6 +69,10 @@ class StepRecord:
     arguments: Any = None
     ended_s: float | None = None
     seat: SeatUse | None = None
+    path: str = ""
+    """Its place in the plan: "3" is the third, "3.1" the first within it."""
+    devices: set[str] = dataclasses.field(default_factory=set)
+    """What it has used so far, of the lab's devices."""
 
     @property
     def label(self) -> str:
@@ -461,7 +466,26 @@ def take_empty(lab: Lab, kind: str) -> MsgGenerator[str]:
         LimitError: If there is none, and none comes in time.
     """
     lab.empty_container(kind)
-    return cast(str, (yield Msg("take_empty", None, lab=lab, kind=kind)))
+    return cast(str, (yield Msg("take_container", None, lab=lab, kind=kind)))
+
+
+def take_named(lab: Lab, container: str) -> MsgGenerator[None]:
+    """Wait until no other job has *container* any more, and claim it for the sample.
+
+    What is in it stays in it: the sample goes on from there. A plan that is no job of a
+    cell does not wait.
+
+    Args:
+        lab: The lab.
+        container: Its name.
+
+    Raises:
+        ConfigurationError: If there is no such container.
+        InterlockError: If it is another job's, or nobody knows where it is, and that
+            does not end in time.
+    """
+    kind = lab.container(container).kind
+    yield Msg("take_container", None, lab=lab, kind=kind, container=container)
 
 
 def _settle(

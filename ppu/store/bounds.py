@@ -10,6 +10,7 @@ from ppu.core.errors import ConfigurationError
 __all__ = [
     "MOST_ROWS",
     "bounded_deadline",
+    "bounded_deadline_s",
     "bounded_event",
     "bounded_job",
     "bounded_limit",
@@ -23,6 +24,7 @@ _INTEGER: Final = 2**31 - 1
 _TOO_LONG: Final = 10**40
 _END_OF_9999: Final = 253402300799.0
 """The last moment that has a date [s since 1970]."""
+_CENTURY_S: Final = 100 * 365.25 * 86400.0
 
 
 def bounded_job(value: Any) -> int:
@@ -71,6 +73,20 @@ def bounded_deadline(value: float) -> float:
         raise ConfigurationError(
             f"deadline: should be a moment from 1970 to 9999; given was {value:g} s "
             "since 1970"
+        )
+    return value
+
+
+def bounded_deadline_s(value: float) -> float:
+    """Return a deadline as a duration [s].
+
+    Raises:
+        ConfigurationError: If it is none, or longer than a century.
+    """
+    if not 0 <= value <= _CENTURY_S:
+        raise ConfigurationError(
+            "deadline_s: should be a duration from 0 s to a century, "
+            f"{_CENTURY_S:.2g} s; given was {value:g} s"
         )
     return value
 

@@ -28,7 +28,15 @@ __all__ = ["CUSTODY_KINDS", "SAMPLE_STATES", "STEP_STATES", "find_faults"]
 
 STEP_STATES = ("intent", "done", "unsettled", "failed")
 SAMPLE_STATES = ("active", "quarantined", "released")
-CUSTODY_KINDS = ("declared", "claimed", "left", "moved", "found", "released")
+CUSTODY_KINDS = (
+    "declared",
+    "claimed",
+    "left",
+    "moved",
+    "found",
+    "released",
+    "returned",
+)
 
 _N_SHOWN = 5
 _ROUNDING_G = 1e-9

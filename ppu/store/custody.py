@@ -25,14 +25,13 @@ from ppu.core.errors import (
     nearest,
 )
 from ppu.core.remedies import Remedy, advise
-from ppu.store import cells, commands, schema
+from ppu.store import cells, commands
 from ppu.store.events import EventKind, announce
 from ppu.store.jobs import Effect
-from ppu.store.requests import Abort, Answer, MoveContainer, ReleaseSample, read_request
+from ppu.store.requests import MoveContainer, ReleaseSample
 from ppu.store.schema import (
     containers,
     custody,
-    events,
     jobs,
     locations,
     sample_containers,
@@ -49,7 +48,6 @@ __all__ = [
     "ACTIVE",
     "QUARANTINED",
     "RELEASED",
-    "Entry",
     "Sample",
     "ask_move",
     "ask_release",
@@ -57,9 +55,9 @@ __all__ = [
     "correct_location",
     "declare",
     "enter",
+    "find_sample",
     "find_samples",
     "give_up_samples",
-    "history",
     "quarantine_samples",
     "read_ledger",
     "release_sample",
@@ -82,7 +80,7 @@ class Sample:
         job_id: The job that made it.
         state: ``active``, ``quarantined`` or ``released``.
         reason: Why it is quarantined.
-        places: Where each of its containers is, None if one did not arrive.
+        places: Where each of its containers is, None if nobody knows.
     """
 
     id: str
@@ -92,37 +90,28 @@ class Sample:
     places: dict[str, str | None] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A line in the history of a sample.
-
-    Attributes:
-        kind: What happened: ``claimed``, ``left``, ``moved``, ``found``, ... or the
-            state that the sample is in from then on; ``said`` is a person's word on
-            the job.
-        by: Who did it: a job, a person, or empty.
-        text: What showed it, or why.
-    """
-
-    sequence: int
-    stamp: float
-    kind: str
-    container: str | None
-    origin: str | None
-    destination: str | None
-    by: str
-    text: str
-
-
 # -- what a cell declares and enters -----------------------------------------------
 
 
-def declare(connection: Connection, file: LabFile, now: float) -> None:
+def declare(
+    connection: Connection,
+    file: LabFile,
+    now: float,
+    believed: CustodyLedger | None = None,
+) -> None:
     """Open the ledger with what a lab file says of things that are not in it yet.
 
     What is in them stays: the store knows better than the file where things went.
     Places, which no job changes, are those of the file.
+
+    Args:
+        connection: A writing transaction of the store.
+        file: The lab file.
+        now: Stamp of the declaration.
+        believed: What is known of a lab in use that has no store yet; by default what
+            the file says.
     """
+    known_of = CustodyLedger.of(file) if believed is None else believed
     connection.execute(locations.delete())
     places = [{"name": n, "holds": entry.holds} for n, entry in file.locations.items()]
     if places:
@@ -132,10 +121,17 @@ def declare(connection: Connection, file: LabFile, now: float) -> None:
         if name in known:
             continue
         row = {"name": name, "kind": entry.kind, "home": entry.at}
-        kept = row | {"location": entry.at, "is_used": False}
+        place, goal = known_of.places[name], known_of.under_way.get(name)
+        kept = row | {
+            "location": place if goal is None else None,
+            "under_way_to": goal,
+            "is_used": name in known_of.used,
+        }
         connection.execute(containers.insert(), kept)
-        _tell(connection, "declared", name, None, entry.at, "lab file", now)
-    declare_stock(connection, file)
+        _tell(connection, "declared", name, None, place, "lab file", now)
+        if goal is not None:
+            _tell(connection, "left", name, place, goal, "lab file", now)
+    declare_stock(connection, file, known_of.stock_g)
 
 
 def enter(
@@ -146,7 +142,8 @@ def enter(
     Raises:
         InternalError: If the ledger does not agree with where a container was, or a
             sample is that of another job.
-        InterlockError: If a claimed container holds a sample that is quarantined.
+        InterlockError: If a claimed container holds a sample that is quarantined, or
+            that of a job that has not ended.
     """
     for change in changes:
         if isinstance(change, Left):
@@ -178,6 +175,8 @@ def _claim(connection: Connection, change: Claimed, job_id: int, now: float) -> 
             f"job {job_id} calls its sample {change.sample}, which is that of job "
             f"{known.job_id}"
         )
+    elif known.state == RELEASED:  # its job went back to the queue, and begins anew
+        _set_state(connection, change.sample, job_id, ACTIVE, None, now)
     held = _sample_in(connection, change.container)
     if held == change.sample:
         return
@@ -191,8 +190,18 @@ def _claim(connection: Connection, change: Claimed, job_id: int, now: float) -> 
 
 
 def _take_over(connection: Connection, change: Claimed, held: str, now: float) -> None:
-    """Let a job go on with what another one made, which gets a new identity."""
+    """Let a job go on with what another one made, which gets a new identity.
+
+    Raises:
+        InterlockError: If that job has not ended, or nobody knows what it left.
+    """
     row = connection.execute(select(samples).where(samples.c.id == held)).one()
+    job = _job_of(connection, row.job_id)
+    if job.ended is None:
+        raise InterlockError(
+            f"{change.container} holds sample {held} of job {job.id}, which is "
+            f"{job.state}; wait until it has ended"
+        )
     if row.state == QUARANTINED:
         raise InterlockError(
             f"{change.container} holds sample {held}, which is quarantined: "
@@ -292,6 +301,17 @@ def read_ledger(connection: Connection) -> CustodyLedger:
         found.places[row.name] = place
         if row.is_used:
             found.used.add(row.name)
+    query = (
+        select(sample_containers)
+        .join(samples, samples.c.id == sample_containers.c.sample)
+        .join(jobs, jobs.c.id == samples.c.job_id)
+        .where(jobs.c.ended.is_(None))
+    )
+    found.held = {one.container: one.sample for one in connection.execute(query)}
+    said = (custody.c.kind == "released") & ~custody.c.by.like("job %")
+    found.emptied = set(
+        connection.execute(select(custody.c.container).where(said).distinct()).scalars()
+    )
     for row in connection.execute(select(stock)):
         found.stock_g[row.powder] = row.mass_g
     return found
@@ -350,7 +370,41 @@ def give_up_samples(
         quarantine_samples(connection, job_id, reason, now)
         return
     for row in _kept_of(connection, job_id):
-        _let_go(connection, row.id, job_id, f"job {job_id}", reason, now)
+        _give_back(connection, row.id, job_id, reason, now)
+
+
+def _give_back(
+    connection: Connection, sample: str, job_id: int, reason: str, now: float
+) -> None:
+    """Undo what claimed the containers of a sample that nothing was done with.
+
+    One that was empty is so still; in another is the sample of before again.
+    """
+    by = f"job {job_id}"
+    for container in _let_go(connection, sample, job_id, by, reason, now, "returned"):
+        last = (
+            select(custody.c.sample, custody.c.kind)
+            .where(custody.c.container == container, custody.c.sample.is_not(None))
+            .where(custody.c.sample != sample)
+            .order_by(custody.c.sequence.desc())
+            .limit(1)
+        )
+        before = connection.execute(last).first()
+        if before is None or before.kind in ("released", "returned"):
+            continue
+        row = {"container": container, "sample": before.sample}
+        connection.execute(sample_containers.insert(), row)
+        connection.execute(
+            containers.update()
+            .where(containers.c.name == container)
+            .values(is_used=True)
+        )
+        owner = connection.execute(
+            select(samples.c.job_id).where(samples.c.id == before.sample)
+        ).scalar_one()
+        _set_state(connection, before.sample, owner, ACTIVE, None, now, by)
+        place = _place_of(connection, container)
+        _tell(connection, "claimed", container, place, place, by, now, owner, reason)
 
 
 def _kept_of(connection: Connection, job_id: int) -> Sequence[Any]:
@@ -377,7 +431,13 @@ def _set_state(
 
 
 def _let_go(
-    connection: Connection, sample: str, job_id: int, by: str, reason: str, now: float
+    connection: Connection,
+    sample: str,
+    job_id: int,
+    by: str,
+    reason: str,
+    now: float,
+    kind: str = "released",
 ) -> list[str]:
     """Release a sample: its containers are no longer used; return them."""
     is_its = sample_containers.c.sample == sample
@@ -386,7 +446,7 @@ def _let_go(
     for container in freed:
         place = _place_of(connection, container)
         way = (container, place, place)
-        _tell(connection, "released", *way, by, now, job_id, reason)
+        _tell(connection, kind, *way, by, now, job_id, reason)
     connection.execute(sample_containers.delete().where(is_its))
     connection.execute(
         containers.update().where(containers.c.name.in_(freed)).values(is_used=False)
@@ -446,12 +506,12 @@ def check_release(connection: Connection, sample: str) -> list[str]:
         ConflictError: As :func:`release_sample`.
     """
     _releasable(connection, sample)
-    return list(_known(connection, sample).places)
+    return list(find_sample(connection, sample).places)
 
 
 def _releasable(connection: Connection, sample: str) -> int:
     """Return the job of a sample that a person may release."""
-    found = _known(connection, sample)
+    found = find_sample(connection, sample)
     if found.state == RELEASED:
         raise ConflictError(f"sample {sample} is released already")
     job = _job_of(connection, found.job_id)
@@ -463,8 +523,7 @@ def _releasable(connection: Connection, sample: str) -> int:
     for container, place in found.places.items():
         if place is None:
             raise ConflictError(
-                f"{container} did not arrive where it was carried; look for it and say "
-                "where it is",
+                f"nobody knows where {container} is; look for it and say so",
                 advice=[advise(Remedy.MOVE_CONTAINER, container=container)],
             )
     return found.job_id
@@ -628,69 +687,6 @@ def find_samples(
     return [_sample_of(connection, row) for row in connection.execute(query)]
 
 
-def history(connection: Connection, sample: str) -> tuple[Sample, list[Entry]]:
-    """Return a sample and all that happened to it, oldest first.
-
-    Raises:
-        NotFoundError: If there is no such sample.
-    """
-    found = _known(connection, sample)
-    moves = (
-        select(custody, events.c.stamp)
-        .join(events, events.c.sequence == custody.c.sequence)
-        .where(custody.c.sample == sample)
-    )
-    lines = [
-        Entry(
-            row.sequence,
-            row.stamp,
-            row.kind,
-            row.container,
-            row.origin,
-            row.destination,
-            row.by,
-            row.evidence or "",
-        )
-        for row in connection.execute(moves)
-    ]
-    changes = select(events).where(
-        events.c.job_id == found.job_id, events.c.kind == "sample"
-    )
-    for row in connection.execute(changes):
-        said = json.loads(row.content)
-        if said["sample"] == sample:
-            by, why = said.get("by") or "", said.get("reason") or ""
-            way = (None, None, None)
-            lines.append(Entry(row.sequence, row.stamp, said["state"], *way, by, why))
-    lines += _said(connection, found.job_id)
-    return found, sorted(lines, key=lambda line: line.sequence)
-
-
-def _said(connection: Connection, job_id: int) -> list[Entry]:
-    """Return what people said of a job: answers with their notes, and its abort."""
-    requests = schema.commands
-    query = select(requests).where(
-        requests.c.job_id == job_id, requests.c.command.in_(["answer", "abort"])
-    )
-    names = {
-        row.path: row.name
-        for row in connection.execute(
-            select(steps.c.path, steps.c.name).where(steps.c.job_id == job_id)
-        )
-    }
-    found = []
-    for row in connection.execute(query):
-        said = read_request(row.command, json.loads(row.content))
-        text, why = row.command, said.reason if isinstance(said, Abort) else ""
-        if isinstance(said, Answer):
-            name, why = names.get(said.path, "unknown"), said.note
-            text = f"step {said.path} ({name}): {said.answer}"
-        text += f" ({why})" if why else ""
-        way = (None, None, None)
-        found.append(Entry(row.sequence, row.asked, "said", *way, row.by, text))
-    return found
-
-
 def containers_of_job(connection: Connection, job_id: int) -> set[str]:
     """Return the containers that a job's sample is in."""
     query = (
@@ -701,7 +697,12 @@ def containers_of_job(connection: Connection, job_id: int) -> set[str]:
     return set(connection.execute(query).scalars())
 
 
-def _known(connection: Connection, sample: str) -> Sample:
+def find_sample(connection: Connection, sample: str) -> Sample:
+    """Return a sample.
+
+    Raises:
+        NotFoundError: If there is none of that name.
+    """
     row = connection.execute(select(samples).where(samples.c.id == sample)).first()
     if row is None:
         known = connection.execute(

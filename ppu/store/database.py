@@ -189,7 +189,7 @@ class Database:
         except ModuleNotFoundError as exc:
             raise ConfigurationError(
                 f"store {self.name}: PostgreSQL needs psycopg; "
-                "pip install 'ppu[postgres]'"
+                "pip install 'ppu-lab[postgres]'"
             ) from exc
         _set_up(self.writing, busy_wall_s, is_writing=True)
         _set_up(self.reading, busy_wall_s, is_writing=False)

@@ -40,6 +40,7 @@ class EventKind(StrEnum):
     SAMPLE = "sample"
     CUSTODY = "custody"
     STOCK = "stock"
+    DEVICE = "device"
     CELL = "cell"
     COMMAND = "command"
     COMMAND_HANDLED = "command handled"

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Row
 
+from ppu.core.errors import ConfigurationError, FailureClass
+from ppu.core.names import checked_name
 from ppu.core.remedies import Advice, read_advice
+from ppu.core.validation import unfit
 from ppu.store.events import encode
 
-__all__ = ["ACTIVE", "ALLOWED", "ENDED", "Effect", "Job", "JobRequest", "JobState"]
+__all__ = [
+    "ACTIVE",
+    "ALLOWED",
+    "BEFORE_START",
+    "ENDED",
+    "Effect",
+    "Job",
+    "JobRequest",
+    "JobState",
+]
 
 
 class JobState(StrEnum):
@@ -67,7 +80,7 @@ ALLOWED: Mapping[JobState, frozenset[JobState]] = {
     _STATE.QUEUED: frozenset({_STATE.STAGING, *_UNDONE}),
     _STATE.STAGING: frozenset({_STATE.QUEUED, _STATE.RUNNING, *_BROKEN}),
     **{
-        state: frozenset((_AT_WORK | _BROKEN) - {state})
+        state: frozenset((_AT_WORK | _BROKEN | {_STATE.QUEUED}) - {state})
         for state in _AT_WORK - {_STATE.FINISHING}
     },
     _STATE.FINISHING: frozenset({_STATE.SUCCEEDED, _STATE.NEEDS_INPUT, *_BROKEN}),
@@ -84,6 +97,14 @@ ALLOWED: Mapping[JobState, frozenset[JobState]] = {
     },
 }
 """Which states may follow; a job goes back to the queue only if it touched nothing."""
+
+BEFORE_START = (
+    _STATE.CREATED,
+    _STATE.VALIDATING,
+    _STATE.AWAITING_APPROVAL,
+    _STATE.QUEUED,
+)
+"""States in which nobody has begun anything for the job."""
 
 ENDED = frozenset(state for state, following in ALLOWED.items() if not following)
 """States that nothing follows."""
@@ -112,11 +133,15 @@ class JobRequest:
             from the parameters, so they do not tell experiments apart.
         compiled_digest: Digest of the compiled job, if it was compiled before.
         lab_digest: Digest of the lab file that it was checked against then.
+        deadline_s: The deadline as a duration from the submission, in lab time [s].
+
+    Raises:
+        ConfigurationError: If a name or a text in the parameters cannot be shown.
     """
 
     protocol: str
     version: str
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     key: str | None = None
     priority: int = 0
     campaign: str = ""
@@ -125,9 +150,21 @@ class JobRequest:
     needs: tuple[int, ...] = ()
     parent_id: int | None = None
     is_held: bool = False
-    stock: Mapping[str, float] = field(default_factory=dict)
+    stock: Mapping[str, float] = dataclasses.field(default_factory=dict)
     compiled_digest: str | None = None
     lab_digest: str | None = None
+    deadline_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for where, name in (("protocol", self.protocol), ("key", self.key)):
+            if name is not None:
+                checked_name(where, name)
+        if self.campaign:
+            checked_name("campaign", self.campaign)
+        for tag in self.tags:
+            checked_name("tag", tag)
+        if faults := unfit(self.parameters):
+            raise ConfigurationError("\n".join(text for _, text in faults))
 
     def digest(self) -> str:
         """Return what tells this experiment from others, as 64 hexadecimal digits.
@@ -150,6 +187,12 @@ class Job:
     Attributes:
         id: Its number, which is that of the event that announced it.
         advice: What can be done about the reason.
+        failure_class: What a program may do about it, if it did not succeed or cannot
+            begin.
+        field: Parameter, device, container or powder that this is about, if it is one.
+        is_set_aside: Whether it waits for something that is not there.
+        n_tries: How often it was begun and put back into the queue.
+        not_before: Stamp before which it is not tried again.
         rank: Place among those that are equal otherwise; the lower goes first.
         lease_token: Token of the cell that owns it, None if no cell does.
         lease_expires: Stamp after which that cell is no longer trusted to.
@@ -174,12 +217,18 @@ class Job:
     reason_code: str | None
     reason_text: str | None
     advice: tuple[Advice, ...]
+    failure_class: FailureClass | None
+    field: str | None
     result: Any
     submitted: float
     started: float | None
     ended: float | None
     lease_token: int | None
     lease_expires: float | None
+    deadline_s: float | None
+    is_set_aside: bool
+    n_tries: int
+    not_before: float | None
 
     @classmethod
     def from_row(cls, row: Row[Any]) -> Job:
@@ -191,6 +240,8 @@ class Job:
         values["tags"] = tuple(json.loads(row.tags))
         values["advice"] = read_advice(json.loads(row.advice or "[]"))
         values["state"] = JobState(row.state)
+        known = row.failure_class
+        values["failure_class"] = None if known is None else FailureClass(known)
         values["physical_effect"] = Effect(row.physical_effect)
         values["result"] = None if row.result is None else json.loads(row.result)
         return cls(**values)

@@ -115,8 +115,79 @@ def add_advice(connection: Connection) -> None:
         connection.execute(text(f"ALTER TABLE {table} ADD COLUMN advice TEXT"))
 
 
+def add_failure_classes(connection: Connection) -> None:
+    """Say of each job that did not succeed what a program may do about it.
+
+    Give jobs a place for how they wait, too, and steps one for what they used. What a
+    job of an older PPU failed with is known by the kind of its error only.
+    """
+    columns = {
+        "jobs": {
+            "failure_class": "VARCHAR",
+            "field": "VARCHAR",
+            "deadline_s": "DOUBLE PRECISION",
+            "is_set_aside": "BOOLEAN DEFAULT FALSE NOT NULL",
+            "n_tries": "INTEGER DEFAULT 0 NOT NULL",
+            "not_before": "DOUBLE PRECISION",
+        },
+        "steps": {"devices": "TEXT"},
+    }
+    for table, wanted in columns.items():
+        there = {column["name"] for column in inspect(connection).get_columns(table)}
+        for name, kind in wanted.items():
+            if name not in there:
+                column = f"ALTER TABLE {table} ADD COLUMN {name} {kind}"
+                connection.execute(text(column))
+    for name, column, where in (
+        ("jobs_set_aside", "id", "is_set_aside"),
+        ("jobs_tried_again", "not_before", "not_before IS NOT NULL"),
+        ("jobs_to_be_timed", "id", "deadline_s IS NOT NULL AND deadline IS NULL"),
+    ):
+        connection.execute(
+            text(f"CREATE INDEX IF NOT EXISTS {name} ON jobs ({column}) WHERE {where}")
+        )
+    for state, failure_class in (
+        ("aborted", "aborted"),
+        ("cancelled", "aborted"),
+        ("expired", "rejected"),
+        ("rejected", "rejected"),
+        ("lost", "lost"),
+    ):
+        _classify(connection, failure_class, state)
+    for failure_class, kinds in _CLASSES_OF_OLD.items():
+        for kind in kinds:
+            _classify(connection, failure_class, "failed", kind)
+    _classify(connection, "infeasible", "failed")
+
+
+_CLASSES_OF_OLD = {
+    "retryable": (
+        *("ConnectError", "ReplyTimeout", "LinkBroken", "TransportError"),
+        *("MalformedReply", "InstrumentError", "InterlockError"),
+        *("StoreError", "StoreBusyError", "StoreDiskError"),
+    ),
+    "rejected": ("ConflictError", "DivergedError", "StoreDamagedError"),
+    "lost": ("NothingToJoinError",),
+}
+"""Kinds of errors by the class that they were of when classes came."""
+
+
+def _classify(
+    connection: Connection, failure_class: str, state: str, kind: str = ""
+) -> None:
+    """Give a class to jobs in a state, of one kind of error or any, that have none."""
+    connection.execute(
+        text(
+            "UPDATE jobs SET failure_class = :class WHERE state = :state AND "
+            "failure_class IS NULL AND :kind IN ('', reason_code)"
+        ),
+        {"class": failure_class, "state": state, "kind": kind},
+    )
+
+
 MIGRATIONS: Sequence[Callable[[Connection], None]] = (
     take_over_journal,
     add_seats,
     add_advice,
+    add_failure_classes,
 )

@@ -23,6 +23,8 @@ __all__ = [
     "Refill",
     "ReleaseSample",
     "Request",
+    "ReturnDevice",
+    "TagOut",
     "UnknownRequest",
     "read_request",
 ]
@@ -121,6 +123,22 @@ class CorrectStock(_Request):
     note: str
 
 
+class TagOut(_Request):
+    """Let no job take a device: a person has put it out of service."""
+
+    command: Literal["tag out"] = "tag out"
+    device: str
+    reason: str
+
+
+class ReturnDevice(_Request):
+    """Let jobs take a device again that was tagged out."""
+
+    command: Literal["return device"] = "return device"
+    device: str
+    note: str = ""
+
+
 class UnknownRequest(_Request):
     """A request that a newer PPU may know; nobody here can obey it."""
 
@@ -144,6 +162,8 @@ Request = (
     | MoveContainer
     | Refill
     | CorrectStock
+    | TagOut
+    | ReturnDevice
 )
 """Any request that a cell of this PPU obeys."""
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     inspect,
     select,
     text,
@@ -56,6 +57,7 @@ __all__ = [
     "samples",
     "steps",
     "stock",
+    "tag_outs",
 ]
 
 SCHEMA_VERSION = len(MIGRATIONS) + 1
@@ -140,6 +142,8 @@ jobs = Table(
     Column("reason_code", String),
     Column("reason_text", Text),
     Column("advice", JsonText),
+    Column("failure_class", String),
+    Column("field", String),
     Column("result", JsonText),
     Column("submitted", Double, nullable=False),
     Column("started", Double),
@@ -147,6 +151,10 @@ jobs = Table(
     Column("lease_token", BIG, ForeignKey("cells.token")),
     Column("lease_began", Double),
     Column("lease_expires", Double),
+    Column("deadline_s", Double),
+    Column("is_set_aside", Boolean, nullable=False, server_default=false()),
+    Column("n_tries", Integer, nullable=False, server_default="0"),
+    Column("not_before", Double),
     Index(
         "jobs_claimable",
         *("state", "is_held", "n_unmet_needs", "priority", "campaign", "rank", "id"),
@@ -162,9 +170,29 @@ jobs = Table(
         "deadline",
         sqlite_where=text("deadline IS NOT NULL AND started IS NULL AND ended IS NULL"),
     ),
+    Index(
+        "jobs_set_aside",
+        "id",
+        sqlite_where=text("is_set_aside"),
+    ),
+    Index(
+        "jobs_tried_again",
+        "not_before",
+        sqlite_where=text("not_before IS NOT NULL"),
+    ),
+    Index(
+        "jobs_to_be_timed",
+        "id",
+        sqlite_where=text("deadline_s IS NOT NULL AND deadline IS NULL"),
+    ),
     Index("jobs_by_campaign", "campaign", "id"),
     Index("jobs_by_parent", "parent_id"),
 )
+
+"""``deadline_s`` counts from the moment at which a cell sees the job where lab time is
+not the wall clock's. One that is set aside waits for something that is not there, and
+is looked at again when the lab has changed; ``not_before`` is when one is tried again.
+"""
 
 job_needs = Table(
     "job_needs",
@@ -192,6 +220,7 @@ steps = Table(
     Column("begun", Double, nullable=False),
     Column("ended", Double),
     Column("seat", String),
+    Column("devices", Text),
 )
 """Steps by path: "3" is the job's third, "3.1" the first within it."""
 
@@ -278,6 +307,16 @@ allocations = Table(
     Index("reservations_of_powder", "powder"),
 )
 """What jobs will use; also of a powder that no cell has declared yet."""
+
+tag_outs = Table(
+    "tag_outs",
+    metadata,
+    Column("device", String, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("by", String, nullable=False),
+    Column("since", Double, nullable=False),
+)
+"""Devices that people have taken out of service, until they return them."""
 
 calibrations = Table(
     "calibrations",

@@ -7,7 +7,7 @@ Every function works in a transaction of the caller, as those of
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -67,6 +67,7 @@ class Step:
         evidence: What showed whether it happened, if that was asked.
         begun: Stamp of its begin, or of its last one if it failed [s since 1970].
         seat: Whether it ``takes`` a place in a firing or ``leaves`` it, if it does.
+        devices: What it has used, once it has ended.
     """
 
     job_id: int
@@ -82,6 +83,7 @@ class Step:
     begun: float
     ended: float | None
     seat: str | None = None
+    devices: tuple[str, ...] = ()
 
     @property
     def is_unsettled(self) -> bool:
@@ -100,6 +102,7 @@ class Step:
             text = values[name]
             values[name] = None if text is None else json.loads(text)
         values["state"] = StepState(row.state)
+        values["devices"] = tuple(json.loads(row.devices or "[]"))
         return cls(**values)
 
 
@@ -181,7 +184,7 @@ def begin_step(
         connection.execute(steps.insert(), values)
     else:
         connection.execute(steps.update().where(where).values(values))
-    if kind == "irreversible":
+    if kind != "repeatable":
         connection.execute(
             jobs.update()
             .where(jobs.c.id == job_id)
@@ -199,6 +202,7 @@ def end_step(
     result: Any,
     token: int,
     now: float,
+    devices: Iterable[str] = (),
 ) -> None:
     """Keep the result of a step; from now on it is never run again, and asks nothing.
 
@@ -207,8 +211,9 @@ def end_step(
     Raises:
         StaleTokenError: If a newer cell has taken over; nothing is kept.
     """
-    content = {"state": str(StepState.DONE), "result": encode(result), "ended": now}
-    content["policy"] = None
+    content: dict[str, Any] = {"state": str(StepState.DONE), "ended": now}
+    content["result"] = encode(result)
+    content |= {"policy": None, "devices": encode(sorted(devices))}
     _write(connection, job_id, path, content, token)
     _announce(connection, job_id, path, StepState.DONE, now)
     _act_on_answers(connection, job_id, path, now, ["skip", "park", "happened"])
@@ -216,14 +221,21 @@ def end_step(
 
 
 def fail_step(
-    connection: Connection, job_id: int, path: str, error: str, token: int, now: float
+    connection: Connection,
+    job_id: int,
+    path: str,
+    error: str,
+    token: int,
+    now: float,
+    devices: Iterable[str] = (),
 ) -> None:
     """Keep that a step failed, and why.
 
     Raises:
         StaleTokenError: If a newer cell has taken over; nothing is kept.
     """
-    content = {"state": str(StepState.FAILED), "ended": now}
+    content: dict[str, Any] = {"state": str(StepState.FAILED), "ended": now}
+    content["devices"] = encode(sorted(devices))
     _write(connection, job_id, path, content, token)
     _announce(connection, job_id, path, StepState.FAILED, now, error=error)
     # It was acted on, and that failed: whether it happened is asked anew.

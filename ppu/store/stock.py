@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, func, select
 
-from ppu.core.errors import ConfigurationError, LimitError, NotFoundError, nearest
+from ppu.core.errors import (
+    ConfigurationError,
+    NoResourceError,
+    NotFoundError,
+    nearest,
+)
 from ppu.core.remedies import Remedy, advise
 from ppu.store import cells, commands
 from ppu.store.events import EventKind, announce
@@ -54,17 +59,19 @@ class Powder:
     allocated_g: float
 
 
-def declare_stock(connection: Connection, file: LabFile) -> None:
-    """Enter the powders of a lab file that are not in it yet.
+def declare_stock(
+    connection: Connection, file: LabFile, masses_g: Mapping[str, float]
+) -> None:
+    """Enter the powders of a lab file that are not in it yet, with what there is [g].
 
     Jobs may have been submitted before: the oldest keep what was allocated to them.
     """
     known = set(connection.execute(select(stock.c.powder)).scalars())
-    for name, powder in file.stock.items():
+    for name in file.stock:
         if name not in known:
-            left = {"powder": name, "mass_g": powder.mass_g}
+            left = {"powder": name, "mass_g": masses_g[name]}
             connection.execute(stock.insert(), left)
-            _fit_allocations(connection, name, powder.mass_g)
+            _fit_allocations(connection, name, masses_g[name])
 
 
 def find_stock(connection: Connection) -> list[Powder]:
@@ -129,7 +136,7 @@ def allocate(
         if powder in free and asked[powder] > free[powder] + _ROUNDING_G
     ]
     if lacking:
-        raise LimitError(
+        raise NoResourceError(
             "; ".join(
                 f"{asked[powder]:.6g} g of {powder} are asked for, "
                 f"{max(free[powder], 0.0):.6g} g are free"
@@ -138,6 +145,7 @@ def allocate(
             + " (in stock, and not allocated to jobs that wait or run); refill and say "
             "so, ask for less, or cancel others",
             advice=[advise(Remedy.REFILL, powder=powder) for powder in lacking],
+            field=lacking[0],
         )
     connection.execute(allocations.insert(), rows)
 

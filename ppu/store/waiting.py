@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
 from sqlalchemy import Connection, Select, and_, false, func, or_, select
 
+from ppu.core.labtime import iso
 from ppu.core.remedies import Advice, Remedy, advise, read_advice
 from ppu.store.cells import doubt_of, is_owned
-from ppu.store.jobs import ACTIVE, ENDED, Job, JobState
+from ppu.store.jobs import ACTIVE, BEFORE_START, ENDED, Job, JobState
 from ppu.store.schema import commands, events, job_needs, jobs
 from ppu.store.steps import questions
 
-__all__ = ["Wait", "reasons_to_wait", "waits_of"]
+__all__ = ["Wait", "WaitCode", "Waited", "reasons_to_wait", "waits_of"]
 
-_STANDS = {str(JobState.PAUSED), str(JobState.NEEDS_INPUT), str(JobState.LOST)}
 _BEGINS = {str(JobState.STAGING), str(JobState.RECOVERING)}
 """States in which a job comes to a cell."""
-_GOES = {str(state) for state in ACTIVE} - _STANDS
+_GOES = {str(state) for state in ACTIVE}
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,53 @@ class Wait:
     advice: tuple[Advice, ...] = ()
 
 
-def reasons_to_wait(connection: Connection, job: Job) -> list[Wait]:
-    """Return all that a job waits for; nothing if it waits for nothing."""
-    return [] if job.state in ENDED else list(_reasons(connection, job))
+def reasons_to_wait(
+    connection: Connection, job: Job, *, in_line: bool = True
+) -> list[Wait]:
+    """Return all that a job waits for; nothing if it waits for nothing.
+
+    Args:
+        connection: A transaction of the store.
+        job: The job.
+        in_line: Whether to tell how many go first, which takes long for many jobs.
+    """
+    if job.state in ENDED:
+        return []
+    return list(_reasons(connection, job, in_line=in_line))
 
 
-def waits_of(
-    connection: Connection, job_id: int, until: float
-) -> list[tuple[float, float]]:
-    """Return from when to when a job that had begun did not go on.
+class WaitCode(StrEnum):
+    """What kind of thing a job waited for."""
 
-    It waited for devices or places, for a person, or for a cell.
+    QUEUE = "queue"
+    """Its turn, or what it needed to begin."""
+    RESOURCE = "resource"
+    """Devices, places or containers that others had."""
+    PERSON = "person"
+    """What only a person could say."""
+    HELD = "held"
+    """The end of a hold, or of what else kept it from going on."""
+    CELL = "cell"
+    """A cell that goes on with it."""
+
+
+@dataclass(frozen=True)
+class Waited:
+    """A time in which a job did not go on; stamps [s since 1970].
+
+    Attributes:
+        code: What kind of thing it waited for.
+        text: What, for people; may be empty.
+    """
+
+    code: WaitCode
+    text: str
+    begun: float
+    ended: float
+
+
+def waits_of(connection: Connection, job_id: int, until: float) -> list[Waited]:
+    """Return when a job did not go on, and what it waited for, the oldest first.
 
     Args:
         connection: A transaction of the store.
@@ -57,38 +94,51 @@ def waits_of(
         .where(events.c.job_id == job_id, events.c.kind.in_(["job", "wait"]))
         .order_by(events.c.sequence)
     )
-    state, is_kept, since = "", False, None
+    state = why = kept_by = ""
+    since, now_for = 0.0, None
     found = []
     for stamp, kind, content in connection.execute(query):
         said = json.loads(content)
         if kind == "wait":
-            is_kept = bool(said["for"])
+            kept_by = str(said["for"])
         else:
             state = said.get("state", state)
-            is_kept = is_kept and state not in _BEGINS  # the cell that said so is gone
-        waits = state in _STANDS or (state in _GOES and is_kept)
-        if waits and since is None:
-            since = stamp
-        elif since is not None and not waits:
-            found.append((since, stamp))
-            since = None
-    return found if since is None else [*found, (since, until)]
+            why = said.get("reason_text", "" if "state" in said else why)
+            if state in _BEGINS:
+                kept_by = ""  # the cell that said so is gone
+        waits_for = _kept(state, why, kept_by)
+        if waits_for == now_for:
+            continue
+        if now_for is not None and stamp > since:
+            found.append(Waited(*now_for, since, stamp))
+        since, now_for = stamp, waits_for
+    if now_for is not None and until > since:
+        found.append(Waited(*now_for, since, until))
+    return found
 
 
-def _reasons(connection: Connection, job: Job) -> Iterator[Wait]:
+def _kept(state: str, why: str, kept_by: str) -> tuple[WaitCode, str] | None:
+    """Return what a job in a state waits for, None if it goes on."""
+    if state in _CODES:
+        return _CODES[state], why
+    return (WaitCode.RESOURCE, kept_by) if state in _GOES and kept_by else None
+
+
+_CODES = {
+    **{str(one): WaitCode.QUEUE for one in BEFORE_START},
+    str(JobState.PAUSED): WaitCode.HELD,
+    str(JobState.NEEDS_INPUT): WaitCode.PERSON,
+    str(JobState.LOST): WaitCode.CELL,
+}
+
+
+def _reasons(connection: Connection, job: Job, *, in_line: bool) -> Iterator[Wait]:
     if job.is_held:
         yield Wait("it is held", (advise(Remedy.RESUME, job=job.id),))
     if doubt := doubt_of(connection):
         yield Wait(doubt, (advise(Remedy.ACCEPT_STORE),))
     if job.state is JobState.QUEUED:
-        unmet = list(_unmet_needs(connection, job))
-        yield from unmet
-        n_before = connection.execute(_n_before(job)).scalar_one()
-        if n_before:
-            are = "job is" if n_before == 1 else "jobs are"
-            yield Wait(f"{n_before} {are} before it")
-        elif is_owned(connection) and not job.is_held and not unmet:
-            yield Wait("the cell begins it when it has room (scheduling.jobs_at_once)")
+        yield from _before_begin(connection, job, in_line=in_line)
     if job.state is JobState.LOST:
         yield Wait("its cell vanished; the next one finds out what became of it")
     if job.state in ACTIVE and (waits := _said(connection, job)).text:
@@ -101,6 +151,31 @@ def _reasons(connection: Connection, job: Job) -> Iterator[Wait]:
         yield Wait(f"the cell has not yet seen to '{command}', asked by {by}")
     if not is_owned(connection):
         yield Wait("no cell works on this store")
+
+
+def _before_begin(connection: Connection, job: Job, *, in_line: bool) -> Iterator[Wait]:
+    """Yield what keeps a queued job from beginning."""
+    unmet = list(_unmet_needs(connection, job))
+    yield from unmet
+    if job.is_set_aside or job.not_before is not None:
+        yield Wait(_lack_of(job), job.advice)
+        return
+    if not in_line:
+        return
+    n_before = connection.execute(_n_before(job)).scalar_one()
+    if n_before:
+        are = "job is" if n_before == 1 else "jobs are"
+        yield Wait(f"{n_before} {are} before it")
+    elif is_owned(connection) and not job.is_held and not unmet:
+        yield Wait("the cell begins it when it has room (scheduling.jobs_at_once)")
+
+
+def _lack_of(job: Job) -> str:
+    """Return what a queued job waits for that was not there when it should begin."""
+    lack = job.reason_text or "what it needs is not there"
+    if job.not_before is None:
+        return lack
+    return f"{lack}; tried {job.n_tries} times, and again {iso(job.not_before)}"
 
 
 def _unmet_needs(connection: Connection, job: Job) -> Iterator[Wait]:
@@ -126,6 +201,7 @@ def _n_before(job: Job) -> Select[tuple[int]]:
         .select_from(jobs)
         .where(jobs.c.state == str(JobState.QUEUED), jobs.c.is_held == false())
         .where(jobs.c.n_unmet_needs == 0, goes_first)
+        .where(jobs.c.is_set_aside == false(), jobs.c.not_before.is_(None))
     )
 
 

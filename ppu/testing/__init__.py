@@ -1,6 +1,6 @@
 """What authors of drivers and simulators test them with.
 
-Importing this needs the extra ``ppu[testing]``. The fixtures of
+Importing this needs the extra ``ppu-lab[testing]``. The fixtures of
 :mod:`ppu.testing.plugin` are there in every pytest run once PPU is installed.
 """
 

@@ -415,7 +415,7 @@ class DeviceContract(InstrumentContract):
 
             with pytest.raises(ConfigurationError, match="no_such_key") as caught:
                 build_devices(load_lab(path), path, only=(self.device,))
-            assert f"line {line}:" in str(caught.value)
+            assert f"line {line}, column " in str(caught.value)
 
     # -- when the wire fails ---------------------------------------------------------
 

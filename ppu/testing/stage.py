@@ -10,12 +10,12 @@ from types import TracebackType
 from typing import Any, ClassVar, Final
 
 import numpy as np
-import yaml
 
 from ppu.core.errors import PPUError
 from ppu.core.labfile import DeviceEntry, LabFile, load_lab
 from ppu.core.labtime import LabTimeLoop, running_loop
 from ppu.core.registry import find_lab
+from ppu.core.yaml_document import to_yaml
 from ppu.devices.address import InvalidReading
 from ppu.devices.build import build_devices
 from ppu.devices.instrument import Instrument
@@ -62,7 +62,7 @@ def read_lab(lab: str | Path, folder: Path) -> tuple[LabFile, Path]:
 def lab_text(file: LabFile) -> str:
     """Return *file* as the YAML text of a lab file."""
     content = file.model_dump(mode="json", exclude_unset=True)
-    return yaml.safe_dump(content, sort_keys=False)
+    return to_yaml(content)
 
 
 class InstrumentContract:

@@ -43,12 +43,18 @@ class LineClient:
     Args:
         device: Name of the device, for errors.
         connection: Serial line, TCP address, or the terminal.
-        terminator: Ends each line, both ways.
+        terminator: Ends each line that is sent, and each that is received.
+        answer_end: What ends each line that is received, if that is less; what is left
+            of *terminator* is dropped.
         deadline_s: Real-world time for one exchange [s].
         slowest_reply_s: Longest reply time known of this instrument [s].
         probe: What to ask after a time-out to see that answers fit again; without
             one, the first answer after a time-out is only believed if no other
             follows, which takes longer and may fail.
+        silence_s: Real-world silence that ends an answer, for an instrument that ends
+            no line [s]; by default *terminator* ends each.
+        is_kept_open: False for a TCP server that serves one client at a time, or one
+            exchange a connection.
     """
 
     def __init__(
@@ -57,13 +63,18 @@ class LineClient:
         connection: SerialConnection | TcpConnection | TerminalConnection,
         *,
         terminator: bytes = b"\r\n",
+        answer_end: bytes | None = None,
         deadline_s: float = 1.0,
         slowest_reply_s: float | None = None,
         probe: LineProbe | None = None,
+        silence_s: float | None = None,
+        is_kept_open: bool = True,
     ) -> None:
-        self._probe = probe
+        self.probe = probe
         self.device = device
         self.terminator = terminator
+        self._answer_end = answer_end or terminator
+        self._rest = terminator.removeprefix(self._answer_end)
         self.link: ByteLink
         if isinstance(connection, SerialConnection):
             self.link = SerialLink(
@@ -80,7 +91,9 @@ class LineClient:
                 connection,
                 deadline_s=deadline_s,
                 slowest_reply_s=slowest_reply_s,
+                is_kept_open=is_kept_open,
             )
+        self.link.silence_s = silence_s
         self.link.expects_late_replies = probe is None
         self._in_step = InStep(self.link)
 
@@ -112,6 +125,27 @@ class LineClient:
             self.link.check_change()
         allowance = self.link.allowance(deadline_lab_s)
         return await self._ask(command, is_safe, is_last, deadline_lab_s, allowance)
+
+    async def tell(self, command: str) -> None:
+        """Send *command*, which changes something and is not answered, once.
+
+        Raises:
+            MalformedReply: It was answered after all.
+            TransportError: It could not be sent.
+        """
+        self.link.check_change()
+        allowance = self.link.allowance()
+        if self.probe is not None and self.link.was_late:
+            await self._get_in_step(self.probe, allowance)
+        await self.link.send(self._encode(command), allowance=allowance)
+
+    def _encode(self, command: str) -> bytes:
+        try:
+            return command.encode("ascii") + self.terminator
+        except UnicodeEncodeError as exc:
+            raise UnencodableRequest(
+                f"{self.device}: only ASCII can be sent, not {command!r}"
+            ) from exc
 
     async def ask_confirmed(
         self,
@@ -157,14 +191,8 @@ class LineClient:
         deadline_lab_s: float | None,
         allowance: Allowance,
     ) -> list[str]:
-        try:
-            request = command.encode("ascii") + self.terminator
-        except UnicodeEncodeError as exc:
-            raise UnencodableRequest(
-                f"{self.device}: only ASCII can be sent, not {command!r}"
-            ) from exc
-
-        probe = self._probe
+        request = self._encode(command)
+        probe = self.probe
         # More than one answer to a probe may still be under way.
         is_stray = None
         if probe is not None and command != probe.command:
@@ -194,7 +222,7 @@ class LineClient:
 
         async def ask() -> bool:
             await self.link.exchange(
-                probe.command.encode("ascii") + self.terminator,
+                self._encode(probe.command),
                 decode,
                 is_safe=True,
                 allowance=allowance,
@@ -221,15 +249,18 @@ class LineClient:
                 what follows it may belong to another request, too; but a command that
                 must not be repeated is better served by any answer.
         """
-        *raw, _ = bytes(buffer).split(self.terminator)
+        end = self._answer_end
+        if self.link.silence_s is not None and not buffer.endswith(end):
+            buffer += end  # nothing more comes
+        *raw, _ = bytes(buffer).split(end)
         lines = []
         n_used = 0
         for piece in raw:
             try:
-                line = piece.decode("ascii")
+                line = piece.removeprefix(self._rest).decode("ascii")
             except UnicodeDecodeError as exc:
                 raise MalformedReply(f"not text: {piece.hex(' ')}") from exc
-            n_used += len(piece) + len(self.terminator)
+            n_used += len(piece) + len(end)
             if is_stray is not None and is_stray(line):
                 if not may_skip:
                     raise MalformedReply(f"{line!r} answers an earlier question")

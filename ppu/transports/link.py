@@ -32,7 +32,6 @@ __all__ = [
     "Exchange",
     "Link",
     "LinkStatistics",
-    "Receiver",
     "rounded",
 ]
 
@@ -371,11 +370,13 @@ class Link(ABC):
 class _Answer(Generic[T]):
     """What the exchange in progress waits for."""
 
-    __slots__ = ("decode", "future")
+    __slots__ = ("decode", "future", "silence")
 
     def __init__(self, decode: Decoder[T], future: asyncio.Future[T]) -> None:
         self.decode = decode
         self.future = future
+        self.silence: asyncio.TimerHandle | None = None
+        """Ends an answer that nothing else ends."""
 
 
 class _Abandoned:
@@ -428,6 +429,9 @@ class ByteLink(Link):
         The first reply after a time-out may be the late one. It is only believed if
         no other follows: instruments answer in order.
         """
+        self.silence_s: float | None = None
+        """Real-world silence after which an answer is over, where nothing else tells
+        that it is [s]; the end of the connection does so, too."""
         self.n_writes = 0
         """How many requests were sent, each attempt counted."""
         self._late_since = 0.0
@@ -482,6 +486,48 @@ class ByteLink(Link):
             allowance=allowance or self.allowance(deadline_lab_s),
         )
 
+    async def send(self, request: bytes, *, allowance: Allowance | None = None) -> None:
+        """Send *request*, which is not answered, once; quiet must follow.
+
+        Raises:
+            MalformedReply: Something follows, so it was answered after all.
+            TransportError: It could not be sent.
+        """
+        await self._attempt(
+            lambda: self._send_once(request),
+            is_safe=False,
+            allowance=allowance or self.allowance(),
+        )
+
+    async def _send_once(self, request: bytes) -> None:
+        loop = running_loop()
+        if self._must_drain:
+            await self._drain(loop)
+        started = loop.time()
+        self._submit(request)
+        # Were it answered, the answer would be taken for that to the next request.
+        self._must_drain = True
+        await self._drain(loop)
+        said = _readable(self._last_dropped)
+        if wire_log.isEnabledFor(logging.DEBUG):
+            exchange = Exchange(
+                self.device, request, self._last_dropped, "sent", started, 0.0
+            )
+            wire_log.debug("%s", exchange)
+        if self._last_dropped:
+            raise MalformedReply(
+                f"{self.device}: {self.endpoint} said {said} after "
+                f"{_readable(request)}, which is not answered; whether it did so is "
+                "not known"
+            )
+
+    def _submit(self, request: bytes) -> None:
+        self._n_sent += len(request)
+        self.n_writes += 1
+        if self._debt is not None:
+            self._debt.add_request(len(request))
+        self._write(request)
+
     def _deadline(
         self, deadline_lab_s: float | None, is_safe: bool
     ) -> Callable[[], float]:
@@ -519,11 +565,7 @@ class ByteLink(Link):
         timer = loop.call_at(started + wait, self._give_up, request, wait)
         try:
             if request:
-                self._n_sent += len(request)
-                self.n_writes += 1
-                if self._debt is not None:
-                    self._debt.add_request(len(request))
-                self._write(request)
+                self._submit(request)
             answer = await future
             if self.was_late and self.expects_late_replies:
                 await self._check_silence(loop, started)
@@ -536,6 +578,7 @@ class ByteLink(Link):
             raise
         finally:
             timer.cancel()
+            self._cancel_silence()
             self._answer = None
             if wire_log.isEnabledFor(logging.DEBUG):
                 self._trace(loop, request, future, started, describe)
@@ -656,6 +699,23 @@ class ByteLink(Link):
             return
         self._buffer += data
         self._last_received += data
+        if self.silence_s is None:
+            self._take_reply(answer)
+            return
+        loop = running_loop()
+        self._cancel_silence()
+        answer.silence = loop.call_later(
+            loop.wire_seconds(self.silence_s), self._take_reply, answer
+        )
+
+    def _cancel_silence(self) -> None:
+        if self._answer is not None and self._answer.silence is not None:
+            self._answer.silence.cancel()
+
+    def _take_reply(self, answer: _Answer[Any]) -> None:
+        """Let what came be the reply, if it is complete."""
+        if answer.future.done():
+            return
         try:
             reply = answer.decode(self._buffer)
         except MalformedReply as exc:
@@ -687,6 +747,8 @@ class ByteLink(Link):
         """The path ended; whoever waits is told."""
         if self._debt is not None:
             self._debt.clear()
+        if self.silence_s is not None and self._buffer and self._answer is not None:
+            self._take_reply(self._answer)  # that ends it, too
         if self._answer is not None and not self._answer.future.done():
             self._answer.future.set_exception(
                 LinkBroken(f"{self.device}: {self.endpoint}: {reason}")
@@ -710,34 +772,3 @@ class ByteLink(Link):
             self._abandoned = None
         elif self._must_drain:
             self._note_late(loop.time())
-
-
-class Receiver(asyncio.Protocol):
-    """Hands what an asyncio transport received to a link.
-
-    Args:
-        received: Takes the bytes.
-        lost: Takes the transport when it is gone, and the error if there was one.
-    """
-
-    def __init__(
-        self,
-        received: Callable[[bytes], None],
-        lost: Callable[[asyncio.BaseTransport, Exception | None], None],
-    ) -> None:
-        self._received = received
-        self._lost = lost
-        self._transport: asyncio.BaseTransport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take note of the transport."""
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        """Hand *data* on."""
-        self._received(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the link."""
-        if self._transport is not None:
-            self._lost(self._transport, exc)

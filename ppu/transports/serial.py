@@ -18,8 +18,9 @@ from typing_extensions import override
 from ppu.core.errors import ConnectError
 from ppu.core.labtime import running_loop
 from ppu.core.memory import MEMORY, MemoryTransport
-from ppu.transports.link import ByteLink, Receiver
+from ppu.transports.link import ByteLink
 from ppu.transports.places import port_places
+from ppu.transports.receiver import Receiver
 
 __all__ = ["SerialConnection", "SerialLink"]
 

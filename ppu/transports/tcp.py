@@ -12,8 +12,9 @@ from typing_extensions import override
 from ppu.core.errors import ConnectError
 from ppu.core.labtime import LabTimeLoop, running_loop
 from ppu.core.memory import MEMORY
-from ppu.transports.link import ByteLink, Decoder, Receiver
+from ppu.transports.link import ByteLink, Decoder
 from ppu.transports.places import host_places
+from ppu.transports.receiver import Receiver
 
 __all__ = ["TcpConnection", "TcpLink"]
 

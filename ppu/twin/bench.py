@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,6 +34,7 @@ class Bench:
         seed: Seed of every random stream.
         nonces: What devices answer as their identity, by device.
         only: Names of the devices to serve; by default all that have a simulator.
+        played: People whom somebody plays, instead of their model.
         links: ``kernel``, which any program can use; or ``memory``, in which all is
             the same in every run, for clients on the bench's own loop.
 
@@ -49,6 +50,7 @@ class Bench:
         nonces: Mapping[str, str] | None = None,
         only: tuple[str, ...] = (),
         links: Links = "kernel",
+        played: Collection[str] = (),
     ) -> None:
         self._links = links
         world_class = load_class(lab.simulation.world, "simulation.world")
@@ -58,6 +60,7 @@ class Bench:
             raise ConfigurationError(f"{path}: the world: {exc}") from exc
         self.instruments: dict[str, SimulatedInstrument] = {}
         self.connections: dict[str, dict[str, Any]] = {}
+        self.played = frozenset(played)
         self._is_listening = False
         self._entries = lab.devices
         for name, entry in lab.devices.items():
@@ -78,7 +81,7 @@ class Bench:
             serial_number = (nonces or {}).get(name) or _serial_number(entry)
             try:
                 self.instruments[name] = simulator(
-                    name, entry, self.world, serial_number
+                    name, self._as_played(name, entry), self.world, serial_number
                 )
             except TwinSettingsError as exc:
                 at = ("devices", name, "twin")
@@ -94,6 +97,12 @@ class Bench:
                     path,
                     [(("devices", name, "twin"), f"devices.{name}.twin: {exc}")],
                 ) from exc
+
+    def _as_played(self, name: str, entry: DeviceEntry) -> DeviceEntry:
+        """Return an entry that says whether somebody plays the person."""
+        if name not in self.played:
+            return entry
+        return entry.model_copy(update={"twin": {**entry.twin, "is_played": True}})
 
     async def start(self) -> None:
         """Let every instrument listen; those that do go on."""

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from ppu.core.errors import ConfigurationError, nearest
 from ppu.core.labtime import running_loop
-from ppu.core.simulation import ActRefusedError
+from ppu.core.simulation import ActRefusedError, PlayedPerson
+from ppu.core.yaml_document import read_json
 from ppu.twin.bench import Bench
 
 __all__ = ["ControlSocket"]
@@ -23,6 +24,8 @@ _LONGEST_LINE: Final = 65536
 _REQUESTS: Final = (
     '{"device": NAME, "fault": FAULT, ...}, {"device": NAME, "clear": true}, '
     '{"faults": NAME}, {"incidents": true}, {"truth": true}, '
+    '{"asked": true}, {"person": NAME, "did": true}, '
+    '{"person": NAME, "refuses": WHY}, '
     '{"carry": CONTAINER, "to": LOCATION}, {"empty": CONTAINER} or '
     '{"refill": POWDER, "mass_g": MASS}'
 )
@@ -101,9 +104,9 @@ class ControlSocket:
     def answer(self, line: bytes) -> dict[str, Any]:
         """Return the answer to one request; what is wrong with it is said there."""
         try:
-            request = json.loads(line)
-        except (ValueError, RecursionError) as exc:
-            return {"ok": False, "error": f"not JSON: {exc}; send {_REQUESTS}"}
+            request = read_json(line, "the request")
+        except ConfigurationError as exc:
+            return {"ok": False, "error": f"{exc}; send {_REQUESTS}"}
         if not isinstance(request, dict):
             return {"ok": False, "error": f"not a JSON object; send {_REQUESTS}"}
         try:
@@ -134,6 +137,12 @@ class ControlSocket:
                 "containers": truth["containers"],
                 "acts": dict(bench.world.acts),
             }
+        if set(request) == {"asked"}:
+            people = self._people()
+            asked = {name: one.asked for name, one in people.items() if one.asked}
+            return {"lab_time_s": now, "asked": asked}
+        if "person" in request:
+            return {"lab_time_s": now, "done": self._answer_for(dict(request), now)}
         if set(request) == {"faults"}:
             device = str(request["faults"])
             faults = bench.faults_of(device)
@@ -146,10 +155,43 @@ class ControlSocket:
             }
         if (done := self._lend_a_hand(request, now)) is not None:
             return {"lab_time_s": now, "done": done}
-        known = ("device", "faults", "incidents", "truth", "carry", "empty", "refill")
+        known = (
+            *("device", "faults", "incidents", "truth", "carry", "empty", "refill"),
+            *("asked", "person"),
+        )
         odd = next((key for key in request if key not in known), None)
         hint = "" if odd is None else f"unknown key {odd!r}; {nearest(odd, known)}; "
         raise ConfigurationError(f"{hint}send {_REQUESTS}")
+
+    def _people(self) -> dict[str, PlayedPerson]:
+        """Return the people of the bench whom somebody may play."""
+        found = self._bench.instruments.items()
+        return {name: one for name, one in found if isinstance(one, PlayedPerson)}
+
+    def _answer_for(self, request: dict[str, Any], now: float) -> str:
+        """Do what a person is asked and say so, or say why not; return what was said.
+
+        Raises:
+            ConfigurationError: If there is nobody of that name, or the world does not
+                allow it; it is still asked then.
+        """
+        name, people = str(request.pop("person")), self._people()
+        if name not in people:
+            raise ConfigurationError(
+                f"nobody is called {name!r}; {nearest(name, people)}"
+            )
+        person = people[name]
+        asked = person.asked
+        try:
+            if request == {"did": True}:
+                person.answer_done(now)
+                return f"{asked}: done"
+            if set(request) == {"refuses"}:
+                person.answer_refused(now, str(request["refuses"]))
+                return f"{asked}: refused"
+        except ActRefusedError as exc:
+            raise ConfigurationError(str(exc)) from exc
+        raise ConfigurationError(f"send {_REQUESTS}")
 
     def _lend_a_hand(self, request: Mapping[str, Any], now: float) -> str | None:
         """Do what a person at the bench would; return what, None if it is no such act.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
@@ -20,6 +22,10 @@ from ppu_protocols.steps import (
 )
 
 __all__ = ["FireSampleParameters", "FireSampleResult", "fire_sample"]
+
+
+_LEAST_G: Final = 0.01
+"""The least mass of a sample whose loss a balance can tell [g]."""
 
 
 class FireSampleParameters(BaseModel):
@@ -71,16 +77,16 @@ class FireSampleResult(ProtocolResult):
 
     @override
     def summary(self) -> list[str]:
-        return [self.sample.summary()]
+        return [self.sample.summary(), *self.not_measured]
 
 
 def check(lab: Lab, parameters: FireSampleParameters) -> None:
     """Refuse what the lab does not allow, or an empty container."""
     furnace = choose_furnaces(lab, parameters.profile())[0]
-    slot, home = check_slot(lab, furnace), lab.home_of(parameters.container)
-    contents = lab.container(parameters.container).contents
-    if not contents:
-        raise LimitError(f"{parameters.container} is empty; nothing to fire")
+    slot = check_slot(lab, furnace, parameters.container)
+    home = lab.home_of(parameters.container)
+    lab.check_content(parameters.container)
+    contents = lab.contents_of(parameters.container)
     check_load(lab, parameters.container, sum(contents.values()))
     pan = lab.the(Balance).pan
     check_route(lab, home, pan, home, slot, home, pan, home)
@@ -98,10 +104,13 @@ def fire_sample(
     """Tare, weigh, fire, cool and weigh one sample."""
     container = yield from take_container(lab, "crucible", parameters.container)
     before = yield from weigh_sample(lab, container)
+    if before < _LEAST_G:
+        raise LimitError(
+            f"{container} weighs {before:+.4f} g more than empty: nothing to fire"
+        )
     furnaces = choose_furnaces(lab, parameters.profile())
     fired = yield from fire_container(lab, container, parameters.profile(), furnaces)
     after = yield from weigh_sample(lab, container)
-    record = fired.record
     return FireSampleResult(
         sample=FiredSample(
             id=lab.sample_id,
@@ -112,8 +121,10 @@ def fire_sample(
         ),
         parameters_actual={
             "container": container,
-            "temperature_degc": record.dwell_temperature_degc,
-            "highest_temperature_degc": record.max_temperature_degc,
-            "hold_s": sum(record.dwell_s),
+            "ramp_degc_per_min": parameters.ramp_degc_per_min,
+            "cool_to_degc": fired.cooled_to_degc,
+            **fired.measured(),
         },
+        parameters_commanded=("ramp_degc_per_min", "cool_to_degc"),
+        not_measured=fired.not_measured(),
     )

@@ -28,8 +28,12 @@ from ppu.core.errors import (
     InterlockError,
     InternalError,
     LimitError,
+    NoResourceError,
+    PPUError,
 )
+from ppu.core.remedies import Remedy, advise
 from ppu.plans import Lab, MsgGenerator, bps, step
+from ppu.plans.messages import utils
 from ppu.plans.seats import (
     Role,
     Seat,
@@ -40,7 +44,7 @@ from ppu.plans.seats import (
     request_seat,
     wait_for_load,
 )
-from ppu.plans.steps import earlier_samples, keep_changes, take_empty
+from ppu.plans.steps import earlier_samples, keep_changes, take_empty, take_named
 from ppu_protocols.evidence import (
     LIGHTEST,
     doors_between,
@@ -78,16 +82,25 @@ __all__ = [
 def take_container(
     lab: Lab, kind: str, container: str | None = None
 ) -> MsgGenerator[str]:
-    """Take a container for the sample, by default an empty one; return its name."""
+    """Take a container for the sample, by default an empty one; return its name.
+
+    A certain one may hold what an earlier job made, and stand where that left it: it is
+    waited for until no other job has it, and carried home.
+
+    Raises:
+        InterlockError: If it is in something that is too hot to reach into.
+    """
     if container is None:
         return (yield from take_empty(lab, kind))
-    yield from bps.null()
-    lab.claim_container(container)
+    yield from take_named(lab, container)
+    home = lab.home_of(container)
+    if lab.left_from(container) != home:
+        yield from move_container(lab, container, home)
     return container
 
 
 def _needs_to_move(lab: Lab, container: str, destination: str) -> set[str]:
-    """Return who carries, what is opened, and both places.
+    """Return who carries, what is opened, both places, and the furnace of either.
 
     Nobody else goes to the home of a container, so it need not be reserved.
     """
@@ -101,7 +114,9 @@ def _needs_to_move(lab: Lab, container: str, destination: str) -> set[str]:
     names = {transporter.name} | {door.name for door in doors}
     if hand is not None:
         names.add(hand.name)
-    return names | places - {lab.home_of(container)}
+    # Nobody reaches into a furnace that another job has.
+    furnaces = {one.name for place in places if (one := lab.furnace_at(place))}
+    return names | furnaces | places - {lab.home_of(container)}
 
 
 @step(
@@ -125,14 +140,33 @@ def move_container(lab: Lab, container: str, destination: str) -> MsgGenerator[N
     yield from keep_changes(lab)
     carry = Carry(container, origin, destination)
     hand = lab.gripper_of(transporter)
-    if hand is None:
-        yield from bps.abs_set(transporter, carry, wait=True)
-    else:
-        yield from _carry_watched(transporter, hand, carry)
+    try:
+        if hand is None:
+            yield from bps.abs_set(transporter, carry, wait=True)
+        else:
+            yield from _carry_watched(transporter, hand, carry)
+    except (utils.FailedStatus, PPUError):
+        yield from _note_outcome(lab, container, destination)
+        raise
     lab.moved(container, destination)
     # Not if it failed: a door must not close on an arm that stands in it.
     for door in doors:
         yield from bps.abs_set(door, "closed", wait=True)
+
+
+def _note_outcome(lab: Lab, container: str, destination: str) -> MsgGenerator[None]:
+    """Believe of a carry that failed what is to be seen of it, and nothing else.
+
+    What an arm never began has not left its place.
+    """
+    try:
+        found = yield from find_carried(lab, container, destination)
+    except (utils.FailedStatus, PPUError):
+        return  # who could tell cannot be asked: nobody knows where it is
+    if found.has_happened:
+        lab.moved(container, destination)
+    elif found.has_happened is False:
+        lab.stayed(container)
 
 
 def _check_cool(lab: Lab, place: str, transporter: Transporter) -> MsgGenerator[None]:
@@ -283,20 +317,30 @@ def weigh_sample(lab: Lab, container: str) -> MsgGenerator[float]:
     return content
 
 
-def check_slot(lab: Lab, furnace: Furnace) -> str:
+def check_slot(lab: Lab, furnace: Furnace, container: str) -> str:
     """Return a slot of *furnace* that is free, or will be when a job is done with it.
 
+    Args:
+        lab: The lab.
+        furnace: The furnace.
+        container: What is to be fired, which may stand in it already.
+
     Raises:
-        LimitError: If things stand in all of them that no job uses.
+        NoResourceError: If things stand in all of them that no job uses.
     """
     standing = {slot: lab.container_at(slot) for slot in furnace.slots}
-    for slot, container in standing.items():
-        if container is None or lab.is_used(container):
+    for slot, other in standing.items():
+        if other in (None, container) or lab.is_used(other):
             return slot
-    raise LimitError(
+    raise NoResourceError(
         f"{furnace.name}: every slot is taken ("
-        + ", ".join(f"{container} in {slot}" for slot, container in standing.items())
-        + "); carry it to a place of its own and correct its `at` in the lab file"
+        + ", ".join(f"{other} in {slot}" for slot, other in standing.items())
+        + "); carry it to a place of its own and say so",
+        advice=[
+            advise(Remedy.MOVE_CONTAINER, container=other)
+            for other in standing.values()
+        ],
+        field=furnace.name,
     )
 
 
@@ -335,7 +379,8 @@ def check_handling(lab: Lab, slot: str, home: str, cool_to_degc: float) -> None:
         if cool_to_degc > degc:
             raise LimitError(
                 f"cool_to_degc: the container would be taken out at {cool_to_degc:g} "
-                f"degC; {name} allows up to {degc:g} degC"
+                f"degC; {name} allows up to {degc:g} degC",
+                field="cool_to_degc",
             )
 
 
@@ -367,7 +412,8 @@ def choose_furnaces(
     if not candidates:
         raise ConfigurationError(
             f"atmosphere: no furnace of lab {lab.name} has {atmosphere}; "
-            f"it has {_atmospheres(lab)}"
+            f"it has {_atmospheres(lab)}",
+            field="atmosphere",
         )
     allowed, refusals = [], []
     for furnace in candidates:
@@ -390,7 +436,8 @@ def check_atmosphere(lab: Lab, furnace: Furnace, atmosphere: str) -> None:
     if atmosphere != "air" and lab.gas_for(furnace.name, atmosphere) is None:
         raise ConfigurationError(
             f"atmosphere: {furnace.name} has no {atmosphere}; lab {lab.name} has "
-            f"{_atmospheres(lab)}"
+            f"{_atmospheres(lab)}",
+            field="atmosphere",
         )
 
 
@@ -584,6 +631,21 @@ class Fired:
 
     furnace: str
     record: FiringRecord
+    cooled_to_degc: float
+    """What the chamber was to cool to before anything was taken out."""
+
+    def measured(self) -> dict[str, float | str | None]:
+        """Return what was measured of the firing; None where nobody did."""
+        return {
+            "furnace": self.furnace,
+            "temperature_degc": self.record.dwell_temperature_degc,
+            "highest_temperature_degc": self.record.max_temperature_degc,
+            "hold_s": self.record.held_s,
+        }
+
+    def not_measured(self) -> tuple[str, ...]:
+        """Return what was not measured of the firing, in sentences."""
+        return tuple(f"{self.furnace}, {text}" for text in self.record.not_measured())
 
 
 def fire_container(
@@ -597,4 +659,4 @@ def fire_container(
     record = yield from fire_seat(lab, seat, role)
     yield from move_container(lab, container, lab.home_of(container))
     yield from vacate_seat(lab, seat)
-    return Fired(seat.furnace, record)
+    return Fired(seat.furnace, record, seat.profile.cool_to_degc)

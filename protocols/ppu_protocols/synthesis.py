@@ -29,7 +29,9 @@ from ppu.core.errors import (
     InstrumentError,
     InterlockError,
     LimitError,
+    NoResourceError,
 )
+from ppu.core.remedies import Remedy, advise
 from ppu.plans import Lab, MsgGenerator, ProtocolResult, bps, compute, protocol, step
 from ppu.plans.report import RunRecord, Section
 from ppu_protocols.evidence import find_dosed, leave_dosed
@@ -62,6 +64,8 @@ __all__ = ["SolidStateRecipe", "SynthesisResult", "solid_state_synthesis"]
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 _REGRIND_S = 120.0
+_LOWERED = {"high": "medium", "medium": "low", "low": "low"}
+"""Confidence in what was made of a sample whose firing was not all seen."""
 _EMPTY_WITHIN = 0.005
 """Part of the batch by which an empty crucible may be off its tare."""
 _EMPTY_WITHIN_G = (0.002, 0.02)
@@ -285,11 +289,12 @@ def check(lab: Lab, recipe: SolidStateRecipe) -> None:
     doser = lab.the(PowderDoser)
     container = lab.empty_container("crucible")
     capacity = lab.container(container).capacity_ml
-    faults = []
+    faults, lacking = [], []
     volume = 0.0
     for dose in doses:
         available = lab.stock_g(dose.powder)
         if dose.mass_g > available:
+            lacking.append(dose.powder)
             faults.append(
                 f"{dose.mass_g:.3f} g of {dose.powder} are needed, in stock are "
                 f"{available:g} g"
@@ -300,14 +305,19 @@ def check(lab: Lab, recipe: SolidStateRecipe) -> None:
             f"the powders take {volume:.1f} mL, {container} holds {capacity:g} mL; "
             "lower batch_mass_g"
         )
+        raise LimitError("; ".join(faults), field="batch_mass_g")
     if faults:
-        raise LimitError("; ".join(faults))
+        raise NoResourceError(
+            "; ".join(faults),
+            advice=[advise(Remedy.REFILL, powder=powder) for powder in lacking],
+            field=lacking[0],
+        )
     doser.check_request(DoseRequest(container, doses, recipe.milling_s))
     furnace = choose_furnaces(lab, recipe.profile(), recipe.furnace)[0]
     gas = lab.gas_for(furnace.name, recipe.atmosphere)
     if gas is not None:
         gas.check_flow(GasRequest(recipe.atmosphere, recipe.gas_flow_ml_per_min))
-    slot, home = check_slot(lab, furnace), lab.home_of(container)
+    slot, home = check_slot(lab, furnace, container), lab.home_of(container)
     lab.the(Diffractometer).check_scan(recipe.scan("check"))
     start, stop = recipe.scan_start_deg, recipe.scan_stop_deg
     if not any(has_lines(phase, start, stop) for phase in candidates):
@@ -529,11 +539,7 @@ def solid_state_synthesis(
         after - weighed.empty_g,
     )
 
-    diffractometer, firing, dosed = (
-        lab.the(Diffractometer),
-        fired.record,
-        weighed.dosed_g,
-    )
+    diffractometer, dosed = lab.the(Diffractometer), weighed.dosed_g
     mass_before, mass_after = weighed.full_g - weighed.empty_g, after - weighed.empty_g
     quantified = analysed[1]
     if quantified.misalignment_deg is not None:
@@ -548,6 +554,7 @@ def solid_state_synthesis(
             "be empty, or the sample is amorphous; look at it"
         )
     expected = mass_before * recipe.balanced().expected_yield
+    unseen = fired.not_measured()
     return SynthesisResult(
         sample=Sample(
             id=lab.sample_id,
@@ -569,23 +576,36 @@ def solid_state_synthesis(
             )
             for phase in quantified.phases
         ),
-        confidence=quantified.confidence,
-        confidence_reasons=quantified.confidence_reasons + quantified.remarks,
+        confidence=_LOWERED[quantified.confidence] if unseen else quantified.confidence,
+        confidence_reasons=quantified.confidence_reasons + quantified.remarks + unseen,
         fit=Fit(
             r_wp=quantified.fit.r_wp, goodness_of_fit=quantified.fit.goodness_of_fit
         ),
         parameters_actual={
             "target": recipe.target,
             "precursors": list(recipe.precursors),
+            "excess": dict(recipe.excess),
             "batch_mass_g": sum(dosed.values()),
-            "furnace": fired.furnace,
+            "milling_s": recipe.milling_s,
             "atmosphere": recipe.atmosphere,
-            "temperature_degc": firing.dwell_temperature_degc,
-            "highest_temperature_degc": firing.max_temperature_degc,
-            "hold_s": sum(firing.dwell_s),
+            # Air does not flow.
+            "gas_flow_ml_per_min": None
+            if recipe.atmosphere == "air"
+            else recipe.gas_flow_ml_per_min,
+            "ramp_degc_per_min": recipe.ramp_degc_per_min,
+            # That of a shared firing suits all who share it.
+            "cool_to_degc": fired.cooled_to_degc,
+            **fired.measured(),
             "scan_start_deg": pattern.two_theta[0],
             "scan_stop_deg": pattern.two_theta[-1],
+            "scan_duration_s": recipe.scan_duration_s,
+            "candidate_phases": list(recipe.candidate_phases),
         },
+        parameters_commanded=(
+            *("milling_s", "atmosphere", "gas_flow_ml_per_min", "ramp_degc_per_min"),
+            *("cool_to_degc", "scan_duration_s"),
+        ),
+        not_measured=unseen,
         attachments={} if pattern.file is None else {"pattern": Path(pattern.file)},
         analysed=analysed,
     )

@@ -9,7 +9,7 @@ told to a running bench, and counts in lab time::
         - {fault: delay, every_s: 600, with_probability: 0.5, by_s: 3}
 
 ``at_s`` or ``every_s`` says when a window opens (first after one period; without both
-at once), ``for_s`` how long it stays open (``.inf``: for good).
+at once), ``for_s`` how long it stays open (``1e9``: for good).
 
 - *Faults of exchanges* hit what is sent while a window is open: with ``count`` the
   first so many exchanges in it, without ``for_s`` and ``count`` the first one. Each is

@@ -250,15 +250,17 @@ class World:
     def truth(self, time: float) -> dict[str, Any]:
         """Return curves and places that no instrument can know."""
         self.advance(time)
-        times: list[float] = []
-        temperatures: list[float] = []
+        curves: dict[str, dict[str, list[float]]] = {}
         for process in self._processes.values():
             for moment, _, _, sample in getattr(process, "curve", ()):
                 if sample is not None:
-                    times.append(moment)
-                    temperatures.append(sample)
+                    curve = curves.setdefault(
+                        process.name, {"time_s": [], "temperature_degc": []}
+                    )
+                    curve["time_s"].append(moment)
+                    curve["temperature_degc"].append(sample)
         return {
-            "sample_curve": {"time_s": times, "temperature_degc": temperatures},
+            "sample_curves": curves,
             "containers": {name: c.at for name, c in self.containers.items()},
         }
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
+import ast
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
-import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,55 +19,138 @@ import typer
 from ppu import open_lab
 from ppu.cell.execution import Execution
 from ppu.cli.exits import EXIT_MEANINGS, Exit
-from ppu.cli.main import attach_all
-from ppu.cli.new import Example, Wire, write_files
-from ppu.core.errors import ConfigurationError, NotFoundError
+from ppu.cli.main import app
+from ppu.core.labfile import load_lab
+from ppu.core.labtime import wall_stamp
+from ppu.core.registry import find_lab
 from ppu.plans.protocol import RegisteredProtocol
+from ppu.store import custody
+from ppu.store.store import Store
+from reader import ROOT, Block, Reader, blocks_of, follow
 
-ROOT = Path(__file__).parents[2]
-
-
-def python_blocks(page: str) -> list[str]:
-    """Return the Python examples of a page."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    found = re.findall(r"^ *```python\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE)
-    return [textwrap.dedent(block) for block in found]
-
-
-def test_readme_example_runs_as_it_stands(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    """The ten lines of Python in the README do what they say."""
-    (example,) = [block for block in python_blocks("README.md") if "open_lab" in block]
-    exec(compile(example, "README.md", "exec"), {})  # noqa: S102 - our own page
-    printed = capsys.readouterr().out
-
-    assert "'quality': 'good'" in printed
-    assert printed.rstrip().endswith("g")
+ADD_AN_INSTRUMENT = "docs/how-to/add-an-instrument.md"
+RUN_A_QUEUE = "docs/how-to/run-a-queue.md"
+WRITE_A_PROTOCOL = "docs/how-to/write-a-protocol.md"
+KILL_A_LAB = "docs/tutorials/kill-a-lab.md"
+DEPLOY = "deploy/README.md"
+FOLLOWED = {"README.md", ADD_AN_INSTRUMENT, RUN_A_QUEUE, WRITE_A_PROTOCOL, KILL_A_LAB}
+"""Pages of which every block is tried, below."""
 
 
-def test_protocol_of_the_how_to_runs_as_it_stands(tmp_path: Path) -> None:
+@pytest.fixture
+def reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Reader]:
+    """Somebody who follows a page in a folder of their own."""
+    monkeypatch.delenv("PPU_STORE", raising=False)
+    with Reader(tmp_path, monkeypatch, capsys) as somebody:
+        yield somebody
+
+
+def test_every_page_with_commands_is_followed() -> None:
+    """A new tutorial or how-to comes with its test."""
+    pages = [*ROOT.glob("docs/tutorials/*.md"), *ROOT.glob("docs/how-to/*.md")]
+    pages += [*ROOT.glob("*.md"), *ROOT.glob("deploy/*.md")]
+    with_blocks = {
+        page
+        for page in (str(path.relative_to(ROOT)) for path in pages)
+        if any(block.language in ("sh", "python") for block in blocks_of(page))
+    }
+
+    assert with_blocks == FOLLOWED | {DEPLOY}
+
+
+# -- README ------------------------------------------------------------------------
+
+
+def table_of(page: str) -> str:
+    """Return the table of jobs that a page shows."""
+    (table,) = [block for block in blocks_of(page) if block.language == "csv"]
+    return table.text
+
+
+@pytest.mark.slow
+def test_readme_is_followed(reader: Reader) -> None:
+    """Every command and example of the README does what it says, in order."""
+
+    def make(block: Block) -> None:
+        """See that make has the goals: this test is part of `make test` itself."""
+        for line in block.lines:
+            goal = line.partition("#")[0].split()
+            done = subprocess.run(  # noqa: S603 - our own page
+                ["/usr/bin/env", *goal, "-n"], cwd=ROOT, capture_output=True, check=True
+            )
+            assert done.stdout
+
+    def shortened(block: Block) -> None:
+        """Compare an excerpt with what it is an excerpt of."""
+        source = " ".join(
+            (ROOT / "protocols/ppu_protocols/synthesis.py").read_text().split()
+        )
+        ast.parse(block.text)
+        calls = re.findall(r"yield from (\w+)\(", block.text)
+        assert len(calls) > 4
+        assert [name for name in calls if f"yield from {name}(" not in source] == []
+
+    def queue(block: Block) -> None:
+        """Submit what the how-to shows as a table."""
+        Path("recipes.csv").write_text(table_of(RUN_A_QUEUE))
+        told = [reader.type(line) for line in block.lines]
+        # The lab has two specimen holders, so two of the four end before a person has
+        # cleaned one; the others wait, and say so.
+        assert len(set(re.findall(r"job \d+", told[-1]))) >= 2
+        assert reader.type("ppu jobs --state succeeded").count("succeeded") >= 2
+
+    def break_a_bench(block: Block) -> None:
+        """Break what a running `ppu sim` serves."""
+        bench = reader.stay("ppu sim --pace 600 --write-lab bench.yaml")
+        reader.words["HOST:PORT"] = bench.read(r"faults: .*--control (\S+)")[1]
+        for line in block.lines:
+            assert " s: " in reader.type(line)
+        assert bench.end(signal.SIGTERM) == 0
+
+    Path(".venv").symlink_to(sys.prefix)
+    follow(
+        "README.md",
+        reader,
+        {
+            "make demo": make,
+            "@protocol(": shortened,
+            "ppu submit": queue,
+            "ppu fault": break_a_bench,
+        },
+    )
+    runs = list(Path("runs").iterdir())
+
+    assert len(runs) == 5
+    assert all((run / "report.html").is_file() for run in runs)
+
+
+# -- how-to: write a protocol ------------------------------------------------------
+
+
+def test_protocol_of_the_how_to_runs_as_it_stands(reader: Reader) -> None:
     """Who copies the example of the how-to has a protocol that runs."""
-    (source,) = python_blocks("docs/how-to/write-a-protocol.md")
-    path = tmp_path / "drying.py"
-    path.write_text(source, encoding="utf-8")
-    spec = importlib.util.spec_from_file_location("drying", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    dry_sample = module.dry_sample
-    assert isinstance(dry_sample, RegisteredProtocol)
+    found: dict[str, Any] = {}
 
+    def module(block: Block) -> None:
+        Path("drying.py").write_text(block.text)
+        reader.monkeypatch.syspath_prepend(str(reader.folder))
+        found.update(vars(__import__("drying")))
+
+    follow(WRITE_A_PROTOCOL, reader, {'"""drying.py"""': module})
+    dry_sample = found["dry_sample"]
+    assert isinstance(dry_sample, RegisteredProtocol)
     with open_lab("a-lab") as lab:
-        execution = Execution(lab, dry_sample, {"hold_s": 600.0}, tmp_path / "out")
+        execution = Execution(lab, dry_sample, {"hold_s": 600.0}, Path("out"))
         execution.check()
         result = execution.run(float)
 
     assert result["mass_g"] == pytest.approx(2.0, abs=0.001)
 
 
-ADD_AN_INSTRUMENT = "docs/how-to/add-an-instrument.md"
+# -- how-to: add an instrument -----------------------------------------------------
+
 _PLACE = re.compile(r"# (\S+), instead of '(.+)' to '(.+)'\n")
 _NEW = re.compile(r"# (\S+)\n")
 
@@ -79,103 +163,282 @@ def replace_lines(text: str, first: str, last: str, new: str) -> str:
     return "".join([*lines[:start], new, *lines[end + 1 :]])
 
 
-@pytest.fixture(scope="module")
-def radwag(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package that somebody has who did what the how-to says."""
-    folder = tmp_path_factory.mktemp("how-to") / "radwag_as"
-    write_files(Example("radwag_as", Wire.SERIAL, "Balance").package(folder))
-    for block in python_blocks(ADD_AN_INSTRUMENT):
-        new_file = _NEW.match(block)
+@pytest.mark.slow
+def test_instrument_of_the_how_to_is_added(reader: Reader) -> None:
+    """Who follows it has tests that pass, and a job that weighs on the balance."""
+    folder = Path("radwag_as").absolute()
+
+    def begin(block: Block) -> None:
+        """Make the package: it is found by its path, for tests install nothing.
+
+        That its tests pass before anything is changed is tried for every wire in
+        tests/system/test_new_driver.py.
+        """
+        new, there, install, tried = block.lines
+        reader.type(f"{new} --into {reader.folder}")  # this is PPU's own checkout
+        reader.type(there)
+        assert (install, tried) == ("pip install -e '.[test]'", "pytest")
+        reader.monkeypatch.syspath_prepend(str(folder / "src"))
+        paths = [str(folder / "src"), os.environ.get("PYTHONPATH", "")]
+        reader.monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+
+    def edit(block: Block) -> None:
+        new_file, place = _NEW.match(block.text), _PLACE.match(block.text)
         if new_file is not None:
-            (folder / new_file[1]).write_text(block[new_file.end() :])
-            continue
-        place = _PLACE.match(block)
-        assert place is not None, f"where does this belong? {block[:60]}"
+            (folder / new_file[1]).write_text(block.text[new_file.end() :])
+            return
+        assert place is not None, f"where does this belong? {block.text[:60]}"
         path = folder / place[1]
-        new = block[place.end() :]
+        new = block.text[place.end() :]
         path.write_text(replace_lines(path.read_text(), place[2], place[3], new))
-    return folder
 
-
-@pytest.mark.slow
-def test_instrument_of_the_how_to_passes_its_tests(radwag: Path) -> None:
-    """Who follows the how-to ends with contracts, transcript and tape that pass."""
-    lab = radwag / "src" / "radwag_as" / "labs" / "radwag_as.yaml"
-    tape = radwag / "tests" / "balance.jsonl"
-    record = ["record", "balance", "--target", "twin", "--lab", lab, "--out", tape]
-    for command in (["ppu", *record], ["pytest", "-q", "-p", "no:cacheprovider"]):
-        done = subprocess.run(  # noqa: S603 - our own commands
-            [sys.executable, "-m", *map(str, command)],
-            cwd=radwag,
-            env={**os.environ, "PYTHONPATH": str(radwag / "src")},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
+    def change_lab(block: Block) -> None:
+        driver, simulator = block.text.splitlines(keepends=True)
+        text = find_lab("a-lab-by-hand").read_text()
+        indented = f"    {driver}", f"    {simulator}"
+        text = replace_lines(
+            text, "driver: ppu_drivers.mettler", "driver:", indented[0]
         )
+        text = replace_lines(
+            text, "simulator: ppu_simulators.instruments.mettler", "sim", indented[1]
+        )
+        Path("my-lab.yaml").write_text(text)
 
-        assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    def use(block: Block) -> None:
+        told = [reader.type(line) for line in block.lines]
+        assert "is in order" in told[0]
+        assert "good" in told[1]
+        assert "incidents: none" in told[2]
+
+    follow(
+        ADD_AN_INSTRUMENT,
+        reader,
+        {
+            "ppu new driver": begin,
+            "# ": edit,
+            "driver: radwag_as": change_lab,
+            "ppu lab check": use,
+        },
+    )
+    lab = folder / "src" / "radwag_as" / "labs" / "radwag_as.yaml"
+    reader.type(
+        f"ppu record balance --target twin --lab {lab} --out tests/balance.jsonl"
+    )
+    reader.type(f"{sys.executable} -m pytest -q -p no:cacheprovider")
+
+
+# -- how-to: run a queue -----------------------------------------------------------
+
+
+def test_queue_of_the_how_to_is_run(reader: Reader) -> None:
+    """Every command ends as it should on the jobs that the page has submitted."""
+
+    def declare(block: Block) -> None:
+        """Open the store as the first cell does, at another path than the page's."""
+        reader.words["/data/lab.sqlite"] = str(reader.folder / "lab.sqlite")
+        for line in block.lines:
+            reader.type(reader.said(line))
+        with Store(reader.folder / "lab.sqlite") as store:
+            file = load_lab(find_lab("a-lab"))
+            store.write(lambda c: custody.declare(c, file, wall_stamp()))
+
+    def table(block: Block) -> None:
+        Path("recipes.csv").write_text(block.text)
+
+    def batch(block: Block) -> None:
+        (line,) = block.lines
+        told = reader.type(line)
+        reader.words["12"], reader.words["13"] = re.findall(r"\d+", told)[:2]
+
+    def look(block: Block) -> None:
+        """Look at jobs; what goes on until a job ends is stopped."""
+        for line in block.lines:
+            if "--follow" in line:
+                reader.look(line)
+            else:
+                assert reader.type(line)
+
+    def answer(block: Block) -> None:
+        """Answer a question that is not asked: nothing has crashed here.
+
+        tests/unit/ppu/cli/test_recover.py answers every question there is.
+        """
+        (line,) = block.lines
+        assert "asks nothing" in reader.type(line, 2)
+
+    def samples(block: Block) -> None:
+        """Look for a sample where no job has begun: there is none of that name."""
+        for line in block.lines:
+            told = reader.type(line, *([2] if "SAMPLE" in line else []))
+            assert "SAMPLE" not in line or "no sample" in told
+
+    def asked(block: Block) -> None:
+        """Compare the lines of a question with the answers that there are."""
+        answers = re.findall(r"^  --([\w-]+):", block.text, re.M)
+        told = reader.type("ppu recover --help")
+        assert [name for name in answers if f"--{name}" not in told] == []
+
+    follow(
+        RUN_A_QUEUE,
+        reader,
+        {
+            "export PPU_STORE": declare,
+            "target,": table,
+            "ppu submit solid_state_synthesis --batch": batch,
+            "ppu jobs": look,
+            "job 12, step 3": asked,
+            "ppu recover 12": answer,
+            "ppu samples": samples,
+        },
+    )
+
+
+# -- tutorial ----------------------------------------------------------------------
 
 
 @pytest.mark.slow
-def test_instrument_of_the_how_to_weighs_in_the_demonstration(
-    radwag: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With two lines of the lab file changed, the job weighs on the new balance."""
-    bundled = ROOT / "protocols" / "ppu_protocols" / "labs" / "a-lab-by-hand.yaml"
-    page = (ROOT / ADD_AN_INSTRUMENT).read_text(encoding="utf-8")
-    ((driver, simulator),) = re.findall(
-        r"```yaml\n( +driver: .*\n)( +simulator: .*\n)```", page
+def test_lab_of_the_tutorial_is_killed_and_comes_back(reader: Reader) -> None:
+    """Cell and guard are killed by their numbers, and what follows goes on.
+
+    At the page's pace the firings take minutes, so the last commands come before the
+    jobs have ended; that these end well is tried in tests/system/test_guard.py.
+    """
+    where: dict[str, Any] = {}
+    reader.monkeypatch.setenv("PATH", f"{sys.prefix}/bin", prepend=os.pathsep)
+
+    def begin(block: Block) -> None:
+        """Go to the folder; the commands are on the path already."""
+        path, folder, store = block.lines
+        assert path.startswith("export PATH=")
+        reader.type(folder)
+        reader.type(store)
+
+    def bench(block: Block) -> None:
+        (line,) = block.lines
+        where["bench"] = reader.stay(line)
+        reader.words["HOST:PORT"] = where["bench"].read(r"--control (\S+)")[1]
+
+    def guard(block: Block) -> None:
+        (where["line"],) = block.lines
+        where["guard"] = reader.stay(where["line"])
+        reader.words["GUARD"] = where["guard"].read(r"this is process (\d+)")[1]
+        reader.words["PID"] = where["guard"].read(r"cell of process (\d+) runs")[1]
+        where["guard"].read("is open; Ctrl-C drains")
+
+    def submit(block: Block) -> None:
+        recipe, first, second, jobs, job = block.lines
+        reader.type(recipe)
+        reader.words["ID"] = reader.type(first).split()[0]
+        reader.type(second)
+        assert reader.type(jobs).count("solid_state_synthesis") == 2
+        reader.look(job)
+
+    def kill(block: Block) -> None:
+        (line,) = block.lines
+        n_before = len(where["guard"].lines.all)
+        reader.type(line)
+        where["guard"].read(r"cell of process \d+ runs", n_before)
+        where["guard"].read("is open; Ctrl-C drains", n_before)
+
+    def play_the_person(block: Block) -> None:
+        """Play with a crucible that no job has: these go on with theirs."""
+        reader.words |= {"crucible_01": "crucible_04", "rack_1.1": "rack_1.4"}
+        carry, move, samples, release = block.lines
+        assert "was carried to rack_1.4" in reader.type(carry)
+        reader.type(move)
+        reader.type(samples)
+        assert "no sample" in reader.type(release, 2)
+
+    def kill_guard(block: Block) -> None:
+        (line,) = block.lines
+        reader.type(line)
+        where["guard"].lines.join()  # the cell has drained, and gone
+        again = reader.stay(where["line"])
+        again.read("is open; Ctrl-C drains")
+        where["guard"] = again
+
+    follow(
+        KILL_A_LAB,
+        reader,
+        {
+            "export PATH": begin,
+            "ppu sim": bench,
+            "ppu guard": guard,
+            "echo": submit,
+            "kill -9 PID": kill,
+            "ppu truth": play_the_person,
+            "kill -9 GUARD": kill_guard,
+        },
     )
-    changed = replace_lines(
-        bundled.read_text(), "driver: ppu_drivers.mettler", "driver:", driver
-    )
-    changed = replace_lines(
-        changed, "simulator: ppu_simulators.instruments.mettler", "sim", simulator
-    )
-    lab_file = tmp_path / "my-lab.yaml"
-    lab_file.write_text(changed)
-    monkeypatch.syspath_prepend(str(radwag / "src"))
-    with open_lab(str(lab_file)) as lab:
-        hold = {"hold_s": 60.0, "temperature_degc": 600.0}
-        result = lab.run_protocol("solid_state_synthesis", tmp_path / "out", **hold)
-        maker = lab.balance.facts.maker
 
-    assert maker == "Radwag"
-    assert result["sample"]["mass_before_g"] == pytest.approx(4.0, abs=0.05)
-    assert result["incidents"] == []
+    assert where["guard"].end(signal.SIGTERM) == 0
+    assert where["bench"].end(signal.SIGTERM) == 0
 
 
-RUN_A_QUEUE = "docs/how-to/run-a-queue.md"
+# -- deploy ------------------------------------------------------------------------
 
 
-def test_commands_of_the_queue_are_as_the_how_to_shows_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Every command is known with its options; the table of jobs is accepted."""
-    text = (ROOT / RUN_A_QUEUE).read_text(encoding="utf-8")
-    app = typer.Typer()
-    attach_all(app)
+def test_commands_of_deploy_are_shell_and_known() -> None:
+    """They want root and systemd, so they are not run: parsed, and files are there."""
+    for block in blocks_of(DEPLOY):
+        assert block.language == "sh"
+        subprocess.run(["/bin/bash", "-n"], input=block.text, text=True, check=True)
+    text = (ROOT / DEPLOY).read_text()
+    files = re.findall(r"(?<=0644 |0640 )(ppu\S+)", text)
+
+    assert files == ["ppu.env.example", "ppu-guard@.service"]
+    assert all((ROOT / "deploy" / name).is_file() for name in files)
+    assert "pip install ppu-lab\n" in text
+
+
+@pytest.mark.parametrize("page", sorted(FOLLOWED | {DEPLOY, "CONTRIBUTING.md"}))
+def test_command_in_a_sentence_is_one_that_there_is(page: str) -> None:
+    """Commands between backquotes are named right, with options that there are."""
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.DOTALL)
+    told = set(re.findall(r"`ppu ([a-z][^`]*)`", text))
     command: Any = typer.main.get_command(app)
-    shown = re.findall(r"^ppu (.*?)(?: +#.*)?$", text, re.MULTILINE)
-    (table,) = re.findall(r"```csv\n(.*?)```", text, re.DOTALL)
-    (tmp_path / "recipes.csv").write_text(table)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PPU_STORE", str(tmp_path / "lab.sqlite"))
-    codes = {}
-    for line in shown:
-        # A usage error is raised as one of typer's own, and fails the test.
-        try:
-            codes[line] = command.main(shlex.split(line), standalone_mode=False)
-        except (ConfigurationError, NotFoundError) as exc:
-            codes[line] = str(exc)
-    refused = {line.split()[0] for line, code in codes.items() if code}
+    for line in sorted(told):
+        words = shlex.split(line.split(";")[0])
+        found = command.get_command(None, words[0])
+        assert found is not None, line
+        inner = getattr(found, "commands", {})
+        if len(words) > 1 and words[1] in inner:
+            found = inner[words[1]]
+        options = {option for parameter in found.params for option in parameter.opts}
+        for word in words[1:]:
+            name = word.partition("=")[0]
+            assert not name.startswith("--") or name in options | {"--help"}, line
 
-    assert len(shown) > 15
-    # There is no job 12 in this store, no sample, and no powder that a cell declared.
-    about_one = {"hold", "resume", "cancel", "abort", "job", "recover", "samples"}
-    assert refused <= about_one | {"stock"}, codes
-    assert not codes["recover"]
+
+def test_nobody_is_told_to_end_processes_by_a_pattern() -> None:
+    """A pattern ends other people's processes, too."""
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*")]
+    found = [
+        str(page)
+        for page in pages
+        if re.search(r"\b(pkill|killall)\b", page.read_text(encoding="utf-8"))
+    ]
+
+    assert found == []
+
+
+def test_nobody_is_told_to_install_a_stranger_s_package() -> None:
+    """On PyPI `ppu` is another project; ours is `ppu-lab`."""
+    folders = ("docs", "deploy", "ppu", "tests")
+    files = [path for name in folders for path in (ROOT / name).rglob("*")]
+    files += [*ROOT.glob("*.md"), ROOT / "pyproject.toml", ROOT / "Makefile"]
+    wrong = re.compile(
+        r"""(?<!un)install (-\S+ )*['"]?ppu(?![-\w])|["']ppu(\[\w+\]|>=)"""
+    )
+    found = [
+        f"{path}: {line}"
+        for path in files
+        if path.is_file() and path.suffix in (".md", ".py", ".tmpl", ".toml", "")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if wrong.search(line) and path != Path(__file__)
+    ]
+
+    assert found == []
 
 
 def test_exit_codes_are_documented_as_they_are(ppu_command: str) -> None:
@@ -198,8 +461,8 @@ def test_exit_codes_are_documented_as_they_are(ppu_command: str) -> None:
         "README.md",
         "CONTRIBUTING.md",
         "CHANGELOG.md",
-        "docs/how-to/run-a-queue.md",
-        "docs/how-to/write-a-protocol.md",
+        RUN_A_QUEUE,
+        WRITE_A_PROTOCOL,
         "docs/reference/exit-codes.md",
         ADD_AN_INSTRUMENT,
     ],

@@ -718,7 +718,7 @@ def test_what_follows_an_answer_to_an_earlier_probe_is_not_believed(play: Play) 
 
     async def scenario(rig: TransportRig) -> None:
         assert isinstance(rig, TcpLineRig)
-        rig.client._probe = LineProbe("999", lambda line: line == "999")
+        rig.client.probe = LineProbe("999", lambda line: line == "999")
         rig.spoil(b"999\r\n5\r\n")
         assert await rig.ask(6) == 6
         assert rig.n_requests == 2

@@ -336,7 +336,7 @@ def play_seeded(scenario: Coroutine[Any, Any, None]) -> None:
 
 @every_fault
 @given(seed=st.integers(0, 1000), is_safe=st.booleans())
-@settings(deadline=None, max_examples=6)
+@settings(max_examples=6)
 def test_link_never_returns_a_wrong_value_when_a_fault_hits(
     make: type[Rig], fault: str, seed: int, is_safe: bool
 ) -> None:
@@ -365,7 +365,7 @@ def test_link_never_returns_a_wrong_value_when_a_fault_hits(
 
 @every_fault
 @given(seed=st.integers(0, 1000), is_safe=st.booleans())
-@settings(deadline=None, max_examples=4)
+@settings(max_examples=4)
 def test_link_recovers_when_a_fault_hit_one_exchange(
     make: type[Rig], fault: str, seed: int, is_safe: bool
 ) -> None:
@@ -394,7 +394,7 @@ def test_link_recovers_when_a_fault_hit_one_exchange(
     pause=st.floats(0.0, 3.0),
     is_safe=st.booleans(),
 )
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_text_link_takes_no_late_answer_for_another(
     make: type[Rig], by_s: float, length: float, pause: float, is_safe: bool
 ) -> None:
@@ -526,7 +526,7 @@ def test_cancelled_exchange_leaves_a_good_link_when_the_answer_is_late(
 @given(
     fault=st.sampled_from(EVERYWHERE), seed=st.integers(0, 1000), is_safe=st.booleans()
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_memory_carries_what_the_kernel_carries(
     kernel_and_memory: tuple[type[Rig], type[Rig]],
     fault: str,

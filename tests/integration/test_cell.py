@@ -26,7 +26,7 @@ from cell_life import (
 from exercise import LAB, World, exercise
 from ppu.cell.cell import Cell
 from ppu.cell.lab import OpenLab
-from ppu.core.errors import StaleTokenError
+from ppu.core.errors import FailureClass, StaleTokenError
 from ppu.core.labfile import load_lab
 from ppu.core.remedies import Remedy, advise
 from ppu.store import custody, queue, steps
@@ -191,14 +191,15 @@ def test_job_that_waits_for_a_container_can_be_cancelled(live: MakeLife) -> None
 
 
 def test_nobody_cleans_a_container_for_ever(live: MakeLife) -> None:
-    """A wait for people has an end, too, and fails with what was missing."""
+    """A job that has touched nothing waits in the queue, and says what was missing."""
     life = live(scheduling={"patience_s": 3600.0})
     *_, waiting = submit(life, *[{"kind": "press"}] * 5)
     life.start()
     life.advance(2 * 3600.0)
 
     ended = job(life, waiting)
-    assert ended.state is JobState.FAILED
+    assert ended.state is JobState.QUEUED
+    assert ended.failure_class is FailureClass.NO_RESOURCE
     assert "waited 3600 s: no crucible is empty" in str(ended.reason_text)
     assert ended.physical_effect is Effect.NONE
 
@@ -325,12 +326,13 @@ def test_container_given_to_a_job_that_is_aborted_then_is_free_again(
 def test_job_that_never_began_to_act_gives_its_container_back(live: MakeLife) -> None:
     """A job that fails before it touched anything leaves its container clean."""
     life = live(failure_policies={"shake": "abort"})
-    World.n_faults_due = 4
+    World.n_faults_due = 4 * 3
     for n in range(4):
         submit(life, {"kind": "shake", "number": n})
     life.start()
-    life.advance(200.0)
+    life.advance(1000.0)
     assert [str(one.state) for one in life.jobs()] == ["failed"] * 4
+    assert {one.failure_class for one in life.jobs()} == {FailureClass.RETRYABLE}
 
     (last,) = submit(life, {"kind": "press"})
     life.advance(1000.0)

@@ -20,7 +20,7 @@ from cell_life import (
 )
 from exercise import LAB, World
 from mortal import MortalCell
-from ppu.store import custody, steps
+from ppu.store import custody, sample_history, steps
 from ppu.store.documents import documents_of
 from ppu.store.jobs import JobState
 from ppu.store.requests import Abort, Cancel, Request
@@ -225,7 +225,7 @@ def test_carry_that_never_began_leaves_its_container_at_home(live: MakeLife) -> 
 
     assert job(life, one).state is JobState.SUCCEEDED
     with life.store.read() as connection:
-        _, history = custody.history(connection, f"exercise-{one}")
+        _, history = sample_history.history_of(connection, f"exercise-{one}")
     ways = [(e.origin, e.destination) for e in history if e.kind == "moved"]
     assert ways == [("rack.1", "rack.1"), ("rack.1", "press"), ("press", "rack.1")]
 

@@ -248,7 +248,6 @@ def test_jobs_end_and_nothing_is_done_twice_whatever_happens() -> None:
         settings=settings(
             max_examples=N_SEQUENCES,
             stateful_step_count=N_RULES,
-            deadline=None,
             # Sequences are played by threads, and are long: what fails is not shrunk.
             phases=[Phase.generate],
             suppress_health_check=list(HealthCheck),

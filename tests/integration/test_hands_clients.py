@@ -12,7 +12,7 @@ from typing import Any
 import minimalmodbus  # type: ignore[import-untyped]  # it ships no types
 import pytest
 
-DEADLINE_WALL_S = 60.0
+DEADLINE_WALL_S = 600.0
 LAB = """\
 lab: hands
 schema_version: 1
@@ -110,7 +110,7 @@ def test_netcat_opens_the_door(endpoints: dict[str, Any]) -> None:
     (opening,) = netcat(endpoint, "Open A\n")
 
     assert closed.startswith("State: STOP; Furnace A: Closed")
-    assert opening.startswith("State: RUNNING; Furnace A: Ajar")
+    assert opening == "Opening furnace A..."
 
 
 @pytest.fixture

@@ -235,7 +235,7 @@ def test_job_ends_and_names_the_container_when_it_is_dropped(seed: int) -> None:
 
     assert job.result is None
     assert "gripper dropped crucible_01 on the way" in job.error
-    assert "crucible_01 did not arrive where it was carried" in job.whereabouts[0]
+    assert "nobody knows where crucible_01 is: look for it" in job.whereabouts[0]
     assert "drop" in {incident.kind for incident in job.world.incidents}
 
 

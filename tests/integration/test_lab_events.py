@@ -75,6 +75,7 @@ def test_incident_of_a_single_run_is_an_event_of_its_store(tmp_path: Path) -> No
         "lab_time_s": happened[0].lab_time_s,
         "incident": "drop",
         "text": happened[0].text,
+        "stamp": lab.host.loop.epoch + happened[0].lab_time_s,
     }
     assert 0.0 < found[0].content["lab_time_s"] <= ended_s
 

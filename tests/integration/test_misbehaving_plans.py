@@ -387,7 +387,7 @@ def output_from_a_thread(lab: OpenLab) -> Plan:
     loop = lab.host.loop
 
     def compute() -> None:
-        asyncio.run_coroutine_threadsafe(by_hand(lab, 100.0), loop).result(5.0)
+        asyncio.run_coroutine_threadsafe(by_hand(lab, 100.0), loop).result(100.0)
 
     yield Msg("compute", None, compute)
 

@@ -444,7 +444,7 @@ def run(environment: dict[str, str], cwd: Path, *command: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout
@@ -528,7 +528,7 @@ def test_what_the_package_adds_is_known_everywhere(
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
 
     assert "Shaker" in capabilities.split()

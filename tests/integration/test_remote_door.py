@@ -103,7 +103,7 @@ def test_door_without_cell_and_instruments_does_all_that_a_door_can(
         assert cell.stderr is not None
         told = next(line for line in cell.stderr if "is open" in line)
         seen = use_door(store, package)
-        rest = cell.communicate(timeout=60.0)[1]
+        rest = cell.communicate(timeout=600.0)[1]
     finally:
         if cell.poll() is None:
             cell.kill()
@@ -150,7 +150,7 @@ def use_door(store: Path, environment: dict[str, str]) -> Any:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120.0,
+        timeout=600.0,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -45,7 +45,7 @@ def run(*command: str, cwd: Path, **environment: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=600,
     )
 
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
@@ -130,7 +130,7 @@ def ppu_new(ppu_command: str, cwd: Path, *words: str) -> tuple[int, str, str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=600,
     )
     return done.returncode, done.stdout, done.stderr
 

@@ -163,7 +163,7 @@ def test_refusal_is_told_with_the_whole_reply() -> None:
     assert caught.value.code == "fatal"
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.binary(max_size=60) | st.binary(max_size=40).map(lambda b: b"@" + b + b"@END")
 )
@@ -274,7 +274,7 @@ def test_broken_file_is_malformed(old: str, new: str, reason: str) -> None:
         parse_scan(text.replace(old, new).encode())
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.integers(0, 3000), st.binary(max_size=5))
 def test_any_damaged_file_is_a_scan_or_malformed(place: int, damage: bytes) -> None:
     """Bytes overwritten anywhere end in a scan of finite counts or in one error."""

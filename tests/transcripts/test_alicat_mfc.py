@@ -545,7 +545,7 @@ NUMBERS = st.floats(allow_nan=True, allow_infinity=True) | st.integers().map(flo
         decimals=st.integers(-2, 9),
     ),
 )
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 def test_no_command_is_an_integer_setpoint(unit: Any, command: Poll | Command) -> None:
     """A unit id is never followed by a digit, whatever is asked for.
 
@@ -570,7 +570,7 @@ def test_no_word_begins_like_a_number(word: Word) -> None:
     flow=st.integers(-10_000, 99_999).map(lambda n: n / 100),
     status=st.lists(st.sampled_from(["HLD", "LCK", "MOV"]), unique=True),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_frame_survives_the_wire_whatever_it_is(flow: float, status: list[str]) -> None:
     """Signs and zeros are read back as they were."""
     line = f"A +014.70 +025.00 {flow:+07.2f} {flow:+07.2f} +000.00     Ar"
@@ -581,7 +581,7 @@ def test_frame_survives_the_wire_whatever_it_is(flow: float, status: list[str]) 
 
 
 @given(line=st.text(st.characters(max_codepoint=127), max_size=60))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_any_line_is_understood_or_refused(line: str) -> None:
     """No line of text raises anything but PPU's own errors."""
     for parse in (
@@ -597,7 +597,7 @@ def test_any_line_is_understood_or_refused(line: str) -> None:
 
 
 @given(data=st.binary(max_size=60))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_simulator_survives_any_bytes(data: bytes) -> None:
     """Whatever is sent, a simulated controller goes on answering."""
     simulated = simulator()

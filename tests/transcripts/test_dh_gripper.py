@@ -197,7 +197,7 @@ def test_driver_sends_and_understands_what_the_manuals_show(
 
 
 @given(data=st.binary(max_size=40))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_simulator_survives_any_bytes(data: bytes) -> None:
     """Whatever is sent, a simulated gripper goes on answering."""
     gripper = Gripper()

@@ -42,6 +42,8 @@ class Exchange:
     meaning: Any
     registers: dict[int, int] | None = None
     """What the controller must hold to give this answer."""
+    pv_degc: float | None = None
+    """What it must measure."""
 
 
 EXCHANGES = [
@@ -51,16 +53,18 @@ EXCHANGES = [
         "file exchange 24696",
         "01 03 00 01 00 01 d5 ca",
         "01 03 02 00 f2 39 c1",
-        lambda driver: driver.process_value.get_value(),
-        24.2,
+        lambda driver: driver._master.read_holding(1),
+        [242],
+        pv_degc=24.2,
     ),
     Exchange(
         "process value -5.0 degC",
         "Modbus V1.1b3 §6.3; HA028651 p. 83 PV.IN; signed: MathWorks 24696",
         "01 03 00 01 00 01 d5 ca",
         "01 03 02 ff ce 78 20",
-        lambda driver: driver.process_value.get_value(),
-        -5.0,
+        lambda driver: driver._master.read_holding(1),
+        [0xFFCE],
+        pv_degc=-5.0,
     ),
     Exchange(
         "program is running",
@@ -83,8 +87,8 @@ EXCHANGES = [
         "HA028651 p. 84, register 111",
         "01 03 00 6f 00 01 b4 17",
         "01 03 02 2a f8 a6 a6",
-        lambda driver: driver.setpoint_high.get_value(),
-        1100.0,
+        lambda driver: driver._master.read_holding(111),
+        [11000],
         {111: 11000},
     ),
     Exchange(
@@ -144,7 +148,7 @@ EXCHANGES = [
         "register 111",
         "01 10 00 18 00 01 02 01 f4 a5 9f",
         "01 90 03 0c 01",
-        lambda driver: write(driver.idle_setpoint, 50.0),
+        lambda driver: driver._master.write_registers(24, [500]),
         InstrumentError("illegal data value", 3),
         {111: 400},
     ),
@@ -240,8 +244,8 @@ def test_simulator_answers_what_was_recorded(exchange: Exchange) -> None:
     simulated = SimulatedEurotherm3216(
         "furnace", lab.devices["furnace"], World(lab, 1), "1001"
     )
-    if isinstance(exchange.meaning, float):
-        simulated.chamber.pv_degc = exchange.meaning
+    if exchange.pv_degc is not None:
+        simulated.chamber.pv_degc = exchange.pv_degc
     if isinstance(exchange.meaning, ProgramStatus):
         simulated._programmer.status = list(ProgramStatus).index(exchange.meaning)
     slave = simulated._front._conversation

@@ -45,6 +45,8 @@ class Exchange:
     meaning: Any
     registers: dict[int, int] | None = None
     """What the controller must hold to give this answer."""
+    pv_degc: float | None = None
+    """What it must measure."""
 
 
 EXCHANGES = [
@@ -53,16 +55,18 @@ EXCHANGES = [
         "TCP guide V1.0b §3.1.3; Modbus V1.1b3 §6.3; Loop.Main.PV at 1, 1dp",
         "00 01 00 00 00 06 01 03 00 01 00 01",
         "00 01 00 00 00 05 01 03 02 00 f2",
-        lambda driver: driver.process_value.get_value(),
-        24.2,
+        lambda driver: driver._master.read_holding(1),
+        [242],
+        pv_degc=24.2,
     ),
     Exchange(
         "process value -5.0 degC",
         "Modbus V1.1b3 §6.3; Loop.Main.PV at 1, 1dp, signed",
         "00 01 00 00 00 06 01 03 00 01 00 01",
         "00 01 00 00 00 05 01 03 02 ff ce",
-        lambda driver: driver.process_value.get_value(),
-        -5.0,
+        lambda driver: driver._master.read_holding(1),
+        [0xFFCE],
+        pv_degc=-5.0,
     ),
     Exchange(
         "program is running",
@@ -150,7 +154,7 @@ EXCHANGES = [
         "Modbus V1.1b3 §7: exception 3; SP1 (24) above Loop.Setpoint.SPHighLimit (111)",
         "00 01 00 00 00 06 01 06 00 18 01 f4",
         "00 01 00 00 00 03 01 86 03",
-        lambda driver: write(driver.idle_setpoint, 50.0),
+        lambda driver: driver._master.write_register(24, 500),
         InstrumentError("illegal data value", 3),
         {111: 400},
     ),
@@ -248,8 +252,8 @@ def test_simulator_answers_what_was_recorded(exchange: Exchange) -> None:
     simulated = SimulatedEurothermEpc3016(
         "furnace", lab.devices["furnace"], World(lab, 1), "1001"
     )
-    if isinstance(exchange.meaning, float):
-        simulated.chamber.pv_degc = exchange.meaning
+    if exchange.pv_degc is not None:
+        simulated.chamber.pv_degc = exchange.pv_degc
     if isinstance(exchange.meaning, ProgramMode):
         codes = dict(zip(ProgramMode, (1, 2, 4, 8, 16), strict=True))
         simulated._programmer.status = codes[exchange.meaning]

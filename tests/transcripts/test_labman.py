@@ -351,7 +351,7 @@ def test_results_are_summed_when_a_powder_was_dosed_twice() -> None:
     assert parse_results(data, 1) == {"TiO2": 0.75}
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(JSON)
 def test_any_json_is_understood_or_malformed(data: Any) -> None:
     """Whatever the robot answers, no other error than the stated ones comes out."""
@@ -376,7 +376,7 @@ def test_any_json_is_understood_or_malformed(data: Any) -> None:
     assert n_refused >= 1
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     st.sampled_from(
         ["/ValidateWorkflow", "/PotsLoaded", "/DosingHeadLoaded", "/PotsUnloaded"]

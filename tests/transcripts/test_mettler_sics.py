@@ -334,7 +334,7 @@ def test_simulator_cancels_what_it_waits_for_when_reset() -> None:
     mass=st.integers(-2_200_000, 2_200_000).map(lambda n: n / 1e4),
     is_stable=st.booleans(),
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_weight_survives_the_wire_whatever_it_is(mass: float, is_stable: bool) -> None:
     """Ten characters, right-justified, are read back as they were."""
     line = f"S {'S' if is_stable else 'D'} {mass:10.4f} g"
@@ -343,7 +343,7 @@ def test_weight_survives_the_wire_whatever_it_is(mass: float, is_stable: bool) -
 
 
 @given(line=st.text(st.characters(max_codepoint=127), max_size=40))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_any_line_is_understood_or_refused(line: str) -> None:
     """No line of text raises anything but PPU's own errors."""
     for parse in (parse_weight, parse_text, acknowledgement_of("T")):
@@ -354,7 +354,7 @@ def test_any_line_is_understood_or_refused(line: str) -> None:
 
 
 @given(data=st.binary(max_size=60))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_simulator_survives_any_bytes(data: bytes) -> None:
     """Whatever is sent, a simulated balance goes on answering."""
     lab = lab_file()

@@ -413,7 +413,7 @@ def test_simulator_is_silent_when_it_was_shut_down() -> None:
 
 
 @given(line=st.text(st.characters(max_codepoint=127), max_size=40))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_any_line_is_understood_or_refused(line: str) -> None:
     """No line of text raises anything but PPU's own errors."""
     parsers: list[Callable[[list[str]], Any]] = [
@@ -430,7 +430,7 @@ def test_any_line_is_understood_or_refused(line: str) -> None:
 
 
 @given(data=st.binary(max_size=60))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_simulator_survives_any_bytes(data: bytes) -> None:
     """Whatever is sent, a simulated controller goes on answering."""
     arm = simulated_arm()

@@ -41,7 +41,7 @@ def check_contents(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     tops = {name.split("/")[0] for name in names}
-    strangers = {t for t in tops if t not in PACKAGES and not t.startswith("ppu-")}
+    strangers = {t for t in tops if t not in PACKAGES and not t.startswith("ppu_lab-")}
     missing = PACKAGES - tops
     if strangers or missing:
         sys.exit(f"wheel: unexpected {strangers}, missing {missing}")

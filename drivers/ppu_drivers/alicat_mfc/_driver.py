@@ -366,10 +366,11 @@ class AlicatMfc(Instrument, GasFlow):
             raise MalformedReply(f"{self.name}: {exc}") from exc
 
     def _record_frame(self, frame: Frame) -> None:
-        record(self.flow, frame.flow_ml_per_min)
+        why = frame.states if frame.status & UNTRUE_STATES else ""
+        record(self.flow, frame.flow_ml_per_min, why)
         record(self.setpoint, frame.setpoint_ml_per_min)
-        record(self.pressure, frame.pressure_bar)
-        record(self.temperature, frame.temperature_degc)
+        record(self.pressure, frame.pressure_bar, why)
+        record(self.temperature, frame.temperature_degc, why)
 
     @AsyncStatus.wrap
     async def trigger(self) -> None:
@@ -525,10 +526,11 @@ class AlicatMfc(Instrument, GasFlow):
         deadline = running_loop().time() + self.settings.settle_s
         while True:
             # A controller may be set to ramp its setpoint.
+            is_late = running_loop().time() > deadline
             seen = await self._read_confirmed()
             if seen is not None and abs(seen.setpoint_ml_per_min - wanted) < allowed:
                 return
-            if running_loop().time() > deadline:
+            if is_late:
                 frame = seen or await self._read_frame()
                 raise InstrumentError(
                     f"{self.name}: the setpoint was set to {wanted:g} mL/min but "
@@ -550,13 +552,14 @@ class AlicatMfc(Instrument, GasFlow):
         deadline = running_loop().time() + self.settings.settle_s
         while True:
             await asyncio.sleep(_POLL_S)
+            is_late = running_loop().time() > deadline
             seen = await self._read_confirmed()
             if seen is not None:
                 self._refuse_state(seen)
                 is_true = not seen.status & UNTRUE_STATES
                 if is_true and abs(seen.flow_ml_per_min - asked) <= allowed:
                     return
-            if running_loop().time() > deadline:
+            if is_late:
                 frame = seen or await self._read_frame()
                 said = f" ({frame.states})" if frame.status else ""
                 raise InstrumentError(
@@ -618,14 +621,19 @@ class AlicatMfc(Instrument, GasFlow):
         allowed = allowed_deviation(self.settings, 0.0, 0.0)
         deadline = running_loop().time() + self.settings.settle_s
         while True:
+            is_late = running_loop().time() > deadline
             seen = await self._read_confirmed()
-            if seen is not None and abs(seen.flow_ml_per_min) <= allowed:
+            is_true = seen is not None and not seen.status & UNTRUE_STATES
+            if seen is not None and is_true and abs(seen.flow_ml_per_min) <= allowed:
                 return
-            if running_loop().time() > deadline:
+            if is_late:
                 frame = seen or await self._read_frame()
+                said = f"{frame.flow_ml_per_min:.4g} mL/min still flow"
+                if frame.status & UNTRUE_STATES:
+                    said = "whether gas still flows is not known"
                 raise InstrumentError(
-                    f"{self.name}: asked to close but {frame.flow_ml_per_min:.4g} "
-                    f"mL/min still flow; close the bottle. {frame.states}".rstrip()
+                    f"{self.name}: asked to close but {said}; close the bottle. "
+                    f"{frame.states}".rstrip()
                 )
             await asyncio.sleep(_POLL_S)
 

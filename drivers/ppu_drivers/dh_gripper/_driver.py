@@ -271,13 +271,15 @@ class DhGripper(Instrument, Gripper):
         ready = await self.ready_state.get_value()
         if ready is ReadyState.NOT_INITIALIZED:
             await self._master.write_registers(0x0100, [1])
+        is_late = False
         while ready is not ReadyState.INITIALIZED:
-            if loop.time() > deadline:
+            if is_late:
                 raise InstrumentError(
                     f"{self.name}: {ready.value} {_READY_S:g} s after it was told to "
                     "initialise; is something between the fingers?"
                 )
             await asyncio.sleep(0.5)
+            is_late = loop.time() > deadline
             ready = await self.ready_state.get_value()
 
     async def _set_if_different(self, signal: SignalRW[float], wanted: float) -> None:
@@ -324,11 +326,12 @@ class DhGripper(Instrument, Gripper):
         loop = running_loop()
         deadline = loop.time() + _STILL_S
         while True:
+            is_late = loop.time() > deadline
             code, position = await self._master.read_holding(_GRIP_FROM, 2)
             state = self._parse_grip(code, position)
             if state is not GripState.MOVING:
                 break
-            if loop.time() > deadline:
+            if is_late:
                 raise InstrumentError(f"{self.name}: the fingers keep moving")
             await asyncio.sleep(_STILL_PERIOD_S)
         self._last_grip = GripRecord(

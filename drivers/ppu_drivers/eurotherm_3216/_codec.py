@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +14,7 @@ __all__ = [
     "PROGRAM_FROM",
     "SAMPLE_FROM",
     "SEGMENT_SIZE",
+    "STATUS_SENSOR_BREAK",
     "SampleWords",
     "decode_firmware",
     "decode_sample",
@@ -25,7 +26,8 @@ SAMPLE_FROM: Final = 1
 N_SAMPLE_REGISTERS: Final = 76
 _STATUS_INDEX: Final = 75 - SAMPLE_FROM
 _PROGRAM_INDEX: Final = 23 - SAMPLE_FROM
-_STATUS_SENSOR_BREAK: Final = 1 << 5
+_OUTPUT_INDEX: Final = 4 - SAMPLE_FROM
+STATUS_SENSOR_BREAK: Final = 1 << 5
 
 PROGRAM_FROM: Final = 1280
 N_SEGMENTS: Final = 8
@@ -34,18 +36,14 @@ SEGMENT_SIZE: Final = 3
 
 @dataclass(frozen=True)
 class SampleWords:
-    """What the registers of a sample say.
+    """What the registers of a sample say, temperatures aside.
 
     Args:
-        temperature: Process value [degC].
-        setpoint: Working setpoint [degC].
         output: Working output [%].
         program: Code of the program's state.
         is_sensor_broken: Whether the status says that the thermocouple is.
     """
 
-    temperature: float
-    setpoint: float
     output: float
     program: int
     is_sensor_broken: bool
@@ -53,32 +51,36 @@ class SampleWords:
 
 def decode_sample(registers: Sequence[int]) -> SampleWords:
     """Return what the registers from :data:`SAMPLE_FROM` on say."""
-    signed = [r - 0x10000 if r >= 0x8000 else r for r in registers[:5]]
+    output = registers[_OUTPUT_INDEX]
     return SampleWords(
-        temperature=signed[0] / 10,
-        setpoint=signed[4] / 10,
-        output=signed[3] / 10,
+        output=(output - 0x10000 if output >= 0x8000 else output) / 10,
         program=registers[_PROGRAM_INDEX],
-        is_sensor_broken=bool(registers[_STATUS_INDEX] & _STATUS_SENSOR_BREAK),
+        is_sensor_broken=bool(registers[_STATUS_INDEX] & STATUS_SENSOR_BREAK),
     )
 
 
-def encode_program(segments: Sequence[Segment], unit_s: float) -> list[int]:
+def encode_program(
+    segments: Sequence[Segment], unit_s: float, to_word: Callable[[float], int]
+) -> list[int]:
     """Return what the program registers hold for *segments*.
+
+    Rates have one decimal however the display is: alab_control writes them times ten
+    on controllers that show whole degrees.
 
     Args:
         segments: The program.
         unit_s: Unit in which the controller counts dwells [s].
+        to_word: Makes the content of a register of a temperature [degC].
 
     Example:
-        >>> encode_program([Segment(900.0, 5.0, 3600.0)], unit_s=60.0)[:6]
-        [60, 9000, 50, 0, 0, 0]
+        >>> encode_program([Segment(900.0, 5.0, 3600.0)], 60.0, round)[:6]
+        [60, 900, 50, 0, 0, 0]
     """
     wanted: list[int] = []
     for segment in segments:
         wanted += [
             round(segment.dwell_s / unit_s),
-            round(segment.target_degc * 10),
+            to_word(segment.target_degc),
             round(segment.ramp_degc_per_min * 10),
         ]
     # A ramp of 0 ends the program: what follows must not be run.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated as A
 from typing import Any, Final, Literal
 
@@ -10,9 +11,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
 from ppu.core.capabilities import Segment
-from ppu.core.errors import ConnectError, InstrumentError
+from ppu.core.errors import ConfigurationError, ConnectError, InstrumentError
 from ppu.core.labfile import DeviceEntry
-from ppu.devices import DriverFacts, Holding, Identity, SignalR, SignalRW, write
+from ppu.devices import (
+    Display,
+    DisplayedHolding,
+    DisplayMaster,
+    DriverFacts,
+    Holding,
+    Identity,
+    InvalidReading,
+    SignalR,
+    SignalRW,
+    write,
+)
 from ppu.devices.firing import (
     DwellUnit,
     FiringSettings,
@@ -26,7 +38,7 @@ from ppu.devices.firing import (
     find_limit_contradictions,
     set_if_different,
 )
-from ppu.transports.modbus import ModbusMaster, Probe
+from ppu.transports.modbus import Probe
 from ppu.transports.serial import SerialConnection
 from ppu_drivers.eurotherm_3216._codec import (
     N_SAMPLE_REGISTERS,
@@ -34,6 +46,7 @@ from ppu_drivers.eurotherm_3216._codec import (
     PROGRAM_FROM,
     SAMPLE_FROM,
     SEGMENT_SIZE,
+    STATUS_SENSOR_BREAK,
     decode_firmware,
     decode_sample,
     encode_program,
@@ -112,6 +125,22 @@ _BREAK_CODES = {0: SensorBreak.OFF, 1: SensorBreak.ON, 2: SensorBreak.LATCHING}
 
 
 _MOST_TIME_UNITS: Final = 9999
+_DISPLAY: Final = Display(
+    decimals_at=525,
+    units_at=516,
+    degc_code=0,
+    sampled=range(SAMPLE_FROM, SAMPLE_FROM + N_SAMPLE_REGISTERS),
+    temperatures=(1, 2, 5, 13, 24),
+    witness=range(11, 13),  # low and high end of the input's range
+)
+_BROKEN: Final = "the controller reports a broken thermocouple"
+
+
+def _degc(register: int, manual: str, **meaning: Any) -> DisplayedHolding:
+    """Return a register with a temperature, as the display shows it."""
+    return DisplayedHolding(
+        register, display=_DISPLAY, decimals=1, units="degC", manual=manual, **meaning
+    )
 
 
 class Safety(BaseModel):
@@ -148,6 +177,12 @@ class Eurotherm3216Settings(FiringSettings):
     dwell_unit: Literal["minute", "hour"] = Field(
         description="Unit of the dwell registers; our sources contradict each other"
     )
+    degc_code: int = Field(
+        default=0,
+        ge=0,
+        description="What register 516 holds if the display is in degC; other "
+        "Eurotherms have 0 degC, 1 degF, 2 K",
+    )
     safety: Safety
 
 
@@ -176,6 +211,11 @@ class Eurotherm3216(ProgrammedFurnace):
             "CederGroupHub/alab_control furnace_3216p: modbus_addr.csv (registers "
             "321, 536, 578, 629, 1280-1303), furnace_driver.py (9600 8N1, ramp x 10)",
             "thaeber/eurothermlib: registers are addressed as the manual prints them",
+            "MathWorks file exchange 24696 and alab_control: integers are scaled as "
+            "the display is (525 decimals, 516 unit): 24.2 is 242 with one decimal, "
+            "980 is 980 with none",
+            "thaeber/eurothermlib and KIT: the float region 0x8000 + 2 n of a 3216, "
+            "which is read only where 16 bits end",
         ),
         verified="",
         open_questions=(
@@ -184,6 +224,12 @@ class Eurotherm3216(ProgrammedFurnace):
             "the firing.",
             "Whether one read may span addresses the manual leaves out: the sample "
             "reads registers 1 to 76 at once.",
+            "The codes of register 516 are from memory; degc_code states the one for "
+            "degC, and nothing else is believed.",
+            "Rates are sent times ten whatever 525 says, as alab_control does on "
+            "controllers that show whole degrees; the same is assumed of register 35.",
+            "That the range (11, 12) is shown as the display is, so that it tells when "
+            "525 or 516 was changed, is seen of the decimals, assumed of the unit.",
             "Codes of registers 536 and 578 are from memory; they are only compared "
             "with the lab file.",
             "No communications watchdog is documented for this model in our sources.",
@@ -207,12 +253,18 @@ class Eurotherm3216(ProgrammedFurnace):
 
     process_value: A[
         SignalR[float],
-        Holding(1, decimals=1, units="degC", low=-50, high=1372, manual="p. 83 PV.IN"),
+        _degc(
+            1,
+            "p. 83 PV.IN",
+            low=-50,
+            high=1372,
+            invalid_if=(75, STATUS_SENSOR_BREAK, _BROKEN),
+        ),
         StandardReadableFormat.HINTED_SIGNAL,
     ]
     target_setpoint: A[
         SignalR[float],
-        Holding(2, decimals=1, units="degC", wears_eeprom=True, manual="p. 83 TG.SP"),
+        _degc(2, "p. 83 TG.SP", wears_eeprom=True),
     ]
     manual_output: A[
         SignalRW[float],
@@ -221,26 +273,14 @@ class Eurotherm3216(ProgrammedFurnace):
     working_output: A[
         SignalR[float], Holding(4, decimals=1, units="%", manual="p. 83 WRK.OP")
     ]
-    working_setpoint: A[
-        SignalR[float], Holding(5, decimals=1, units="degC", manual="p. 83 WKG.SP")
-    ]
-    alarm_1_threshold: A[
-        SignalR[float], Holding(13, decimals=1, units="degC", manual="p. 83 A1")
-    ]
+    working_setpoint: A[SignalR[float], _degc(5, "p. 83 WKG.SP")]
+    alarm_1_threshold: A[SignalR[float], _degc(13, "p. 83 A1")]
     program_status: A[
         SignalRW[ProgramStatus], Holding(23, codes=_PROGRAM_CODES, manual="p. 83")
     ]
     idle_setpoint: A[
         SignalRW[float],
-        Holding(
-            24,
-            decimals=1,
-            units="degC",
-            low=0,
-            high=60,
-            wears_eeprom=True,
-            manual="p. 83 SP1",
-        ),
+        _degc(24, "p. 83 SP1", low=0, high=60, wears_eeprom=True),
     ]
     output_high: A[
         SignalR[float], Holding(30, decimals=1, units="%", manual="p. 83 OP.HI")
@@ -263,12 +303,8 @@ class Eurotherm3216(ProgrammedFurnace):
     instrument_status: A[
         SignalR[int], Holding(75, units="", manual="p. 84 instrument status bitmap")
     ]
-    setpoint_high: A[
-        SignalR[float], Holding(111, decimals=1, units="degC", manual="p. 84 SP.HI")
-    ]
-    setpoint_low: A[
-        SignalR[float], Holding(112, decimals=1, units="degC", manual="p. 84 SP.LO")
-    ]
+    setpoint_high: A[SignalR[float], _degc(111, "p. 84 SP.HI")]
+    setpoint_low: A[SignalR[float], _degc(112, "p. 84 SP.LO")]
     loop_mode: A[
         SignalRW[LoopMode], Holding(273, codes=_LOOP_CODES, manual="p. 84 A-M")
     ]
@@ -296,9 +332,10 @@ class Eurotherm3216(ProgrammedFurnace):
         settings: Eurotherm3216Settings,
         limits: Eurotherm3216Limits,
     ) -> None:
-        self._master = ModbusMaster(
+        self._master = DisplayMaster(
             name,
             connection,
+            replace(_DISPLAY, degc_code=settings.degc_code),
             deadline_s=1.0,
             probe=Probe(75, 2, is_status_pair),
         )
@@ -343,11 +380,25 @@ class Eurotherm3216(ProgrammedFurnace):
             raise ConnectError(
                 f"{stranger}its status word (75) and the inverse (76) do not match"
             )
+        if self.identity is None:
+            await self._ask_display()
         return Identity(
             model=f"3200 series (type {model})",
             serial_number=str(customer),
             firmware=decode_firmware(version),
         )
+
+    async def _ask_display(self) -> None:
+        """Ask how temperatures are shown.
+
+        Raises:
+            ConfigurationError: If they are not in degC.
+        """
+        try:
+            decimals = await self._master.ask_display()
+        except InvalidReading as exc:
+            raise ConfigurationError(str(exc)) from exc
+        self._firing.resolution_k = 10.0**-decimals
 
     # -- the program ---------------------------------------------------------------
 
@@ -403,9 +454,18 @@ class Eurotherm3216(ProgrammedFurnace):
         await set_if_different(self.name, self.program_status, ProgramStatus.RESET)
 
     @override
+    async def _compare_safety(self) -> None:
+        await self._ask_display()
+        await super()._compare_safety()
+
+    def _encode(self, segments: tuple[Segment, ...]) -> list[int]:
+        return encode_program(segments, self._dwell_unit.seconds, self._master.to_word)
+
+    @override
     async def _write_program(self, segments: tuple[Segment, ...]) -> None:
         # Unchanged registers are not written (EEPROM).
-        wanted = encode_program(segments, self._dwell_unit.seconds)
+        await self._ask_display()
+        wanted = self._encode(segments)
         present = await self._master.read_holding(PROGRAM_FROM, len(wanted))
         for first in range(0, len(wanted), SEGMENT_SIZE):
             if (
@@ -419,7 +479,7 @@ class Eurotherm3216(ProgrammedFurnace):
 
     @override
     async def _compare_program(self, segments: tuple[Segment, ...]) -> None:
-        wanted = encode_program(segments, self._dwell_unit.seconds)
+        wanted = self._encode(segments)
         present = await self._master.read_holding(PROGRAM_FROM, len(wanted))
         if present != wanted:
             raise InstrumentError(
@@ -436,16 +496,12 @@ class Eurotherm3216(ProgrammedFurnace):
 
     @override
     async def _read_sample(self) -> Sample:
-        words = decode_sample(
-            await self._master.read_holding(SAMPLE_FROM, N_SAMPLE_REGISTERS)
-        )
-        complaint = ""
-        if words.is_sensor_broken:
-            complaint = "the controller reports a broken thermocouple"
+        shown = await self._master.read_sample(1, 5)
+        words = decode_sample(shown.words)
         return self._make_sample(
-            temperature=words.temperature,
-            setpoint=words.setpoint,
+            temperature=shown.degc_or_nan(1),
+            setpoint=shown.degc_or_nan(5),
             output=words.output,
             state=_PROGRAM_CODES.get(words.program),
-            complaint=complaint,
+            complaint=_BROKEN if words.is_sensor_broken else shown.complaint(1, 5),
         )

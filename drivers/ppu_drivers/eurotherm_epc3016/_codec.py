@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +14,7 @@ __all__ = [
     "N_SEGMENTS",
     "PROGRAM_FROM",
     "SAMPLE_FROM",
+    "STATUS_SENSOR_BREAK",
     "SampleWords",
     "count_segments",
     "decode_firmware",
@@ -26,8 +27,9 @@ SAMPLE_FROM: Final = 1
 N_SAMPLE_REGISTERS: Final = 75
 _STATUS_INDEX: Final = 75 - SAMPLE_FROM
 _MODE_INDEX: Final = 23 - SAMPLE_FROM
-_STATUS_SENSOR_BREAK: Final = 1 << 5
-_OVER_RANGE_DEGC: Final = 1372.0
+STATUS_SENSOR_BREAK: Final = 1 << 5
+_OUTPUT_INDEX: Final = 4 - SAMPLE_FROM
+_RANGE_INDICES: Final = (11 - SAMPLE_FROM, 12 - SAMPLE_FROM)
 
 PROGRAM_FROM: Final = 8336
 _SEGMENT_SIZE: Final = 8
@@ -39,18 +41,14 @@ _END, _RAMP, _DWELL = 0, 1, 3
 
 @dataclass(frozen=True)
 class SampleWords:
-    """What the registers of a sample say.
+    """What the registers of a sample say, temperatures aside.
 
     Args:
-        temperature: Process value [degC].
-        setpoint: Working setpoint [degC].
         output: Working output [%].
         mode: Code of the program's state.
-        is_sensor_broken: Whether the thermocouple is, by the status or the reading.
+        is_sensor_broken: Whether the status says that the thermocouple is.
     """
 
-    temperature: float
-    setpoint: float
     output: float
     mode: int
     is_sensor_broken: bool
@@ -58,24 +56,29 @@ class SampleWords:
 
 def decode_sample(registers: Sequence[int]) -> SampleWords:
     """Return what the registers from :data:`SAMPLE_FROM` on say."""
-    signed = [r - 0x10000 if r >= 0x8000 else r for r in registers[:5]]
-    temperature = signed[0] / 10
-    is_reported = bool(registers[_STATUS_INDEX] & _STATUS_SENSOR_BREAK)
     return SampleWords(
-        temperature=temperature,
-        setpoint=signed[4] / 10,
-        output=signed[3] / 10,
+        output=_signed(registers[_OUTPUT_INDEX]) / 10,
         mode=registers[_MODE_INDEX],
-        is_sensor_broken=is_reported or temperature > _OVER_RANGE_DEGC,
+        is_sensor_broken=bool(registers[_STATUS_INDEX] & STATUS_SENSOR_BREAK),
     )
 
 
-def samples_agree(one: Sequence[int], other: Sequence[int], within_degc: float) -> bool:
-    """Return whether two samples differ by no more than a temperature's change."""
-    for index in (_STATUS_INDEX, _MODE_INDEX):
-        if one[index] != other[index]:
-            return False
-    return all(abs(one[i] - other[i]) <= 10 * within_degc for i in (0, 4))
+def _signed(register: int) -> int:
+    return register - 0x10000 if register >= 0x8000 else register
+
+
+def samples_agree(one: Sequence[int], other: Sequence[int], within: float) -> bool:
+    """Return whether two samples differ by no more than a temperature's change.
+
+    Args:
+        one: Registers of a sample.
+        other: Those of another.
+        within: That change, in the registers' steps.
+    """
+    same = (_STATUS_INDEX, _MODE_INDEX, *_RANGE_INDICES)
+    return all(one[i] == other[i] for i in same) and all(
+        abs(_signed(one[i]) - _signed(other[i])) <= within for i in (0, 4)
+    )
 
 
 def count_segments(segments: Sequence[Segment]) -> int:
@@ -88,7 +91,9 @@ def count_segments(segments: Sequence[Segment]) -> int:
     return 1 + sum(1 + (segment.dwell_s > 0) for segment in segments)
 
 
-def encode_program(segments: Sequence[Segment], unit_s: float) -> dict[int, int]:
+def encode_program(
+    segments: Sequence[Segment], unit_s: float, to_word: Callable[[float], int]
+) -> dict[int, int]:
     """Return what the program's registers must hold, by register.
 
     The type of a segment decides what its third register is, so it comes first.
@@ -96,14 +101,15 @@ def encode_program(segments: Sequence[Segment], unit_s: float) -> dict[int, int]
     Args:
         segments: The program.
         unit_s: Unit in which the controller counts dwells [s].
+        to_word: Makes the content of a register of a temperature [degC].
 
     Example:
-        >>> encode_program([Segment(900.0, 5.0, 0.0)], unit_s=60.0)
-        {8336: 1, 8337: 9000, 8338: 50, 8344: 0}
+        >>> encode_program([Segment(900.0, 5.0, 0.0)], 60.0, round)
+        {8336: 1, 8337: 900, 8338: 50, 8344: 0}
     """
     steps: list[tuple[int, int | None, int | None]] = []
     for segment in segments:
-        target = round(segment.target_degc * 10)
+        target = to_word(segment.target_degc)
         steps.append((_RAMP, target, round(segment.ramp_degc_per_min * 10)))
         if segment.dwell_s > 0:
             steps.append((_DWELL, None, round(segment.dwell_s / unit_s)))

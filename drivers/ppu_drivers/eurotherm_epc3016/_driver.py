@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
 
 from typing_extensions import override
 
 from ppu.core.capabilities import FiringUnderWay, Segment
-from ppu.core.errors import ConnectError, InstrumentError
+from ppu.core.errors import ConfigurationError, ConnectError, InstrumentError
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
-from ppu.devices import DriverFacts, Identity, SignalR, execute
+from ppu.devices import (
+    DisplayMaster,
+    DriverFacts,
+    Identity,
+    InvalidReading,
+    SignalR,
+    execute,
+)
+from ppu.devices.display import Shown
 from ppu.devices.firing import (
     DwellUnit,
     LoopMode,
@@ -21,20 +30,20 @@ from ppu.devices.firing import (
     find_limit_contradictions,
     set_if_different,
 )
-from ppu.transports.modbus import ModbusMaster, Probe
+from ppu.transports.modbus import Probe
 from ppu.transports.tcp import TcpConnection
 from ppu_drivers.eurotherm_epc3016._codec import (
     N_PROGRAM_REGISTERS,
-    N_SAMPLE_REGISTERS,
     N_SEGMENTS,
     PROGRAM_FROM,
-    SAMPLE_FROM,
     decode_firmware,
     decode_sample,
     encode_program,
     samples_agree,
 )
 from ppu_drivers.eurotherm_epc3016._registers import (
+    BROKEN,
+    DISPLAY,
     PROGRAM_CODES,
     EndType,
     EpcRegisters,
@@ -58,6 +67,8 @@ _SURPRISE_DEGC_PER_S: Final = 0.3
 """How far, and how fast, temperature and setpoint go without being a surprise."""
 _FIRMWARE: Final = 18432
 _N_FIRMWARE: Final = 3
+_MODE: Final = 23
+_TO_COMPANY: Final = 121 - _MODE + 1
 _NUMBER: Final = 1026
 _NATIVE_NUMBER: Final = 0x8000 + 2 * _NUMBER
 _MOST_TIME_UNITS: Final = 32767
@@ -65,7 +76,7 @@ _N_FEEDINGS: Final = 3  # samples within one timeout of the watchdog, at least
 
 
 class EurothermEpc3016(EpcRegisters):
-    """Eurotherm EPC3016, input 1 in degC with one decimal, program 1.
+    """Eurotherm EPC3016, input 1 in degC, program 1.
 
     Args:
         name: Name of the device.
@@ -131,10 +142,11 @@ class EurothermEpc3016(EpcRegisters):
         limits: EurothermEpc3016Limits,
     ) -> None:
         self._firmware: list[int] = []
-        self._last_sample: tuple[list[int], float] = [], 0.0
-        self._master = ModbusMaster(
+        self._last_sample: tuple[Shown, float] | None = None
+        self._master = DisplayMaster(
             name,
             connection,
+            DISPLAY,
             deadline_s=1.0,
             # Nothing else reads like its firmware's name.
             probe=Probe(_FIRMWARE, _N_FIRMWARE, self._is_firmware),
@@ -199,9 +211,8 @@ class EurothermEpc3016(EpcRegisters):
         )
         try:
             firmware = await self._master.read_holding(_FIRMWARE, _N_FIRMWARE)
-            (company,) = await self._master.read_holding(121)
+            mode, *_, company = await self._master.read_holding(_MODE, _TO_COMPANY)
             (model,) = await self._master.read_holding(1027)
-            (mode,) = await self._master.read_holding(23)
             number = await self._read_number()
         except InstrumentError as exc:
             raise ConnectError(f"{stranger}{exc}") from exc
@@ -213,6 +224,8 @@ class EurothermEpc3016(EpcRegisters):
                 f"{stranger}its company id is {company}, its program mode {mode}"
             )
         self._firmware = firmware
+        if self.identity is None:
+            await self._ask_display()
         return Identity(
             model=f"EPC3000 series (company {company}, type {model})",
             serial_number=str(number),
@@ -226,6 +239,18 @@ class EurothermEpc3016(EpcRegisters):
             (low,) = await self._master.read_holding(_NUMBER)
             return low
         return high << 16 | low
+
+    async def _ask_display(self) -> None:
+        """Ask how temperatures are sent.
+
+        Raises:
+            ConfigurationError: If they are not in degC.
+        """
+        try:
+            decimals = await self._master.ask_display()
+        except InvalidReading as exc:
+            raise ConfigurationError(str(exc)) from exc
+        self._firing.resolution_k = 10.0**-decimals
 
     # -- joining -------------------------------------------------------------------
 
@@ -277,8 +302,6 @@ class EurothermEpc3016(EpcRegisters):
     def _safety_settings(self) -> list[tuple[str, SignalR[Any], Any]]:
         wanted = self.settings.safety
         pairs: list[tuple[str, SignalR[Any], Any]] = [
-            ("temperature unit (516)", self.temperature_units, 0),
-            ("input decimals (1922)", self.input_decimals, 1),
             ("ramp rate decimals (10580)", self.rate_decimals, 1),
             ("comms time format (1173)", self.time_format, self.settings.time_format),
             (
@@ -347,20 +370,30 @@ class EurothermEpc3016(EpcRegisters):
         if await self.program_mode.get_value() is not ProgramMode.RESET:
             await execute(self.reset_program)
 
+    @override
+    async def _compare_safety(self) -> None:
+        await self._ask_display()
+        await super()._compare_safety()
+
+    def _encode(self, segments: tuple[Segment, ...]) -> dict[int, int]:
+        return encode_program(segments, self._unit_s, self._master.to_word)
+
     async def _read_program(self) -> list[int]:
         return await self._master.read_confirmed(PROGRAM_FROM, N_PROGRAM_REGISTERS)
 
     @override
     async def _write_program(self, segments: tuple[Segment, ...]) -> None:
+        await self._ask_display()
+        wanted = self._encode(segments)
         present = await self._read_program()
-        for register, value in encode_program(segments, self._unit_s).items():
+        for register, value in wanted.items():
             if present[register - PROGRAM_FROM] != value:
                 await self._master.write_register(register, value)
         await self._compare_program(segments)
 
     @override
     async def _compare_program(self, segments: tuple[Segment, ...]) -> None:
-        wanted = encode_program(segments, self._unit_s)
+        wanted = self._encode(segments)
         words = await self._read_program()
         present = {register: words[register - PROGRAM_FROM] for register in wanted}
         if present != wanted:
@@ -396,47 +429,48 @@ class EurothermEpc3016(EpcRegisters):
     @override
     async def _read_sample(self) -> Sample:
         # One exchange, or more if it is not as expected.
-        words = decode_sample(await self._read_plausible())
+        shown = await self._read_plausible()
+        words = decode_sample(shown.words)
         mode = PROGRAM_CODES.get(words.mode)
         was_running, self._was_running = self._was_running, mode is ProgramMode.RUN
         has_acted = await self._has_watchdog_acted()
-        complaint = ""
-        if words.is_sensor_broken:
-            complaint = (
-                "the controller reports a broken thermocouple "
-                f"({words.temperature:.1f} degC)"
-            )
-        elif has_acted and was_running:
+        complaint = BROKEN if words.is_sensor_broken else shown.complaint(1, 5)
+        if not complaint and has_acted and was_running:
             complaint = (
                 "the controller's communications watchdog has taken the power off; "
                 "nobody asked it anything for too long"
             )
         return self._make_sample(
-            temperature=words.temperature,
-            setpoint=words.setpoint,
+            temperature=shown.degc_or_nan(1),
+            setpoint=shown.degc_or_nan(5),
             output=words.output,
             state=mode,
             complaint=complaint,
         )
 
-    async def _read_plausible(self) -> list[int]:
+    async def _read_plausible(self) -> Shown:
         """Return the registers of a sample, confirmed if they are a surprise.
 
         Modbus TCP has no checksum of its own; asking each time thrice would cost more
         than a firing's pace allows.
         """
-        registers = await self._master.read_holding(SAMPLE_FROM, N_SAMPLE_REGISTERS)
+        shown = await self._master.read_sample(1, 5)
         now = running_loop().time()
-        last, last_s = self._last_sample
-        within = _SURPRISE_DEGC + _SURPRISE_DEGC_PER_S * (now - last_s)
-        if not last or not samples_agree(last, registers, within):
-            registers = await self._master.read_confirmed(
-                SAMPLE_FROM,
-                N_SAMPLE_REGISTERS,
-                agree=lambda one, other: samples_agree(one, other, _SURPRISE_DEGC),
+        last, last_s = self._last_sample or (shown, -math.inf)
+        step = 10.0**shown.decimals
+        within = (_SURPRISE_DEGC + _SURPRISE_DEGC_PER_S * (now - last_s)) * step
+        if self._last_sample is None or not samples_agree(
+            last.words, shown.words, within
+        ):
+            shown = await self._master.read_sample(
+                1,
+                5,
+                agree=lambda one, other: samples_agree(
+                    one, other, _SURPRISE_DEGC * step
+                ),
             )
-        self._last_sample = registers, running_loop().time()
-        return registers
+        self._last_sample = shown, running_loop().time()
+        return shown
 
     async def _has_watchdog_acted(self) -> bool:
         """Look at the watchdog's flag if it may be up: after half its timeout."""

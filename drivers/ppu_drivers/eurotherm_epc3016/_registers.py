@@ -7,10 +7,17 @@ from typing import Any, Final
 
 from ophyd_async.core import StandardReadableFormat, StrictEnum, TriggerableCommand
 
-from ppu.devices import Holding, SignalR, SignalRW
+from ppu.devices import Display, DisplayedHolding, Holding, SignalR, SignalRW
 from ppu.devices.firing import LoopMode, ProgrammedFurnace, ProgramStates
+from ppu_drivers.eurotherm_epc3016._codec import (
+    N_SAMPLE_REGISTERS,
+    SAMPLE_FROM,
+    STATUS_SENSOR_BREAK,
+)
 
 __all__ = [
+    "BROKEN",
+    "DISPLAY",
     "PROGRAM_CODES",
     "EndType",
     "EpcRegisters",
@@ -22,6 +29,15 @@ __all__ = [
 ]
 
 _HEADER: Final = 8328
+DISPLAY: Final = Display(
+    decimals_at=1922,
+    units_at=516,
+    degc_code=0,
+    sampled=range(SAMPLE_FROM, SAMPLE_FROM + N_SAMPLE_REGISTERS),
+    temperatures=(1, 2, 5, 13, 24),
+    witness=range(11, 13),  # low and high end of the setpoint's range
+)
+BROKEN: Final = "the controller reports a broken thermocouple"
 
 
 class ProgramMode(StrictEnum):
@@ -155,6 +171,19 @@ def _holding(register: int, manual: str, **meaning: Any) -> Holding:
     )
 
 
+def _degc(register: int, manual: str, **meaning: Any) -> DisplayedHolding:
+    """Return a register with a temperature, as input 1 is resolved."""
+    return DisplayedHolding(
+        register,
+        display=DISPLAY,
+        decimals=1,
+        units="degC",
+        writes_single=True,
+        manual=f"{_TABLE}: {manual}",
+        **meaning,
+    )
+
+
 class EpcRegisters(ProgrammedFurnace):
     """What of an EPC3016 is read and written by name: program 1, input 1."""
 
@@ -167,12 +196,16 @@ class EpcRegisters(ProgrammedFurnace):
 
     process_value: A[
         SignalR[float],
-        _holding(1, "Loop.Main.PV", decimals=1, units="degC", low=-50, high=1372),
+        _degc(
+            1,
+            "Loop.Main.PV",
+            low=-50,
+            high=1372,
+            invalid_if=(75, STATUS_SENSOR_BREAK, BROKEN),
+        ),
         StandardReadableFormat.HINTED_SIGNAL,
     ]
-    target_setpoint: A[
-        SignalR[float], _holding(2, "Loop.Main.TargetSP", decimals=1, units="degC")
-    ]
+    target_setpoint: A[SignalR[float], _degc(2, "Loop.Main.TargetSP")]
     manual_output: A[
         SignalRW[float],
         _holding(3, "Loop.Output.ManualOP", decimals=1, units="%", low=0, high=100),
@@ -180,12 +213,8 @@ class EpcRegisters(ProgrammedFurnace):
     working_output: A[
         SignalR[float], _holding(4, "Loop.Main.WorkingOutput", decimals=1, units="%")
     ]
-    working_setpoint: A[
-        SignalR[float], _holding(5, "Loop.Main.WorkingSP", decimals=1, units="degC")
-    ]
-    alarm_1_threshold: A[
-        SignalR[float], _holding(13, "Alarm.1.Threshold", decimals=1, units="degC")
-    ]
+    working_setpoint: A[SignalR[float], _degc(5, "Loop.Main.WorkingSP")]
+    alarm_1_threshold: A[SignalR[float], _degc(13, "Alarm.1.Threshold")]
     program_number: A[
         SignalRW[int],
         _holding(22, "Programmer.Run.ProgramNumber", units="", low=1, high=20),
@@ -196,15 +225,7 @@ class EpcRegisters(ProgrammedFurnace):
     ]
     idle_setpoint: A[
         SignalRW[float],
-        _holding(
-            24,
-            "Loop.Setpoint.SP1",
-            decimals=1,
-            units="degC",
-            low=0,
-            high=60,
-            wears_eeprom=True,
-        ),
+        _degc(24, "Loop.Setpoint.SP1", low=0, high=60, wears_eeprom=True),
     ]
     fallback_output: A[
         SignalR[float], _holding(34, "Loop.Output.FallbackValue", decimals=1, units="%")
@@ -233,11 +254,11 @@ class EpcRegisters(ProgrammedFurnace):
     ]
     setpoint_high: A[
         SignalR[float],
-        _holding(111, "Loop.Setpoint.SPHighLimit", decimals=1, units="degC"),
+        _degc(111, "Loop.Setpoint.SPHighLimit"),
     ]
     setpoint_low: A[
         SignalR[float],
-        _holding(112, "Loop.Setpoint.SPLowLimit", decimals=1, units="degC"),
+        _degc(112, "Loop.Setpoint.SPLowLimit"),
     ]
     loop_mode: A[
         SignalRW[LoopMode], _holding(273, "Loop.Main.AutoMan", codes=_LOOP_CODES)
@@ -245,9 +266,6 @@ class EpcRegisters(ProgrammedFurnace):
     acknowledge_alarms: A[
         TriggerableCommand,
         _holding(274, "Instrument.Diagnostics.GlobalAck", write_value=1, units=""),
-    ]
-    temperature_units: A[
-        SignalR[int], _holding(516, "Instrument.Info.TempUnits; 0 = degC", units="")
     ]
     power_return: A[
         SignalR[Recovery],
@@ -311,7 +329,6 @@ class EpcRegisters(ProgrammedFurnace):
         SignalR[float],
         _holding(1857, "Loop.Output.OutputHighLimit", decimals=1, units="%"),
     ]
-    input_decimals: A[SignalR[int], _holding(1922, "AI.1.Resolution", units="")]
     sensor_break: A[
         SignalR[SensorBreak],
         _holding(1930, "AI.1.SensorBreakType", codes=_BREAK_CODES),

@@ -6,18 +6,21 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from ppu.core.errors import MalformedReply
+from ppu.core.errors import InstrumentError, MalformedReply
 from ppu.core.tasks import DoorState
 
 __all__ = [
     "COMMANDS",
     "DoorStatus",
+    "check_acknowledgement",
     "parse_state",
     "parse_status",
 ]
 
 COMMANDS: Final[dict[DoorState, str]] = {"open": "Open", "closed": "Close"}
 _STATUS = re.compile(r"State: (RUNNING|STOP|ERROR)((?:; ?[^;:]+: [^;]*)*);?")
+_ACKNOWLEDGED = re.compile(r"(Opening|Closing) furnace \w+\.\.\.")
+_REFUSED: Final = "Wrong command"
 _FIELD = re.compile(r"; ?([^;:]+): ([^;]*)")
 
 
@@ -27,7 +30,8 @@ class DoorStatus:
 
     state: Literal["RUNNING", "STOP", "ERROR"]
     doors: dict[str, str]
-    """``Open``, ``Closed`` or neither, by the controller's name of the door."""
+    """``Open``, ``Closed`` or ``Unknown``, by the controller's name of the door. A door
+    that moves is still called what it was before."""
     serial_number: str | None = None
 
 
@@ -60,3 +64,23 @@ def parse_status(line: str) -> DoorStatus:
 def parse_state(lines: list[str]) -> str:
     (line,) = lines
     return parse_status(line).state
+
+
+def check_acknowledgement(lines: list[str]) -> None:
+    """Accept the answer to a request to open or close.
+
+    It is acknowledged if the door begins to move, and answered with the status if it
+    need not or cannot.
+
+    Raises:
+        InstrumentError: If the controller does not know the request.
+        MalformedReply: If it is no answer of a door controller.
+
+    Example:
+        >>> check_acknowledgement(["Opening furnace A..."])
+    """
+    (line,) = lines
+    if line.strip() == _REFUSED:
+        raise InstrumentError(f"the controller says {_REFUSED!r}", _REFUSED)
+    if _ACKNOWLEDGED.fullmatch(line.strip()) is None:
+        parse_status(line)

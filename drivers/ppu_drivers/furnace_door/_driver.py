@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from functools import cached_property
 from typing import Annotated as A
 from typing import Final
@@ -16,6 +17,7 @@ from ppu.core.errors import (
     ConnectError,
     InstrumentError,
     MalformedReply,
+    ReplyTimeout,
     TransportError,
 )
 from ppu.core.labfile import DeviceEntry, LimitPair
@@ -23,26 +25,23 @@ from ppu.core.labtime import running_loop
 from ppu.core.specifications import DoorSpecification
 from ppu.devices import DriverFacts, Identity, Instrument, Query, Reference, SignalR
 from ppu.transports.line import LineClient
-from ppu.transports.tcp import TcpConnection, TcpLink
+from ppu.transports.tcp import TcpConnection
 from ppu_drivers.furnace_door._codec import (
     COMMANDS,
     DoorStatus,
+    check_acknowledgement,
     parse_state,
     parse_status,
 )
 
 __all__ = ["FurnaceDoor", "FurnaceDoorLimits", "FurnaceDoorSettings"]
 
+_log = logging.getLogger("ppu.drivers")
+
 _PERIOD_S: Final = 1.0
 _START_S: Final = 3.0
-
-
-class _OneRequestClient(LineClient):
-    """A client whose server serves one request a connection."""
-
-    def __init__(self, device: str, connection: TcpConnection) -> None:
-        super().__init__(device, connection, terminator=b"\n", deadline_s=5.0)
-        self.link = TcpLink(device, connection, deadline_s=5.0, is_kept_open=False)
+_SILENCE_S: Final = 0.25
+"""How long nothing more must come until an answer is over: nothing else ends it."""
 
 
 class FurnaceDoorSettings(BaseModel):
@@ -89,19 +88,21 @@ class FurnaceDoor(Instrument, Door):
         wire="door-line",
         sources=(
             "CederGroupHub/alab_control door_controller/door_controller.py (requests "
-            "Status, Open A, Close A; answer 'State: ...; Furnace A: Open'; port 8888; "
-            "one connection a request)",
+            "Status, Open A, Close A; port 8888; one connection a request)",
+            "its firmware soft_R07_AB.ino: no answer has a line end, the connection "
+            "stays open, and while a client is connected neither limit switch nor "
+            "timers are looked at, so the driver reads until it is silent, and closes",
         ),
         verified="",
         open_questions=(
-            "How an answer ends is in no source; a line feed is assumed.",
-            "What a door is called while it moves is in no source; only what is said "
-            "when the controller has stopped is believed.",
-            "What is answered to Open and Close is in no source; any line will do, and "
-            "the status tells what became of it.",
-            "No serial number is in any source; 'Serial: n' in the status is our "
-            "assumption. Without it, leave serial_number unset.",
-            "How an error is cleared is in no source; a person must look at the door.",
+            "The controller has a switch only where a door is open. Closing is timed: "
+            "a door that jams while it closes is called closed, which no program can "
+            "know.",
+            "When it is switched on it calls every door closed, wherever it is.",
+            "No serial number is in any source; 'Serial: n' in the status is ours, of "
+            "the simulated controller. Without it, leave serial_number unset.",
+            "An error stays until the controller is switched off and on; a person must "
+            "look at the door before.",
         ),
         orphan_behaviour="ends its motion, then stays where it is",
     )
@@ -125,7 +126,14 @@ class FurnaceDoor(Instrument, Door):
     ) -> None:
         self.settings = settings
         self.limits = limits
-        self._client = _OneRequestClient(name, connection)
+        self._client = LineClient(
+            name,
+            connection,
+            terminator=b"\n",
+            deadline_s=5.0,
+            silence_s=_SILENCE_S,
+            is_kept_open=False,
+        )
         super().__init__(name, entry, self._client, self._client.link)
         # A connection lives for one request: the check cannot be part of opening it.
         self.link.identify = None
@@ -243,9 +251,8 @@ class FurnaceDoor(Instrument, Door):
         if status.doors[self.settings.door] == wanted:
             return
         command = f"{COMMANDS[value]} {self.settings.door}"
-        # It states where the door shall be: repeating it is harmless.
-        await self._client.ask(command, is_question=False)
         begun = loop.time()
+        await self._command(command)
         deadline = begun + self.settings.max_travel_s
         while True:
             await asyncio.sleep(_PERIOD_S)
@@ -261,6 +268,23 @@ class FurnaceDoor(Instrument, Door):
                     f" s after {command} and the door is not {value}"
                 )
 
+    async def _command(self, command: str) -> None:
+        """Send *command*; the status will tell what came of it.
+
+        It states where the door shall be: repeating it is harmless. A controller that
+        does not know where the door is does not answer at all.
+
+        Raises:
+            InstrumentError: If the controller does not know the command.
+            ConnectError: If it cannot be reached any more.
+        """
+        try:
+            check_acknowledgement(await self._client.ask(command, is_question=False))
+        except InstrumentError as exc:
+            raise InstrumentError(f"{self.name}: {command}: {exc}", exc.code) from exc
+        except (ReplyTimeout, MalformedReply) as exc:
+            _log.warning("%s: %s: %s", self.name, command, exc)
+
     async def _wait_until_still(self, deadline: float, when: str) -> DoorStatus:
         """Return the status once nothing moves.
 
@@ -268,16 +292,19 @@ class FurnaceDoor(Instrument, Door):
             InstrumentError: If the controller reports an error or does not stop.
         """
         while True:
+            is_late = running_loop().time() > deadline
             status = await self.read_status()
             if status.state == "ERROR":
                 raise InstrumentError(
                     f"{self.name}: the controller reports an error {when}; is the door "
-                    "jammed? look at it before anything reaches for it",
+                    "jammed? It drives a door shut that did not open in time. Look at "
+                    "it before anything reaches for it, then switch the controller off "
+                    "and on",
                     "ERROR",
                 )
             if status.state == "STOP":
                 return status
-            if running_loop().time() > deadline:
+            if is_late:
                 raise InstrumentError(
                     f"{self.name}: the door still moves {when}; allowed are "
                     f"{self.settings.max_travel_s:g} s"

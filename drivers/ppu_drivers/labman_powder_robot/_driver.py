@@ -390,10 +390,11 @@ class LabmanPowderRobot(Instrument, PowderDoser, Recalling):
         loop = running_loop()
         deadline = loop.time() + self.settings.rack_deadline_s
         while True:
+            is_late = loop.time() >= deadline
             status = await self.read_status()
             if self._faces_outwards(status):
                 return status
-            if loop.time() >= deadline:
+            if is_late:
                 raise InstrumentError(
                     f"{self.name}: quadrant {quadrant} does not face outwards after "
                     f"{self.settings.rack_deadline_s:g} s"
@@ -438,6 +439,7 @@ class LabmanPowderRobot(Instrument, PowderDoser, Recalling):
         deadline = last_heard + self.settings.max_duration_s
         while True:
             await asyncio.sleep(self.settings.poll_period_s)
+            is_late = loop.time() >= deadline
             try:
                 status = await self.read_status()
             except (TransportError, MalformedReply):
@@ -447,7 +449,7 @@ class LabmanPowderRobot(Instrument, PowderDoser, Recalling):
             last_heard = loop.time()
             if self._is_complete(status, workflow):
                 return
-            if last_heard >= deadline:
+            if is_late:
                 raise InstrumentError(
                     f"{self.name}: {workflow} is not complete after "
                     f"{self.settings.max_duration_s:g} s"

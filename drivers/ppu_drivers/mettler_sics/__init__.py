@@ -3,7 +3,9 @@
 from ppu_drivers.mettler_sics._codec import (
     Weight,
     acknowledgement_of,
+    ends_answer_to,
     parse_mass,
+    parse_stable_weight,
     parse_text,
     parse_weight,
 )
@@ -19,7 +21,9 @@ __all__ = [
     "MettlerSicsSettings",
     "Weight",
     "acknowledgement_of",
+    "ends_answer_to",
     "parse_mass",
+    "parse_stable_weight",
     "parse_text",
     "parse_weight",
 ]

@@ -159,7 +159,10 @@ class PersonAtTerminal(Instrument, Operator):
                 (answer,) = await self._client.ask(
                     request, is_safe=False, deadline_lab_s=until - loop.time()
                 )
-                return parse_answer(answer)
+                is_done, why = parse_answer(answer)
+                if is_done or why or not self._is_terminal:
+                    return is_done, why
+                request = f"  why? {_PROMPT.strip()}"
             except MalformedReply as exc:
                 if not self._is_terminal:
                     raise MalformedReply(f"{self.name}: {exc}") from exc

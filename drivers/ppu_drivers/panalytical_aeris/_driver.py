@@ -380,10 +380,12 @@ class PanalyticalAeris(Instrument, Diffractometer):
         except (TransportError, MalformedReply) as exc:
             loop = running_loop()
             deadline = loop.time() + _BEGIN_S
+            is_late = False
             while await self.read_is_ready():
-                if loop.time() >= deadline:
+                if is_late:
                     raise
                 await asyncio.sleep(self.settings.poll_period_s)
+                is_late = loop.time() >= deadline
             _log.warning("%s: the scan began although %s", self.name, exc)
 
     async def _wait_until_ready(self, request: ScanRequest) -> None:
@@ -393,6 +395,7 @@ class PanalyticalAeris(Instrument, Diffractometer):
         longest = request.duration_s + self.settings.max_overhead_s
         while True:
             await asyncio.sleep(self.settings.poll_period_s)
+            looked = loop.time()
             try:
                 is_ready = await self.read_is_ready()
             except (TransportError, MalformedReply):
@@ -400,9 +403,9 @@ class PanalyticalAeris(Instrument, Diffractometer):
                     raise
                 continue
             last_heard = loop.time()
-            if is_ready and last_heard - asked >= _BEGIN_S:
+            if is_ready and looked - asked >= _BEGIN_S:
                 return
-            if last_heard - asked > longest:
+            if looked - asked > longest:
                 raise InstrumentError(
                     f"{self.name}: a scan of {request.duration_s:g} s is not done "
                     f"after {longest:g} s"

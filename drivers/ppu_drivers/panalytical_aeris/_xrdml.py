@@ -74,7 +74,12 @@ def _scan_of(root: ElementTree.Element) -> PowderScan:
     points = _child(scan, "{*}dataPoints")
     if points.find("{*}beamAttenuationFactors") is not None:
         raise ValueError("its beam was attenuated, which this driver cannot undo")
-    counts = np.array(_text(points, "{*}counts").split(), dtype=np.float64)
+    # Versions before 1.5 call them intensities.
+    column = points.find("{*}counts")
+    if column is None:
+        column = _child(points, "{*}intensities")
+    _check_unit(column, "counts")
+    counts = np.array((column.text or "").split(), dtype=np.float64)
     if not 2 <= counts.size <= _MOST_POINTS:
         raise ValueError(f"it has {counts.size} points")
     if not np.all(np.isfinite(counts)) or np.any(counts < 0):
@@ -82,6 +87,7 @@ def _scan_of(root: ElementTree.Element) -> PowderScan:
     (positions,) = (
         item for item in points.findall("{*}positions") if item.get("axis") == "2Theta"
     )
+    _check_unit(positions, "deg")
     first = _number(positions, "{*}startPosition")
     last = _number(positions, "{*}endPosition")
     if not first < last:
@@ -91,9 +97,9 @@ def _scan_of(root: ElementTree.Element) -> PowderScan:
     return PowderScan(
         two_theta=np.linspace(first, last, counts.size),
         counts=counts,
-        counting_time_s=_number(points, "{*}commonCountingTime"),
-        k_alpha_1_angstrom=_number(wavelength, "{*}kAlpha1"),
-        k_alpha_2_angstrom=_number(wavelength, "{*}kAlpha2"),
+        counting_time_s=_number(points, "{*}commonCountingTime", "seconds"),
+        k_alpha_1_angstrom=_number(wavelength, "{*}kAlpha1", "Angstrom"),
+        k_alpha_2_angstrom=_number(wavelength, "{*}kAlpha2", "Angstrom"),
         sample_id=_text(root, "{*}sample/{*}id"),
         instrument_id=None if instrument is None else instrument.strip(),
     )
@@ -110,7 +116,17 @@ def _text(element: ElementTree.Element, path: str) -> str:
     return (_child(element, path).text or "").strip()
 
 
-def _number(element: ElementTree.Element, path: str) -> float:
+def _check_unit(element: ElementTree.Element, wanted: str) -> None:
+    """Refuse a number in another unit; where none is said, the format has this one."""
+    unit = element.get("unit", wanted)
+    if unit != wanted:
+        name = element.tag.rpartition("}")[2]
+        raise ValueError(f"its {name} are in {unit!r}, not in {wanted}")
+
+
+def _number(element: ElementTree.Element, path: str, unit: str | None = None) -> float:
+    if unit is not None:
+        _check_unit(_child(element, path), unit)
     value = float(_text(element, path))
     if not math.isfinite(value):
         raise ValueError(f"{path.replace('{*}', '')} is {value}")

@@ -66,7 +66,12 @@ class Course:
             started_s=epoch + self.started,
             duration_s=self._last - self.started,
             max_temperature_degc=self._hottest,
-            dwell_temperature_degc=fmean(self._at_top) if self._at_top else None,
+            dwell_temperature_degc=(
+                fmean(self._at_top)
+                if self._at_top and self.watch.is_top_measured
+                else None
+            ),
             dwell_s=tuple(self.watch.measured_s),
+            unheard_s=tuple(self.watch.unheard_s),
             n_samples=self._n_samples,
         )

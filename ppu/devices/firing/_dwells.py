@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Final
 
 from ppu.core.capabilities import Segment
 
-__all__ = ["SETPOINT_TOLERANCE_K", "DwellWatch"]
+__all__ = ["DwellWatch", "setpoint_tolerance_k"]
 
-SETPOINT_TOLERANCE_K: Final = 0.06
-"""How far a setpoint may read from its target: registers have one decimal [K]."""
+
+def setpoint_tolerance_k(resolution_k: float) -> float:
+    """Return how far a setpoint told in such steps may read from its target [K]."""
+    return max(0.06, 0.6 * resolution_k)
 
 
 class DwellWatch:
@@ -21,13 +22,14 @@ class DwellWatch:
     sample periods may pass unseen; it counts as measured to be 0 s then. What
     happened while the controller could not be heard is not held against it, as far as
     there was time for it; a dwell that began or ended then counts as asked, as far as
-    what was heard allows.
+    what was heard allows. How much of each was not heard is kept beside it.
 
     Args:
         segments: What was asked.
         period_s: Time between two samples [s].
         is_from_start: Whether the first sample is taken when the program starts;
             otherwise anything may have happened before.
+        resolution_k: In which steps the controller tells temperatures.
     """
 
     def __init__(
@@ -36,7 +38,10 @@ class DwellWatch:
         period_s: float,
         *,
         is_from_start: bool = True,
+        resolution_k: float = 0.1,
     ) -> None:
+        self.tolerance_k = setpoint_tolerance_k(resolution_k)
+        """How far a setpoint may read from its target."""
         self._segments = segments
         self._period = period_s
         self._index = 0
@@ -54,7 +59,11 @@ class DwellWatch:
         """How long nobody had heard when the dwell was first seen."""
         self._spent_s = 0.0
         """How much of the last silence what must have happened in it takes."""
+        self._heard_s = 0.0
+        """How much of the present dwell was heard."""
         self.measured_s: list[float] = []
+        self.unheard_s: list[float] = []
+        """How much of each dwell nobody heard, in which anything may have happened."""
 
     def judge(self, lab_time: float, setpoint: float, is_running: bool) -> str | None:
         """Take one sample; return what is wrong, if anything is."""
@@ -63,6 +72,8 @@ class DwellWatch:
             # A sample that only comes late hides nothing.
             self._just_unheard_s = missed_s if missed_s > self._period / 2 else 0.0
             self._unheard_s += self._just_unheard_s
+            if self._since is not None:
+                self._heard_s += lab_time - self._heard_at - self._just_unheard_s
         self._heard_at = lab_time
         if self._just_unheard_s > 0 or self._unheard_s == 0:
             self._spent_s = 0.0
@@ -89,13 +100,15 @@ class DwellWatch:
                 return False
             self._spent_s += needs_s
         unheard_s = self._unheard_s
-        self._advance(segment.dwell_s if unheard_s > 0 else 0.0)
+        lasted_s = segment.dwell_s if unheard_s > 0 else 0.0
+        self._advance(lasted_s, segment.dwell_s)
         # Perhaps it shows only now what happened in a silence before.
         self._unheard_s = max(self._unheard_s, unheard_s)
         return True
 
-    def _advance(self, lasted: float) -> None:
+    def _advance(self, lasted: float, unheard_s: float) -> None:
         self.measured_s.append(lasted)
+        self.unheard_s.append(unheard_s)
         left_degc = self._segments[self._index].target_degc
         self._index += 1
         self._since = None
@@ -109,19 +122,18 @@ class DwellWatch:
         """Return how far a right dwell may be from what was asked [s]."""
         # A slow setpoint reads as its target before it is there and after it left.
         ramps = [s.ramp_degc_per_min for s in self._segments[self._index :][:2]]
-        blur_s = sum(SETPOINT_TOLERANCE_K / rate * 60 for rate in ramps)
+        blur_s = sum(self.tolerance_k / rate * 60 for rate in ramps)
         return 2 * self._period + blur_s + 0.02 * segment.dwell_s
 
     def _follow_segment(
         self, lab_time: float, setpoint: float, is_running: bool
     ) -> str | None:
         segment = self._segments[self._index]
-        is_there = (
-            is_running and abs(setpoint - segment.target_degc) < SETPOINT_TOLERANCE_K
-        )
+        is_there = is_running and abs(setpoint - segment.target_degc) < self.tolerance_k
         if self._since is None:
             if is_there:
                 self._since = lab_time
+                self._heard_s = 0.0
                 self._unheard_at_begin_s = self._just_unheard_s
                 if not self._is_coming:
                     self._unheard_at_begin_s = self._unheard_s
@@ -140,7 +152,7 @@ class DwellWatch:
         self._spent_s += max(asked - least - slack, 0.0)
         if self._unheard_at_begin_s <= 2 * self._period:
             self._is_lost = False  # it was seen from its begin to its end
-        self._advance(lasted)
+        self._advance(lasted, max(lasted - self._heard_s, 0.0))
         if is_too_long or most < asked - slack:
             manner = "still dwells after" if is_there else "dwelt for"
             return (
@@ -152,14 +164,13 @@ class DwellWatch:
     def _follow_approach(self, segment: Segment, setpoint: float) -> str | None:
         """Follow the setpoint on its way to a target it was not seen at yet."""
         gap_k = abs(setpoint - segment.target_degc)
-        has_turned = gap_k > self._nearest_k + SETPOINT_TOLERANCE_K
-        stands_still = abs(gap_k - self._nearest_k) < SETPOINT_TOLERANCE_K
+        has_turned = gap_k > self._nearest_k + self.tolerance_k
+        stands_still = abs(gap_k - self._nearest_k) < self.tolerance_k
         # A silence may hide several segments.
         n_ahead = len(self._segments) if self._unheard_s > 0 else 1
         following = self._segments[self._index + 1 :][:n_ahead]
         dwells_at_next = stands_still and any(
-            abs(setpoint - after.target_degc) < SETPOINT_TOLERANCE_K
-            for after in following
+            abs(setpoint - after.target_degc) < self.tolerance_k for after in following
         )
         if (has_turned or dwells_at_next) and self._pass_unseen(segment):
             return None

@@ -21,7 +21,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labtime import running_loop
 from ppu.devices.firing._course import Course, Prepared
-from ppu.devices.firing._dwells import SETPOINT_TOLERANCE_K
+from ppu.devices.firing._dwells import setpoint_tolerance_k
 from ppu.devices.firing._heater import HeaterSwitch, LoopMode
 from ppu.devices.firing._samples import Sample, Samples, samples_from_columns
 from ppu.devices.firing._settings import FiringSettings, is_over_limit
@@ -79,6 +79,8 @@ class Firing:
         self._stopped_because = ""
         self.must_be_off = False
         """Whether a fault was found that does not allow any more heating."""
+        self.resolution_k = 0.1
+        """In which steps the controller tells temperatures."""
         self.samples = Samples.empty()
         self.task: asyncio.Task[FiringRecord] | None = None
         self.last_record: FiringRecord | None = None
@@ -86,6 +88,11 @@ class Firing:
         self._latest: Sample | None = None
 
     # -- before ----------------------------------------------------------------------
+
+    @property
+    def is_acting(self) -> bool:
+        """Whether what was started or joined has not ended and cooled."""
+        return self._is_ours
 
     def forget_prepared(self) -> None:
         """Take back what was prepared."""
@@ -216,10 +223,12 @@ class Firing:
         await start_program()
         loop = running_loop()
         deadline = loop.time() + _START_DEADLINE_S
+        is_late = False
         while not await is_running():
-            if loop.time() > deadline:
+            if is_late:
                 raise InstrumentError(f"{self._name}: the program did not start")
             await asyncio.sleep(1.0)
+            is_late = loop.time() > deadline
         self.samples = Samples.empty()
         self._latest = None  # what was heard of another firing tells nothing of this
         first: Sample | None = None
@@ -248,7 +257,11 @@ class Firing:
     ) -> Course:
         self._profile = profile
         watch = FiringWatch(
-            profile, self._settings, self._high_degc, is_from_start=is_from_start
+            profile,
+            self._settings,
+            self._high_degc,
+            is_from_start=is_from_start,
+            resolution_k=self.resolution_k,
         )
         return Course(watch, profile.cool_to_degc, started)
 
@@ -276,11 +289,12 @@ class Firing:
         task = self.task
         if task is None:
             raise InstrumentError(f"{self._name}: nothing was started")
+        tolerance_k = setpoint_tolerance_k(self.resolution_k)
         while not task.done():
             self._heard.clear()
             sample = self._latest
             if sample is not None and (
-                abs(sample.setpoint - target_degc) < SETPOINT_TOLERANCE_K
+                abs(sample.setpoint - target_degc) < tolerance_k
                 and abs(sample.temperature - target_degc) <= within_k
             ):
                 return

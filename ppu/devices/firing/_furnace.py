@@ -24,7 +24,12 @@ from ppu.core.capabilities import (
 )
 from ppu.core.errors import InterlockError
 from ppu.core.labfile import DeviceEntry
-from ppu.core.specifications import DwellUnit, FurnaceSpecification, ProgramRoom
+from ppu.core.specifications import (
+    ROOM_DEGC,
+    DwellUnit,
+    FurnaceSpecification,
+    ProgramRoom,
+)
 from ppu.devices.firing._controller import (
     ProgramSettings,
     apply_settings,
@@ -41,8 +46,9 @@ from ppu.transports.link import Link
 
 __all__ = ["ProgramStates", "ProgrammedFurnace"]
 
-_ROOM_DEGC: Final = 25.0
 _SLOWEST_DEGC_PER_MIN: Final = 0.1
+_HOTTER_K: Final = 10.0
+"""How much hotter than a firing gets a chamber may be before it [K]."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +162,11 @@ class ProgrammedFurnace(Instrument, Furnace):
     def poll_period_s(self) -> float:
         return self.settings.sample_period_s
 
+    @property
+    @override
+    def is_acting(self) -> bool:
+        return self._firing.is_acting
+
     # -- what a driver fills in ----------------------------------------------------
 
     @property
@@ -240,6 +251,16 @@ class ProgrammedFurnace(Instrument, Furnace):
         return self.entry.slots
 
     @property
+    def output_key(self) -> str:
+        """Data key of the output [%]."""
+        return self.working_output.name
+
+    @property
+    def rated_power_w(self) -> float | None:
+        """Electrical power at full output [W], None if the lab file does not say it."""
+        return self.settings.rated_power_w
+
+    @property
     def temperature_key(self) -> str:
         """Data key of the chamber's temperature [degC]."""
         return self.process_value.name
@@ -272,8 +293,8 @@ class ProgrammedFurnace(Instrument, Furnace):
             LimitError: If the profile is not allowed; nothing was sent.
             ConfigurationError: If the controller is not set as the lab file says;
                 nothing was changed.
-            InterlockError: If a program is under way, or the last firing has not
-                cooled yet; nothing was changed.
+            InterlockError: If a program is under way, the last firing has not cooled
+                yet, or the chamber is hotter than the firing gets; nothing was changed.
             InstrumentError: If the controller did not take the program.
         """
         async with self._beginning:
@@ -284,7 +305,22 @@ class ProgrammedFurnace(Instrument, Furnace):
                 return
             self._firing.check_complete()
             self.check_profile(value)
+            await self._check_not_hotter(value)
             await self._load(value)
+
+    async def _check_not_hotter(self, profile: FiringProfile) -> None:
+        """Refuse a firing in a chamber that is hotter than the firing gets.
+
+        What stands in it would be fired at another temperature than was asked.
+        """
+        highest = max(segment.target_degc for segment in profile.segments)
+        temperature = await self.process_value.get_value()
+        if temperature > highest + _HOTTER_K:
+            raise InterlockError(
+                f"{self.name} reads {temperature:.0f} degC before the firing, and "
+                f"{highest:g} degC are asked: it does not cool what stands in it; let "
+                "it cool, then begin again"
+            )
 
     async def _load(self, profile: FiringProfile) -> None:
         """Compare the controller's settings, and load the program of *profile*."""
@@ -410,7 +446,7 @@ class ProgrammedFurnace(Instrument, Furnace):
         rate = fastest
         if target < temperature:
             # It cools exponentially; a program that is faster gets ahead of it.
-            excess = max(target - _ROOM_DEGC, 0.0)
+            excess = max(target - ROOM_DEGC, 0.0)
             natural = excess / self.settings.cooling_time_constant_s * 60
             rate = min(max(natural, slowest, _SLOWEST_DEGC_PER_MIN), fastest)
         unit = self._dwell_unit

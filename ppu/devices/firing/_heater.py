@@ -93,13 +93,14 @@ class HeaterSwitch:
         loop = running_loop()
         deadline = loop.time() + _SWITCH_DEADLINE_S
         while True:
+            is_late = loop.time() > deadline
             try:
                 output = await self.working_output.get_value()
             except (PPUError, TimeoutError) as exc:
                 return f"{self.working_output.name}: {exc}"
             if output <= 0:
                 return ""
-            if loop.time() > deadline:
+            if is_late:
                 return f"the output stayed at {output:g} %"
             await asyncio.sleep(1.0)
 
@@ -122,11 +123,12 @@ class HeaterSwitch:
         deadline = loop.time() + _SWITCH_DEADLINE_S
         while True:
             # The controller moves its output at its next cycle, not at once.
+            is_late = loop.time() > deadline
             output = await self.working_output.get_value()
             mode = await self.loop_mode.get_value()
             if mode is LoopMode.MANUAL and output <= 0:
                 return
-            if loop.time() > deadline:
+            if is_late:
                 told = "; ".join(trouble for trouble in troubles if trouble)
                 raise InstrumentError(
                     f"{self.name}: asked for 0 % by hand but it is in {mode.value} at "

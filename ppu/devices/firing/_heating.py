@@ -57,7 +57,8 @@ class HeatingWatch:
     Each reading is compared with those of the last minutes:
 
     - *sensor frozen*: the same to the last digit for 5 min and 15 readings although
-      the output or the program moved, or the furnace should be cooling.
+      the output or the program moved, or the furnace should be cooling. In steps
+      coarser than 0.1 K noise does not show: then 15 min, and the output tells nothing.
     - *thermocouple reversed*: below freezing, or 3 K below where a cold firing began.
     - *thermocouple slipped*: falls faster than the furnace can lose heat, which is
       what it took up at most within the last half hour: output times heating rate at
@@ -74,9 +75,16 @@ class HeatingWatch:
         period_s: Time between two readings [s].
         full_power_degc_per_min: How fast the furnace gets hotter at full power, cold
             and empty. It only has to be roughly right, and rather too high.
+        resolution_k: In which steps the controller tells temperatures.
     """
 
-    def __init__(self, period_s: float, full_power_degc_per_min: float) -> None:
+    def __init__(
+        self,
+        period_s: float,
+        full_power_degc_per_min: float,
+        resolution_k: float = 0.1,
+    ) -> None:
+        self._is_coarse = resolution_k > 0.1
         self._spacing_s = max(period_s, _SPACING_S)
         self._n_window = max(round(_WINDOW_S / self._spacing_s), 2)
         self._n_calibration = max(
@@ -251,11 +259,13 @@ class HeatingWatch:
         low, high = self._setpoints
         self._setpoints = (min(low, point.setpoint), max(high, point.setpoint))
         lasted_s = point.time - same.time
-        if self._n_same < _N_FROZEN or lasted_s < _FROZEN_S:
+        longest_s = 3 * _FROZEN_S if self._is_coarse else _FROZEN_S
+        if self._n_same < _N_FROZEN or lasted_s < longest_s:
             return None
+        most_power = self._outputs[1] - self._outputs[0]
         has_moved = (
-            self._outputs[1] - self._outputs[0] > _NO_POWER
-            or self._setpoints[1] - self._setpoints[0] > 1.0
+            (most_power > _NO_POWER and not self._is_coarse)
+            or self._setpoints[1] - self._setpoints[0] > (3.0 if self._is_coarse else 1)
             or (is_cooling and point.reading > _COLD_START_DEGC)
         )
         if not has_moved:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Final, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ppu.core.labfile import LimitPair
 
@@ -14,12 +16,35 @@ __all__ = [
 ]
 
 
+LONGEST_PERIOD_S: Final = 60.0
+"""The longest time between two samples that the watch of a firing can judge by. What an
+element without power still gives off is seen within a minute; sampled every 180 s, it
+was taken for a welded relay."""
+_N_PERIODS_SILENT: Final = 3
+
+
+def _bearable(period_s: float) -> float:
+    """Return how often to sample.
+
+    Raises:
+        ValueError: If that is too seldom to judge a firing by.
+    """
+    if period_s > LONGEST_PERIOD_S:
+        raise ValueError(
+            f"should be at most {LONGEST_PERIOD_S:g} s: sampled less often, a healthy "
+            "furnace cannot be told from one with a welded relay"
+        )
+    return period_s
+
+
 class FiringSettings(BaseModel):
     """What a driver must know of any furnace."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    sample_period_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    sample_period_s: Annotated[float, AfterValidator(_bearable)] = Field(
+        default=10.0, gt=0, allow_inf_nan=False
+    )
     max_silence_s: float = Field(
         default=300.0,
         gt=0,
@@ -38,6 +63,13 @@ class FiringSettings(BaseModel):
         allow_inf_nan=False,
         description="How fast the chamber gets hotter at full power, cold and empty; "
         "half of it is too low, twice as much only finds faults later",
+    )
+    rated_power_w: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Electrical power at full output, as its plate says; energy is "
+        "computed from it, and is not known without it",
     )
     set_within_k: float = Field(
         default=2.0,
@@ -59,6 +91,22 @@ class FiringSettings(BaseModel):
         gt=0,
         description="Natural cooling of this furnace, only for expected durations",
     )
+
+    @model_validator(mode="after")
+    def _let_a_sample_fail(self) -> Self:
+        """Refuse a silence that one lost sample would be.
+
+        Raises:
+            ValueError: If so.
+        """
+        least_s = _N_PERIODS_SILENT * self.sample_period_s
+        if self.max_silence_s < least_s:
+            raise ValueError(
+                f"max_silence_s is {self.max_silence_s:g}, which one lost sample ends; "
+                f"it should be at least {_N_PERIODS_SILENT} sample periods "
+                f"({least_s:g} s)"
+            )
+        return self
 
 
 class FurnaceLimits(BaseModel):

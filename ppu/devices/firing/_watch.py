@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ppu.core.capabilities import FiringProfile
-from ppu.devices.firing._dwells import SETPOINT_TOLERANCE_K, DwellWatch
+from ppu.core.tasks import is_measured
+from ppu.devices.firing._dwells import DwellWatch
 from ppu.devices.firing._heating import HeatingWatch
 from ppu.devices.firing._samples import Sample
 from ppu.devices.firing._settings import FiringSettings, is_over_limit
@@ -19,6 +20,7 @@ class FiringWatch:
         settings: What is known of the furnace.
         high_degc: The highest temperature that the lab allows.
         is_from_start: Whether the first sample is taken when the program starts.
+        resolution_k: In which steps the controller tells temperatures.
     """
 
     def __init__(
@@ -28,16 +30,21 @@ class FiringWatch:
         high_degc: float,
         *,
         is_from_start: bool = True,
+        resolution_k: float = 0.1,
     ) -> None:
         self._settings = settings
         self._high = high_degc
-        self._highest_setpoint = max(s.target_degc for s in profile.segments)
+        self._targets = [segment.target_degc for segment in profile.segments]
+        self._highest_setpoint = max(self._targets)
         self._has_begun = False
         self._dwells = DwellWatch(
-            profile.segments, settings.sample_period_s, is_from_start=is_from_start
+            profile.segments,
+            settings.sample_period_s,
+            is_from_start=is_from_start,
+            resolution_k=resolution_k,
         )
         self._heating = HeatingWatch(
-            settings.sample_period_s, settings.full_power_degc_per_min
+            settings.sample_period_s, settings.full_power_degc_per_min, resolution_k
         )
         self._ended_at: float | None = None
 
@@ -52,12 +59,28 @@ class FiringWatch:
 
     def is_at_top(self, sample: Sample) -> bool:
         """Return whether the program dwells at its highest temperature."""
-        return abs(sample.setpoint - self._highest_setpoint) < SETPOINT_TOLERANCE_K
+        return abs(sample.setpoint - self._highest_setpoint) < self._dwells.tolerance_k
 
     @property
     def measured_s(self) -> list[float]:
         """The dwells measured so far."""
         return self._dwells.measured_s
+
+    @property
+    def unheard_s(self) -> list[float]:
+        """How much of each of them nobody heard."""
+        return self._dwells.unheard_s
+
+    @property
+    def is_top_measured(self) -> bool:
+        """Whether enough of every dwell at the highest target was heard."""
+        dwells = zip(self._targets, self.measured_s, self.unheard_s, strict=False)
+        top = max(self._targets)
+        return all(
+            is_measured(lasted, unheard)
+            for target, lasted, unheard in dwells
+            if target == top
+        )
 
     def judge(self, lab_time: float, sample: Sample) -> str | None:
         """Take one sample; return why the firing must not go on, if it must not."""

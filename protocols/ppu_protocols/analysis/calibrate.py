@@ -9,7 +9,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from pydantic import TypeAdapter
 
+from ppu.core.errors import ConfigurationError
+from ppu.core.yaml_document import read_json
 from ppu_protocols.analysis._covariance import inflation
 from ppu_protocols.analysis._fit import Refinement, Target, refine, with_curvature
 from ppu_protocols.analysis._model import DISPLACEMENT_SPREAD, ZERO_SPREAD, ScanModel
@@ -191,13 +194,22 @@ def read_calibration(path: Path) -> Calibration:
         AnalysisError: If it is missing or no calibration.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path.read_text(encoding="utf-8"), str(path))
         version = content.pop("schema_version")
         for name in ("gaussian_fwhm_deg", "lorentzian_fwhm_deg", "remarks"):
             content[name] = tuple(content[name])
         found = Calibration(**content)
+        # No text and no boolean for a number.
+        TypeAdapter(Calibration).validate_json(json.dumps(content), strict=True)
         datetime.fromisoformat(found.valid_until)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (
+        ConfigurationError,
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise AnalysisError(
             f"{path}: no calibration of a diffractometer ({error}); "
             "`ppu calibrate diffractometer` writes one"

@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from ppu.core.numbers import number_option
+
 app = typer.Typer(
     name="calibrate",
     help="Check instruments against certified standards.",
@@ -36,7 +38,11 @@ def calibrate_diffractometer(
         str, typer.Option(help="Si (SRM 640) or LaB6 (SRM 660).")
     ] = "LaB6",
     valid_days: Annotated[
-        float, typer.Option(help="For how long the calibration holds.", min=0.0)
+        float,
+        typer.Option(
+            parser=number_option(0.0, 36_500.0),
+            help="For how long the calibration holds.",
+        ),
     ] = 90.0,
     write: Annotated[
         Path | None,

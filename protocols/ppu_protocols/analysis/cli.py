@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from ppu.core.numbers import NotPlainError, integer_option, read_number
+
 if TYPE_CHECKING:
     from ppu_protocols.analysis.absolute import Absolute
     from ppu_protocols.analysis.cif import Phase
@@ -125,7 +127,11 @@ def analyse_xrd(
     ] = None,
     number: Annotated[
         int | None,
-        typer.Option("--scan", help="Which scan of a file that holds several, from 1."),
+        typer.Option(
+            "--scan",
+            parser=integer_option(1),
+            help="Which scan of a file that holds several, from 1.",
+        ),
     ] = None,
     grain: Annotated[
         list[str] | None,
@@ -263,8 +269,8 @@ def _pair(text: str, option: str) -> tuple[str, float]:
 
     name, _, number = text.rpartition("=")
     try:
-        value = float(number)
-    except ValueError:
+        value = read_number(number)
+    except NotPlainError:
         value = -1.0
     if not name or not 0.0 < value < 1e6:
         raise AnalysisError(f"{option} {text}: NAME=NUMBER with a number above 0")

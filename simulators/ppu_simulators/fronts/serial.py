@@ -147,9 +147,9 @@ class SerialFront:
         now = self._loop.time()
         data = answer.at(now)
         self._free_at = max(now, self._free_at) + len(data) * byte_s
-        self._pending.append(self._loop.call_at(self._free_at, self._say, data))
+        self._pending.append(self._loop.call_at(self._free_at, self.say, data))
 
-    def _say(self, data: bytes) -> None:
+    def say(self, data: bytes) -> None:
         """Send an answer, or what a fault makes of it."""
         now = self._loop.time()
         while self._pending and self._pending[0].when() <= now:

@@ -32,6 +32,8 @@ class TcpFront:
             every client shall have its own, because it remembers half a request.
         port: Port to listen on; 0 for a free one.
         closes_after_answer: Whether one connection serves one exchange.
+        attend: Told when the one client that is served has come, and has gone; others
+            wait for their turn. By default all are served at once.
         faults: What may go wrong; nothing by default.
 
     Raises:
@@ -44,9 +46,14 @@ class TcpFront:
         *,
         port: int = 0,
         closes_after_answer: bool = False,
+        attend: Callable[[bool, float], None] | None = None,
         faults: Faults | None = None,
     ) -> None:
         self.conversation = conversation
+        self.attend = attend
+        self.served: _Connection | None = None
+        self.waiting: dict[_Connection, bytes] = {}
+        """What clients have sent whose turn has not come, in order."""
         self.closes_after_answer = closes_after_answer
         self.faults = faults
         example = conversation() if callable(conversation) else conversation
@@ -82,9 +89,36 @@ class TcpFront:
         for transport in list(self.connections):
             transport.abort()
 
+    def volunteer(self, data: bytes) -> None:
+        """Say something to every client that nothing of what it said is owed for."""
+        for transport in self.connections:
+            transport.write(data)
+
     def _accept(self) -> asyncio.BaseProtocol:
         own = self.conversation() if callable(self.conversation) else None
         return _Connection(self, running_loop(), own)
+
+    def admits(self, client: _Connection, data: bytes, now: float) -> bool:
+        """Return whether *client* has its turn; else keep what it sent."""
+        if self.attend is None or self.served is client:
+            return True
+        if self.served is not None:
+            self.waiting[client] = self.waiting.get(client, b"") + data
+            return False
+        self.served = client
+        self.attend(True, now)
+        return True
+
+    def forget(self, client: _Connection, now: float) -> None:
+        """Let the next client have its turn if *client* was served."""
+        self.waiting.pop(client, None)
+        if self.attend is None or self.served is not client:
+            return
+        self.served = None
+        self.attend(False, now)
+        if self.waiting:
+            following = next(iter(self.waiting))
+            following.hear(self.waiting.pop(following))
 
     def shared_conversation(self) -> Conversation:
         """Return the one conversation that all clients have.
@@ -133,7 +167,13 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._debt is not None:
             self._debt.pay(len(data))
+        self.hear(data)
+
+    def hear(self, data: bytes) -> None:
+        """Answer what the client sent, when it has its turn."""
         now = self._loop.time()
+        if not self._front.admits(self, data, now):
+            return
         conversation = self._own or self._front.shared_conversation()
         if self._spoiled is None:
             answers = conversation.receive(data, now)
@@ -148,7 +188,7 @@ class _Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Keep the other direction open for answers under way (`nc -N`)."""
         self._has_ended = True
-        return self._n_owed > 0
+        return self._n_owed > 0 or self in self._front.waiting
 
     def _later(self, wait: float, act: Callable[[Any], None], argument: Any) -> None:
         """Do something that is owed to the client after a while."""
@@ -218,3 +258,4 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._front.connections.discard(self._transport)
             self._transport = None
+            self._front.forget(self, self._loop.time())

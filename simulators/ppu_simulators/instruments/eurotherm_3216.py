@@ -6,6 +6,7 @@ the driver. What the sources leave open is our assumption and is marked so.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
@@ -28,6 +29,7 @@ from ppu_simulators.instruments._chamber import (
     approach,
     registers_of,
 )
+from ppu_simulators.instruments._display import FLOAT_REGION, Kind, ShownRegisters
 from ppu_simulators.world import World, settings_of
 
 __all__ = ["SimulatedEurotherm3216"]
@@ -38,6 +40,26 @@ _RESET, _RUN, _HOLD, _END = 0, 1, 2, 3
 # memory at 100,000 writes; program registers are kept, too.
 _EEPROM: Final = frozenset({2, 24, 25, *range(1280, 1304)})
 _READ_ONLY: Final = frozenset({1, 4, 5, 75, 76, 103, 107, 122, 258})
+_PROGRAM_SETPOINTS: Final = frozenset(range(1281, 1304, 3))
+# Integers have the digits (525) and the unit (516) of the display. Rates have one
+# decimal whatever that says: alab_control writes them so to controllers that show
+# whole degrees.
+_KINDS: Final[Mapping[int, Kind]] = {
+    **dict.fromkeys(
+        {1, 2, 5, 11, 12, 13, 14, 24, 25, 26, 111, 112} | _PROGRAM_SETPOINTS,
+        Kind.TEMPERATURE,
+    ),
+    **dict.fromkeys((6, 27), Kind.DIFFERENCE),
+    **dict.fromkeys((35, 103, *range(1282, 1304, 3)), Kind.RATE),
+    **dict.fromkeys((3, 4, 30, 31), Kind.TENTHS),
+}
+
+_ALLOWED: Final[Mapping[int, tuple[int, ...]]] = {
+    23: (_RESET, _RUN, _HOLD),
+    **dict.fromkeys((270, 273, 276), (0, 1)),
+    **dict.fromkeys((525, 531), (0, 1, 2)),
+    516: (0, 1, 2, 3, 4),
+}
 
 
 @dataclass
@@ -57,6 +79,8 @@ _TWIN_DEFAULTS: Final[Mapping[str, Any]] = {
     "parity": "none",
     "unit": 1,
     "type_code": 3216,
+    "decimals": 1,
+    "units": 0,
     "registers": {},
 }
 _BREAK_TYPES: Final[Mapping[int, BreakType]] = {0: "off", 1: "on", 2: "latching"}
@@ -90,6 +114,12 @@ class SimulatedEurotherm3216:
         self.manual_output: float | None = None
         self.n_eeprom_writes = 0
         self._registers = self._at_power_on(twin, serial_number)
+        self._shown = ShownRegisters(
+            _KINDS,
+            decimals=lambda: int(self._registers[525]),
+            unit=lambda: int(self._registers[516]),
+        )
+        self._take_settings(registers_of(twin))
         self._take_by_hand()
         self.chamber = Chamber(name, world, twin, self, self.faults)
         slave = ModbusRtuSlave(
@@ -109,31 +139,34 @@ class SimulatedEurotherm3216:
         world.add_process(self.chamber)
 
     @staticmethod
-    def _at_power_on(twin: Mapping[str, Any], serial_number: str) -> dict[int, int]:
-        """Return what a commissioned controller of this furnace keeps."""
+    def _at_power_on(twin: Mapping[str, Any], serial_number: str) -> dict[int, float]:
+        """Return what a commissioned controller of this furnace keeps.
+
+        Numbers are physical: degC, K, degC/min and percent.
+        """
         digits = "".join(c for c in serial_number if c.isdigit()) or "0"
-        registers = {
+        return {
             2: 0,  # target setpoint
             3: 0,  # manual output
-            6: 500,  # proportional band
+            6: 50,  # proportional band
             7: 0,  # reverse acting
             8: 400,  # integral time
             9: 0,  # derivative time
-            11: -500,  # range low
-            12: 13720,  # range high
-            13: 11500,  # alarm 1 threshold
+            11: -50,  # range low
+            12: 1372,  # range high
+            13: 1150,  # alarm 1 threshold
             14: 0,
             15: 0,  # SP1 selected
             24: 0,  # SP1
             25: 0,  # SP2
             26: 0,  # comms setpoint
             27: 0,
-            30: 1000,  # output high limit
+            30: 100,  # output high limit
             31: 0,  # output low limit
             35: 0,  # setpoint rate limit off
             87: 0,
             107: 0x0107,  # firmware 1.07 (our choice)
-            111: 11000,  # setpoint high limit
+            111: 1100,  # setpoint high limit
             112: 0,  # setpoint low limit
             122: int(twin["type_code"]),  # our choice: the code is not published
             131: int(twin["unit"]),
@@ -146,15 +179,22 @@ class SimulatedEurotherm3216:
             321: 0,  # dwell units
             327: 0,  # holdback
             328: 3,  # end type reset
-            516: 1,  # degC
-            525: 1,  # one decimal
+            516: int(twin["units"]),  # 0 degC, 1 degF, 2 K: from memory
+            525: int(twin["decimals"]),
             531: 0,  # ramp units per minute
             536: 1,  # alarm 1 is full-scale high
             578: 1,  # sensor break drives the output to its low limit
             629: int(digits[-4:]),  # customer id
             **dict.fromkeys(range(1280, 1304), 0),
         }
-        return registers | registers_of(twin)
+
+    def _take_settings(self, words: dict[int, int]) -> None:
+        """Take the registers of the lab file, as they would be written."""
+        for register in (516, 525):
+            if register in words:
+                self._registers[register] = words.pop(register)
+        for register, word in words.items():
+            self._registers[register] = self._shown.from_word(register, word & 0xFFFF)
 
     # -- server --------------------------------------------------------------------
 
@@ -170,11 +210,11 @@ class SimulatedEurotherm3216:
 
     def output_limits(self) -> tuple[float, float]:
         """Return the lowest and the highest output, 0..1."""
-        return max(self._signed(31) / 1000, 0.0), self._signed(30) / 1000
+        return max(self._registers[31] / 100, 0.0), self._registers[30] / 100
 
     def break_type(self) -> BreakType:
         """Return what it does about a broken sensor (register 578)."""
-        return _BREAK_TYPES.get(self._registers[578], "on")
+        return _BREAK_TYPES.get(int(self._registers[578]), "on")
 
     def output_when_broken(self) -> float:
         """Return the output while its sensor is broken: its low limit."""
@@ -183,7 +223,7 @@ class SimulatedEurotherm3216:
     def _take_by_hand(self) -> None:
         """Let the output follow auto/manual (273) and manual output (3)."""
         is_manual = self._registers[273] == 1
-        self.manual_output = self._signed(3) / 1000 if is_manual else None
+        self.manual_output = self._registers[3] / 100 if is_manual else None
 
     # -- the programmer ------------------------------------------------------------
 
@@ -193,7 +233,7 @@ class SimulatedEurotherm3216:
         if programmer.status == _HOLD:
             return
         if programmer.status != _RUN:
-            self._approach(self._signed(24) / 10, self._signed(35) / 10)
+            self._approach(self._target_degc, self._registers[35])
             return
         first = 1280 + 3 * programmer.segment_index
         if programmer.is_dwelling:
@@ -201,15 +241,22 @@ class SimulatedEurotherm3216:
             if programmer.dwell_left_s <= 0:
                 self._next_segment()
             return
-        target = self._signed(first + 1) / 10
-        rate = self._signed(first + 2) / 10
+        target, rate = self._registers[first + 1], self._registers[first + 2]
         if self._approach(target, rate):
             programmer.is_dwelling = True
             programmer.dwell_left_s = self._registers[first] * self._dwell_unit_s
 
+    @property
+    def _target_degc(self) -> float:
+        """Where it goes without a program: SP1 (24), or the remote setpoint (26)."""
+        if self._registers[276] != 1:
+            return self._registers[24]
+        low, high = self._registers[112], self._registers[111]
+        return min(max(self._registers[26], low), high)
+
     def _approach(self, target: float, rate_per_min: float) -> bool:
         """Move the working setpoint towards *target*; tell whether it is there."""
-        scale = {0: 60.0, 1: 3600.0, 2: 1.0}[self._registers[531]]
+        scale = {0: 60.0, 1: 3600.0, 2: 1.0}[int(self._registers[531])]
         step = rate_per_min / scale * TICK_S
         self.setpoint_degc = approach(self.setpoint_degc, target, step)
         return self.setpoint_degc == target
@@ -239,18 +286,14 @@ class SimulatedEurotherm3216:
 
     # -- registers -----------------------------------------------------------------
 
-    def _signed(self, address: int) -> int:
-        value = self._registers[address]
-        return value - 0x10000 if value >= 0x8000 else value
-
-    def _live(self) -> dict[int, int]:
+    def _live(self) -> dict[int, float]:
         """Return the registers that follow the process."""
         status = self._status_word()
         return {
-            1: round(self.chamber.pv_degc * 10),
-            2: self._registers[24],
-            4: round(self.chamber.output * 1000),
-            5: round(self.setpoint_degc * 10),
+            1: self.chamber.pv_degc,
+            2: self._target_degc,
+            4: self.chamber.output * 100,
+            5: self.setpoint_degc,
             23: self._programmer.status,
             75: status,
             76: status ^ 0xFFFF,
@@ -261,7 +304,7 @@ class SimulatedEurotherm3216:
         word = 0
         if self.chamber.is_sensor_broken:
             word |= 1 << 5 | 1 << 10
-        if self.chamber.pv_degc > self._signed(13) / 10:
+        if self.chamber.pv_degc > self._registers[13]:
             word |= 1 << 0
         if self._registers[273] == 1:
             word |= 1 << 4
@@ -275,46 +318,41 @@ class SimulatedEurotherm3216:
         """Return registers; unlisted ones inside a block read 0 (our assumption)."""
         self._world.advance(time)
         known = self._registers | self._live()
-        if count == 1 and address not in known:
-            raise ModbusRefusal(ILLEGAL_ADDRESS)
-        return [
-            known.get(register, 0) & 0xFFFF
-            for register in range(address, address + count)
-        ]
+        if address >= FLOAT_REGION:
+            return self._shown.read_floats(known, address, count)
+        return self._shown.read(known, address, count)
 
     def write(self, address: int, values: list[int], time: float) -> None:
         """Take new values, all or none."""
         self._world.advance(time)
-        for offset, value in enumerate(values):
-            self._check_write(address + offset, value)
-        for offset, value in enumerate(values):
-            register = address + offset
+        numbers = self._shown.numbers(address, values)
+        for register, number in numbers.items():
+            self._check_write(register, number)
+        for register, number in numbers.items():
             if register in _EEPROM:
                 self.n_eeprom_writes += 1
             if register == 23:
-                self._command_program(value)
-            elif register == 274 and value == 1:
+                self._command_program(int(number))
+            elif register == 274 and number == 1:
                 self.chamber.acknowledge()
-            elif register == 2:
-                self._registers[24] = value
             else:
-                self._registers[register] = value
+                self._registers[24 if register == 2 else register] = number
         self._take_by_hand()
 
-    def _check_write(self, register: int, value: int) -> None:
+    def _check_write(self, register: int, number: float) -> None:
         if register in _READ_ONLY:
             raise ModbusRefusal(ILLEGAL_ADDRESS)
         if register != 23 and register not in self._registers:
             raise ModbusRefusal(ILLEGAL_ADDRESS)
-        signed = value - 0x10000 if value >= 0x8000 else value
-        is_setpoint = register in (2, 24, 25) or (
-            1280 <= register <= 1303 and (register - 1280) % 3 == 1
-        )
-        if is_setpoint and not self._signed(112) <= signed <= self._signed(111):
-            raise ModbusRefusal(ILLEGAL_VALUE)
-        if register == 23 and value not in (_RESET, _RUN, _HOLD):
-            raise ModbusRefusal(ILLEGAL_VALUE)
-        if register in (273, 276, 270) and value not in (0, 1):
+        is_setpoint = register in (2, 24, 25, 26) or register in _PROGRAM_SETPOINTS
+        low, high = self._registers[112], self._registers[111]
+        # What the display rounds is not beyond a limit that it rounds, too.
+        slack = 0.51 * 10.0 ** -self._registers[525]
+        if (
+            not math.isfinite(number)
+            or (is_setpoint and not low - slack <= number <= high + slack)
+            or (register in _ALLOWED and number not in _ALLOWED[register])
+        ):
             raise ModbusRefusal(ILLEGAL_VALUE)
 
     def _command_program(self, value: int) -> None:

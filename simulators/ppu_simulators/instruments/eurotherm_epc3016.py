@@ -30,6 +30,11 @@ from ppu_simulators.instruments._chamber import (
     approach,
     registers_of,
 )
+from ppu_simulators.instruments._display import (
+    FLOAT_REGION,
+    Kind,
+    ShownRegisters,
+)
 from ppu_simulators.world import World, settings_of
 
 __all__ = ["SimulatedEurothermEpc3016"]
@@ -55,11 +60,31 @@ _READ_ONLY: Final = frozenset(
     | {_NATIVE_NUMBER, _NATIVE_NUMBER + 1}
 )
 
+_TARGETS: Final = frozenset(range(_SEGMENTS + 1, _SEGMENTS + 8 * _N_SEGMENTS, 8))
+# Temperatures have the digits of input 1 (1922) and the instrument's unit (516).
+_KINDS: Final[Mapping[int, Kind]] = {
+    **dict.fromkeys(
+        {1, 2, 5, 11, 12, 13, 24, 25, 111, 112, 160, 163} | _TARGETS, Kind.TEMPERATURE
+    ),
+    **dict.fromkeys((6, 39, 47, _HEADER + 1), Kind.DIFFERENCE),
+    **dict.fromkeys((35, 1667), Kind.RATE),
+    **dict.fromkeys((3, 4, 30, 31, 34, 1856, 1857), Kind.TENTHS),
+}
+
+_ALLOWED: Final[Mapping[int, tuple[int, ...]]] = {
+    23: (_RESET, _RUN, _HOLD),
+    **dict.fromkeys((273, 276, 1170, 1172, 1620, 1668, 2127), (0, 1)),
+    **dict.fromkeys((516, 531, _HEADER + 2, _HEADER + 3), (0, 1, 2)),
+    1922: (0, 1, 2, 3, 4),
+}
+
 _TWIN_DEFAULTS: Final[Mapping[str, Any]] = {
     **CHAMBER_DEFAULTS,
     "unit": 1,
     "time_format": "second",
     "firmware": "E4.10",
+    "decimals": 1,
+    "units": 0,
     "is_watchdog_wired": True,
     "registers": {},
 }
@@ -110,6 +135,12 @@ class SimulatedEurothermEpc3016:
         self.setpoint_degc = 0.0
         self.manual_output: float | None = None
         self._registers = self._at_power_on(twin, serial_number)
+        self._shown = ShownRegisters(
+            _KINDS,
+            decimals=lambda: int(self._registers[1922]),
+            unit=lambda: int(self._registers[516]),
+        )
+        self._take_settings(registers_of(twin))
         self.chamber = Chamber(name, world, twin, self, self.faults)
         self._unit = int(twin["unit"])
         self._front = TcpFront(self._slave, faults=self.faults)
@@ -121,39 +152,42 @@ class SimulatedEurothermEpc3016:
         return ModbusTcpSlave(self._unit, self)
 
     @staticmethod
-    def _at_power_on(twin: Mapping[str, Any], serial_number: str) -> dict[int, int]:
-        """Return what a commissioned controller of this furnace keeps."""
+    def _at_power_on(twin: Mapping[str, Any], serial_number: str) -> dict[int, float]:
+        """Return what a commissioned controller of this furnace keeps.
+
+        Numbers are physical: degC, K, degC/min and percent.
+        """
         digits = "".join(c for c in serial_number if c.isdigit()) or "0"
         number = int(digits) & 0xFFFFFFFF
         name = str(twin["firmware"]).encode("ascii").ljust(2 * _N_FIRMWARE, b"\0")
         time_format = {"millisecond": 0, "second": 1, "minute": 2, "hour": 3}
-        registers = {
+        return {
             2: 0,  # target setpoint
             3: 0,  # manual output
-            6: 500,  # proportional band
+            6: 50,  # proportional band
             7: 0,  # reverse acting
             8: 400,  # integral time
             9: 0,  # derivative time
-            11: -500,  # range low
-            12: 13720,  # range high
-            13: 11500,  # alarm 1 threshold
+            11: -50,  # range low
+            12: 1372,  # range high
+            13: 1150,  # alarm 1 threshold
             15: 0,  # SP1 selected
             22: 1,  # program number
             24: 0,  # SP1
             25: 0,  # SP2
-            30: 1000,  # tune set's output high limit
+            30: 100,  # tune set's output high limit
             31: 0,
             34: 0,  # fallback output
             35: 0,  # setpoint rate limit up, off
-            47: 10,  # alarm 1 hysteresis
+            47: 1,  # alarm 1 hysteresis
             59: 1,
-            111: 11000,  # setpoint high limit
+            111: 1100,  # setpoint high limit
             112: 0,  # setpoint low limit
             121: _COMPANY,
             273: 0,  # auto
             274: 0,
             276: 1,  # local setpoint
-            516: 0,  # degC
+            516: int(twin["units"]),  # 0 degC, 1 degF, 2 K
             518: 1,  # programmer resets after a power failure
             520: 0,  # servo to PV
             531: 1,  # rate limits per minute
@@ -176,8 +210,8 @@ class SimulatedEurothermEpc3016:
             1667: 0,  # setpoint rate limit down, off
             1668: 0,
             1856: 0,  # output lower limit
-            1857: 1000,  # output upper limit
-            1922: 1,  # one decimal
+            1857: 100,  # output upper limit
+            1922: int(twin["decimals"]),
             1930: 1,  # sensor break, not latching
             2126: 0,
             2127: 0,
@@ -194,7 +228,14 @@ class SimulatedEurothermEpc3016:
                 for n in range(_N_FIRMWARE)
             },
         }
-        return registers | registers_of(twin)
+
+    def _take_settings(self, words: dict[int, int]) -> None:
+        """Take the registers of the lab file, as they would be written."""
+        for register in (516, 1922):
+            if register in words:
+                self._registers[register] = words.pop(register)
+        for register, word in words.items():
+            self._registers[register] = self._shown.from_word(register, word & 0xFFFF)
 
     # -- server --------------------------------------------------------------------
 
@@ -211,12 +252,12 @@ class SimulatedEurothermEpc3016:
 
     def output_limits(self) -> tuple[float, float]:
         """Return the lowest and the highest output, 0..1: the narrower of both."""
-        low = max(self._signed(1856), self._signed(31), 0) / 1000
-        return low, min(self._signed(1857), self._signed(30)) / 1000
+        low = max(self._registers[1856], self._registers[31], 0) / 100
+        return low, min(self._registers[1857], self._registers[30]) / 100
 
     def break_type(self) -> BreakType:
         """Return what it does about a broken sensor (register 1930)."""
-        return _BREAK_TYPES.get(self._registers[1930], "on")
+        return _BREAK_TYPES.get(int(self._registers[1930]), "on")
 
     def output_when_broken(self) -> float:
         """Return the output while its sensor is broken.
@@ -225,15 +266,15 @@ class SimulatedEurothermEpc3016:
         """
         if self._registers[553] != 0:
             return self.chamber.output
-        return self._signed(34) / 1000
+        return self._registers[34] / 100
 
     def _take_by_hand(self) -> None:
         """Let the output follow forced manual, auto/manual and manual output."""
         is_cut_off = self._registers[1172] == 1 and self._is_watchdog_wired
         if is_cut_off or self._registers[1620] == 1:
-            self.manual_output = self._signed(34) / 1000
+            self.manual_output = self._registers[34] / 100
         elif self._registers[273] == 1:
-            self.manual_output = self._signed(3) / 1000
+            self.manual_output = self._registers[3] / 100
         else:
             self.manual_output = None
 
@@ -241,7 +282,7 @@ class SimulatedEurothermEpc3016:
 
     def _feed(self, time: float) -> None:
         """Take note of a request; an automatic flag may go down."""
-        unit_s = _TIME_FORMAT_S.get(self._registers[1173], 1.0)
+        unit_s = _TIME_FORMAT_S.get(int(self._registers[1173]), 1.0)
         timeout_s = self._registers[1169] * unit_s
         if self._registers[1172] == 1 and self._registers[1170] == 1:
             recovery_s = self._registers[1171] * unit_s
@@ -267,11 +308,11 @@ class SimulatedEurothermEpc3016:
             self._approach_idle()
 
     def _approach_idle(self) -> None:
-        target = self._signed(24) / 10
-        rate = self._signed(35 if target > self.setpoint_degc else 1667) / 10
+        target = self._registers[24]
+        rate = self._registers[35 if target > self.setpoint_degc else 1667]
         if self._registers[1668] == 1:
             rate = 0.0
-        step = rate / _UNIT_S[self._registers[531]] * TICK_S
+        step = rate / _UNIT_S[int(self._registers[531])] * TICK_S
         self.setpoint_degc = approach(self.setpoint_degc, target, step)
 
     def _advance_segment(self, programmer: _Programmer) -> None:
@@ -280,8 +321,8 @@ class SimulatedEurothermEpc3016:
             return
         programmer.status = _RUN
         first = _SEGMENTS + 8 * programmer.segment_index
-        kind = self._registers[first]
-        target = self._signed(first + 1) / 10
+        kind = self._kind_of(programmer.segment_index)
+        target = self._registers[first + 1]
         if kind == _DWELL:
             if programmer.left_s is None:
                 programmer.left_s = self._duration_s(first)
@@ -295,9 +336,10 @@ class SimulatedEurothermEpc3016:
             return
         step = 0.0
         if kind == _RAMP_RATE:
-            decimals = self._registers[10580]
+            decimals = int(self._registers[10580])
             rate = self._signed(first + 2) / 10**decimals
-            step = rate / _UNIT_S.get(self._registers[_HEADER + 2], 60.0) * TICK_S
+            unit_s = _UNIT_S.get(int(self._registers[_HEADER + 2]), 60.0)
+            step = rate / unit_s * TICK_S
         elif kind == _RAMP_TIME:
             if programmer.left_s is None:
                 programmer.left_s = max(self._duration_s(first), TICK_S)
@@ -315,14 +357,14 @@ class SimulatedEurothermEpc3016:
         kind = self._registers[_HEADER]
         if kind == 0:
             return False
-        band = self._signed(_HEADER + 1) / 10
+        band = self._registers[_HEADER + 1]
         deviation = self.chamber.pv_degc - self.setpoint_degc
         is_low = deviation < -band and kind in (1, 3)
         return is_low or (deviation > band and kind in (2, 3))
 
     def _duration_s(self, first: int) -> float:
         """Return the time in the third register of a segment [s]."""
-        unit_s = _TIME_FORMAT_S.get(self._registers[1173], 1.0)
+        unit_s = _TIME_FORMAT_S.get(int(self._registers[1173]), 1.0)
         return self._registers[first + 2] * unit_s
 
     def _next_segment(self) -> None:
@@ -346,7 +388,7 @@ class SimulatedEurothermEpc3016:
         programmer.status = _RESET if resets else _COMPLETE
 
     def _kind_of(self, index: int) -> int:
-        return self._registers[_SEGMENTS + 8 * index]
+        return int(self._registers[_SEGMENTS + 8 * index])
 
     def _start_program(self) -> None:
         if self._programmer.status in (_HOLD, _RUN, _HOLDBACK):
@@ -374,16 +416,15 @@ class SimulatedEurothermEpc3016:
     # -- registers -----------------------------------------------------------------
 
     def _signed(self, address: int) -> int:
-        value = self._registers[address]
+        value = int(self._registers[address])
         return value - 0x10000 if value >= 0x8000 else value
 
-    def _live(self) -> dict[int, int]:
+    def _live(self) -> dict[int, float]:
         """Return the registers that follow the process."""
         chamber, programmer = self.chamber, self._programmer
         is_running = programmer.status != _RESET
-        setpoint = round(self.setpoint_degc * 10)
         is_alarmed = (
-            chamber.pv_degc > self._signed(13) / 10
+            chamber.pv_degc > self._registers[13]
             and self._registers[536] == 1
             and self._registers[2127] == 0
         )
@@ -394,20 +435,20 @@ class SimulatedEurothermEpc3016:
             (n for n in range(_N_SEGMENTS) if self._kind_of(n) == _END), _N_SEGMENTS
         )
         left_s = programmer.left_s or 0.0
-        unit_s = _TIME_FORMAT_S.get(self._registers[1173], 1.0)
+        unit_s = _TIME_FORMAT_S.get(int(self._registers[1173]), 1.0)
         return {
-            1: round(chamber.pv_degc * 10),
+            1: chamber.pv_degc,
             2: self._registers[first + 1] if is_running else self._registers[24],
-            4: round(chamber.output * 1000),
-            5: setpoint,
+            4: chamber.output * 100,
+            5: self.setpoint_degc,
             23: programmer.status,
             29: self._registers[first] if is_running else _END,
-            39: round((chamber.pv_degc - self.setpoint_degc) * 10),
+            39: chamber.pv_degc - self.setpoint_degc,
             56: programmer.segment_index + 1 if is_running else 0,
             63: min(math.ceil(left_s / unit_s), 0x7FFF),
             75: status,
             160: self._registers[first + 1],
-            163: setpoint,
+            163: self.setpoint_degc,
             1616: int(is_manual),
             1931: int(chamber.is_sensor_broken),
             1932: 7 if chamber.is_sensor_broken else 0,  # 7 bad: our assumption
@@ -421,25 +462,23 @@ class SimulatedEurothermEpc3016:
         self._world.advance(time)
         self._feed(time)
         known = self._registers | self._live()
-        if count == 1 and address not in known:
-            raise ModbusRefusal(ILLEGAL_ADDRESS)
-        return [
-            known.get(register, 0) & 0xFFFF
-            for register in range(address, address + count)
-        ]
+        if address < FLOAT_REGION or address in (_NATIVE_NUMBER, _NATIVE_NUMBER + 1):
+            return self._shown.read(known, address, count)
+        return self._shown.read_floats(known, address, count)
 
     def write(self, address: int, values: list[int], time: float) -> None:
         """Take new values, all or none."""
         self._world.advance(time)
-        for offset, value in enumerate(values):
-            self._check_write(address + offset, value)
-        for offset, value in enumerate(values):
-            self._write_one(address + offset, value)
+        numbers = self._shown.numbers(address, values)
+        for register, number in numbers.items():
+            self._check_write(register, number)
+        for register, number in numbers.items():
+            self._write_one(register, number)
         self._feed(time)
 
-    def _write_one(self, register: int, value: int) -> None:
+    def _write_one(self, register: int, value: float) -> None:
         if register == 23:
-            self._command_program(value)
+            self._command_program(int(value))
         elif register in (10573, 10574, 10575):
             if value == 1:
                 self._command_program(
@@ -451,24 +490,18 @@ class SimulatedEurothermEpc3016:
         else:
             self._registers[24 if register == 2 else register] = value
 
-    def _check_write(self, register: int, value: int) -> None:
+    def _check_write(self, register: int, value: float) -> None:
         if register in _READ_ONLY:
             raise ModbusRefusal(ILLEGAL_ADDRESS)
         if register != 23 and register not in self._registers:
             raise ModbusRefusal(ILLEGAL_ADDRESS)
-        signed = value - 0x10000 if value >= 0x8000 else value
-        is_target = (
-            _SEGMENTS <= register < _SEGMENTS + 8 * _N_SEGMENTS
-            and (register - _SEGMENTS) % 8 == 1
-        )
-        if (register in (2, 24, 25) or is_target) and not (
-            self._signed(112) <= signed <= self._signed(111)
+        low, high = self._registers[112], self._registers[111]
+        # What the display rounds is not beyond a limit that it rounds, too.
+        slack = 0.51 * 10.0 ** -self._registers[1922]
+        is_setpoint = register in (2, 24, 25) or register in _TARGETS
+        if (
+            not math.isfinite(value)
+            or (is_setpoint and not low - slack <= value <= high + slack)
+            or (register in _ALLOWED and value not in _ALLOWED[register])
         ):
-            raise ModbusRefusal(ILLEGAL_VALUE)
-        if register == 23 and value not in (_RESET, _RUN, _HOLD):
-            raise ModbusRefusal(ILLEGAL_VALUE)
-        is_flag = register in (273, 276, 1170, 1172, 1620, 1668, 2127)
-        if is_flag and value not in (0, 1):
-            raise ModbusRefusal(ILLEGAL_VALUE)
-        if register in (531, _HEADER + 2, _HEADER + 3) and value not in (0, 1, 2):
             raise ModbusRefusal(ILLEGAL_VALUE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Final
 
@@ -30,11 +30,24 @@ _TWIN_DEFAULTS: Final[Mapping[str, Any]] = {
     "baudrate": 9600,
     "parity": "none",
     "model": "XPR205 Excellence",
+    "unit": "g",
+    "decimal_comma": False,
+    "plus_sign": False,
+    "ends_with": "crlf",
+    "knows_serial_number": True,
+    "waits_for_stability": True,
     "faults": [],
 }
 _THINKING_S: Final = 0.01
 _FROZEN: Final = "sensor frozen"
 _LONGEST_COMMAND: Final = 200
+_UNITS: Final[Mapping[str, tuple[float, int]]] = {
+    "g": (1.0, 0),
+    "mg": (1000.0, -3),
+    "kg": (0.001, 3),
+}
+"""How many of it a gram is, and how many digits more it needs."""
+_ENDS: Final[Mapping[str, bytes]] = {"crlf": b"\r\n", "cr": b"\r"}
 
 
 class SimulatedMettlerSics:
@@ -71,6 +84,12 @@ class SimulatedMettlerSics:
             resolution_g=float(twin["resolution_g"]),
             repeatability_g=float(twin["repeatability_g"]),
         )
+        self._unit = str(twin["unit"])
+        self._has_comma = bool(twin["decimal_comma"])
+        self._has_plus = bool(twin["plus_sign"])
+        self._knows_serial_number = bool(twin["knows_serial_number"])
+        self._waits = bool(twin["waits_for_stability"])
+        self._end = _ENDS[str(twin["ends_with"])]
         self._decimals = max(0, -round(math.log10(self._parameters.resolution_g)))
         self._model = BalanceModel(self._parameters, world.rng(name, "cell"))
         self._history = LoadHistory()
@@ -135,8 +154,22 @@ class SimulatedMettlerSics:
         if reading.status == "underload":
             return f"{command} -"
         net = reading.value_g - self._zero_g - self._tare_g
-        state = "S" if reading.is_stable else "D"
-        return f"{command} {state} {net:10.{self._decimals}f} g"
+        return f"{command} {_state_of(reading)} {self._number(net)}"
+
+    def _number(self, mass_g: float) -> str:
+        """Return a mass as it is sent: right-justified in ten characters, unit."""
+        scale, more = _UNITS[self._unit]
+        decimals = max(self._decimals + more, 0)
+        sign = "+" if self._has_plus else ""
+        text = f"{mass_g * scale:{sign}.{decimals}f}".rjust(10)
+        if self._has_comma:
+            text = text.replace(".", ",")
+        return f"{text} {self._unit}"
+
+    def print_key(self, time: float) -> None:
+        """Send the weight as if somebody pressed Print, whatever is under way."""
+        line = self._weight("S", self._reading(time))
+        self._front.say(line.encode("ascii") + self._end)
 
     # -- the interface -------------------------------------------------------------
 
@@ -146,11 +179,22 @@ class SimulatedMettlerSics:
         answers: list[Answer] = []
         while b"\n" in self._buffer:
             line, _, self._buffer = self._buffer.partition(b"\n")
-            answers += self._execute(line.rstrip(b"\r").decode("latin-1"), time)
+            answers += [
+                replace(answer, data=self._ended(answer.data))
+                for answer in self._execute(line.rstrip(b"\r").decode("latin-1"), time)
+            ]
         if len(self._buffer) > _LONGEST_COMMAND:
             self._buffer = b""
             answers.append(_text("ES"))
         return answers
+
+    def _ended(
+        self, data: bytes | Callable[[float], bytes]
+    ) -> bytes | Callable[[float], bytes]:
+        """Return *data* with the line end that this balance has."""
+        if isinstance(data, bytes):
+            return data.replace(b"\r\n", self._end)
+        return lambda time: data(time).replace(b"\r\n", self._end)
 
     def busy(self, request: bytes) -> bytes:
         """Return the answer of a balance that cannot do *request* now."""
@@ -166,8 +210,12 @@ class SimulatedMettlerSics:
             "I4": f'I4 A "{self._serial_number}"',
             "I10": f'I10 A "{self.name[:20]}"',
             "I11": f'I11 A "{self._model_name}"',
-            "TA": f"TA A {self._tare_g:10.{self._decimals}f} g",
+            "TA": f"TA A {self._number(self._tare_g)}",
+            "M21 0 0": "M21 A",
+            "DW": "DW A",
         }
+        if not self._knows_serial_number:
+            del texts["I4"]
         if command in texts:
             return [_text(texts[command])]
         if command == "@":
@@ -180,6 +228,8 @@ class SimulatedMettlerSics:
             return [_text("\r\n".join([*lines, f'I0 A 0 "{known[-1]}"']))]
         if command == "SI":
             return [_text(self._weight("S", self._reading(time)))]
+        if command == "S" and not self._waits:
+            return [_text(self._weight("S", self._reading(time)))]
         if command in ("S", "T", "Z"):
             return [self._when_stable(command, time)]
         if command in ("TI", "ZI"):
@@ -187,9 +237,20 @@ class SimulatedMettlerSics:
         if command == "TAC":
             self._tare_g = 0.0
             return [_text("TAC A")]
+        return [_text(self._set(command))]
+
+    def _set(self, command: str) -> str:
+        """Take what a command states; return the answer."""
+        preset = re.fullmatch(r"TA +(\d+(?:[.,]\d+)?) (g|mg|kg)", command)
+        if preset is not None:
+            scale, _ = _UNITS[preset[2]]
+            self._tare_g = float(preset[1].replace(",", ".")) / scale
+            return f"TA A {self._number(self._tare_g)}"
+        if re.fullmatch(r'D "[^"]*"', command):
+            return "D A"
         if re.fullmatch(r"(SC|TA|D|M21) .+", command):
-            return [_text(f"{command.split(maxsplit=1)[0]} L")]
-        return [_text("ES")]
+            return f"{command.split(maxsplit=1)[0]} L"
+        return "ES"
 
     def _when_stable(self, command: str, time: float) -> Answer:
         """Answer when the weight is stable, or ``I`` when it does not become so."""
@@ -216,13 +277,17 @@ class SimulatedMettlerSics:
         """Tare or zero with *reading*."""
         if reading.status != "ok":
             return f"{command} {'+' if reading.status == 'overload' else '-'}"
-        state = "S" if reading.is_stable else "D"
+        state = _state_of(reading)
         if command in ("T", "TI"):
             self._tare_g = reading.value_g - self._zero_g
-            return f"{command} {state} {self._tare_g:10.{self._decimals}f} g"
+            return f"{command} {state} {self._number(self._tare_g)}"
         self._zero_g = reading.value_g
         self._tare_g = 0.0
         return f"{command} {'A' if command == 'Z' else state}"
+
+
+def _state_of(reading: Reading) -> str:
+    return "S" if reading.is_stable else "D"
 
 
 def _text(line: str) -> Answer:

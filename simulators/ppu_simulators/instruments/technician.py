@@ -19,6 +19,7 @@ _TWIN_DEFAULTS: Final[Mapping[str, Any]] = {
     "carry_s": 60.0,
     "mount_s": 300.0,
     "spread": 0.2,
+    "is_played": False,
     "faults": [],
 }
 _CARRY = re.compile(r"carry (\S+) from (\S+) to (\S+)")
@@ -55,6 +56,8 @@ class SimulatedTechnician:
         self._mount_s = float(twin["mount_s"])
         self._spread = float(twin["spread"])
         self._delays = world.rng(name, "delays")
+        self._is_played = bool(twin["is_played"])
+        self._asked: str | None = None
         self._buffer = b""
         self._front = TcpFront(self, faults=self.faults)
 
@@ -77,11 +80,53 @@ class SimulatedTechnician:
         answers: list[Answer] = []
         while b"\n" in self._buffer:
             line, _, self._buffer = self._buffer.partition(b"\n")
+            request = line.decode("ascii", "replace").strip()
+            if self._is_played and request != "who are you?":
+                self._asked = request  # whoever plays the person answers
+                continue
             try:
-                answers.append(self._do(line.decode("ascii", "replace").strip(), time))
+                answers.append(self._do(request, time))
             except Refused as refusal:
                 answers.append(_say(f"refused {refusal}", 5.0))
         return answers
+
+    # -- when somebody plays the technician ----------------------------------------
+
+    @property
+    def asked(self) -> str | None:
+        """What whoever plays the technician is asked to do."""
+        return self._asked
+
+    def answer_done(self, time: float) -> None:
+        """Do what is asked, and answer that it is done.
+
+        Raises:
+            Refused: If the world does not allow it; it is still asked.
+        """
+        answer = self._do(self._require_asked(), time)
+        said = answer.at(time)
+        if said.startswith(b"refused"):
+            raise Refused(said.decode().removeprefix("refused").strip())
+        self._asked = None
+        self._front.volunteer(said)
+
+    def answer_refused(self, time: float, why: str) -> None:
+        """Answer that it will not be done.
+
+        Raises:
+            Refused: If nothing is asked, or no reason is given.
+        """
+        del time
+        self._require_asked()
+        if not why.strip():
+            raise Refused("say why: the job's record has nothing else")
+        self._asked = None
+        self._front.volunteer(f"refused {why.strip()}\n".encode("ascii", "replace"))
+
+    def _require_asked(self) -> str:
+        if self._asked is None:
+            raise Refused("nothing is asked")
+        return self._asked
 
     def _do(self, request: str, time: float) -> Answer:
         if request == "who are you?":

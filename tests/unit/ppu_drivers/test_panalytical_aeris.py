@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ppu_drivers.panalytical_aeris import find_frozen
 
 SEEDS = st.integers(0, 2**32 - 1)
-SCAN = settings(deadline=None, max_examples=40)
+SCAN = settings(max_examples=40)
 
 
 def sound(seed: int, mean: float, n_points: int = 4000) -> np.ndarray:

@@ -206,7 +206,7 @@ def test_cuprous_oxide_oxidises_in_air_by_600_degc() -> None:
     assert matter.weight_fractions()["Cu2O"] > 0.5
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.floats(0.1, 5.0),
     st.floats(0.1, 5.0),

@@ -238,7 +238,7 @@ def test_forbidden_lines_are_absent() -> None:
     assert (2, 2, 2) not in listed
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     width=st.floats(0.05, 0.5),
     eta=st.floats(0.0, 1.0),
@@ -392,7 +392,7 @@ def test_absorbing_partner_weakens_lines_by_the_mixture_law() -> None:
     assert mixed.max() / pure.max() == pytest.approx(expected, rel=0.01)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(size_nm=st.floats(30.0, 300.0), strain=st.floats(0.0, 1e-3))
 def test_size_and_strain_move_no_intensity(size_nm: float, strain: float) -> None:
     """Broadening keeps the integrated intensity of the pattern."""
@@ -572,7 +572,7 @@ MIXTURES = st.dictionaries(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(mixture=MIXTURES, seed=st.integers(0, 2**32), severity=st.floats(0.0, 1.5))
 def test_imperfect_specimen_keeps_the_mixture_and_its_ranges(
     mixture: dict[str, float], seed: int, severity: float

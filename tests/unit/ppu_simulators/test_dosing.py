@@ -41,7 +41,7 @@ def test_cohesive_powder_overshoots_three_times_as_far_and_clogs_at_times() -> N
     assert 20_000 - errors.size == pytest.approx(200, abs=60)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     st.floats(0.0, 5.0),
     st.floats(0.0, 5.0),

@@ -33,7 +33,7 @@ lengths = st.floats(0.5, 1e4)
 
 
 @given(start=times, length=lengths, time=times)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_instrument_fault_is_there_within_its_window_only(
     start: float, length: float, time: float
 ) -> None:
@@ -44,7 +44,7 @@ def test_instrument_fault_is_there_within_its_window_only(
 
 
 @given(period=lengths, share=st.floats(0.01, 1.0), time=times)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_repeating_fault_is_there_once_each_period(
     period: float, share: float, time: float
 ) -> None:
@@ -59,7 +59,7 @@ def test_repeating_fault_is_there_once_each_period(
 
 
 @given(asked=st.lists(times, max_size=30), seed=st.integers(0, 20))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_instrument_fault_depends_on_time_alone(asked: list[float], seed: int) -> None:
     """Looking more often, and in any order, changes nothing."""
     entry = {

@@ -58,7 +58,7 @@ READ = framed(bytes.fromhex("01 03 00 05 00 02"))
 
 
 @given(cut=st.integers(0, len(READ)))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_slave_answers_a_frame_whatever_pieces_it_comes_in(cut: int) -> None:
     """Bytes of one frame may arrive apart, within the silence that ends a frame."""
     slave = ModbusRtuSlave(1, Memory())
@@ -111,7 +111,7 @@ def test_slave_echoes_a_loopback() -> None:
 
 
 @given(noise=st.binary(max_size=80))
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 def test_slave_survives_any_bytes(noise: bytes) -> None:
     """After any noise and a silence a request is answered."""
     slave = ModbusRtuSlave(1, Memory())
@@ -171,7 +171,7 @@ LAB = LabFile.model_validate(
 
 
 @given(noise=st.binary(max_size=60))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_technician_survives_any_bytes(noise: bytes) -> None:
     """Whatever is said, a technician answers politely and goes on."""
     person = SimulatedTechnician(

@@ -130,7 +130,7 @@ def test_furnace_equals_matrix_exponential_when_radiation_is_off() -> None:
     np.testing.assert_allclose(table[0], exact, rtol=1e-9)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     dt=st.floats(0.1, 10.0),
     power=st.floats(0.0, 1.0),

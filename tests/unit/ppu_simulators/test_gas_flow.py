@@ -21,7 +21,7 @@ STEPS = st.floats(0.0, 3600.0)
 
 
 @given(inlet_bar=PRESSURES, flow=FLOWS, dt=STEPS, fraction=st.floats(0.0, 1.0))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_line_drains_alike_whatever_the_step(
     inlet_bar: float, flow: float, dt: float, fraction: float
 ) -> None:
@@ -33,7 +33,7 @@ def test_line_drains_alike_whatever_the_step(
 
 
 @given(inlet_bar=PRESSURES, flow=FLOWS, dt=STEPS)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_line_drains_towards_the_room_and_never_below(
     inlet_bar: float, flow: float, dt: float
 ) -> None:
@@ -63,7 +63,7 @@ def test_closed_valve_keeps_the_pressure() -> None:
 
 
 @given(inlet_bar=PRESSURES)
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_open_valve_passes_its_capacity_at_full_pressure_only(inlet_bar: float) -> None:
     """Less pressure lets less pass, none at that of the room."""
     assert 0.0 <= LINE.open_flow(inlet_bar) <= 800.0 * (1 + 1e-12)

@@ -102,7 +102,7 @@ def test_hand_feels_nothing_when_it_closes_on_nothing() -> None:
 
 
 @given(target=st.floats(1, 50))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_grip_is_loose_when_it_is_over_two_millimetres_too_wide(target: float) -> None:
     """Rubber makes up for two millimetres, not for more."""
     world = world_with("crucible")
@@ -173,7 +173,7 @@ def test_hand_does_not_follow_when_it_is_not_ready() -> None:
 
 
 @given(speed=st.integers(1, 100), target=st.floats(0, 50), at=st.floats(0, 100))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_fingers_move_monotonically_to_their_target(
     speed: int, target: float, at: float
 ) -> None:

@@ -30,7 +30,7 @@ def test_g_has_its_known_value_at_half_conversion(name: str, expected: float) ->
     assert LAWS[name].g(0.5) == pytest.approx(expected, abs=6e-6)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(law_names, st.floats(1e-6, 0.9999))
 def test_f_is_one_over_the_slope_of_g(name: str, conversion: float) -> None:
     """f(alpha) g'(alpha) = 1, so both forms are the same law."""
@@ -41,7 +41,7 @@ def test_f_is_one_over_the_slope_of_g(name: str, conversion: float) -> None:
     assert law.f(conversion) * slope == pytest.approx(1.0, rel=1e-6)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(law_names, st.floats(1e-9, 1.0, exclude_max=True))
 def test_inverse_undoes_g(name: str, conversion: float) -> None:
     """inverse(g(alpha)) is alpha, at small conversions too."""
@@ -52,7 +52,7 @@ def test_inverse_undoes_g(name: str, conversion: float) -> None:
         assert law.inverse(law.g(conversion)) == pytest.approx(conversion, rel=1e-7)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(law_names, st.floats(0.0, 0.99), st.floats(0.0, 1e-2), st.integers(1, 20))
 def test_advance_does_not_depend_on_step_size(
     name: str, start: float, rate: float, n_steps: int

@@ -141,7 +141,7 @@ def test_layered_oxide_does_not_form_when_the_gas_is_inert() -> None:
     assert matter.amounts["CoO"] > 0.0
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.floats(0.1, 5.0),
     st.floats(0.1, 5.0),

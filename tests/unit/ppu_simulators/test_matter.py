@@ -79,7 +79,7 @@ def test_phase_of_any_formula_is_known_and_inert_phases_have_a_density() -> None
         phase_named("flour")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(portions, max_size=6))
 def test_merge_conserves_elements_and_mass(parts: list[Matter]) -> None:
     """Pouring together neither makes nor loses any element."""
@@ -94,7 +94,7 @@ def test_merge_conserves_elements_and_mass(parts: list[Matter]) -> None:
     assert 0.0 <= merged.mixedness <= 1.0
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(portions, min_size=1, max_size=4), st.floats(0.0, 1.0))
 def test_split_conserves_elements_and_state(
     parts: list[Matter], fraction: float

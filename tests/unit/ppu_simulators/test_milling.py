@@ -31,7 +31,7 @@ def test_mill_follows_its_exponential_laws() -> None:
     assert matter.mixedness == pytest.approx(1.0 - math.exp(-3.0))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.floats(0.0, 2000.0), st.floats(0.0, 1.0))
 def test_mill_does_not_depend_on_interruptions(duration: float, part: float) -> None:
     """Milling in two goes is milling in one, and changes no amount."""
@@ -75,7 +75,7 @@ def test_mill_loosens_caked_powder_after_a_while() -> None:
     assert [briefly.melted, long.melted] == ["Li2CO3", None]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 2**32), st.booleans())
 def test_recover_conserves_and_stays_in_its_range(seed: int, is_melted: bool) -> None:
     """What comes out and what stays sum to the whole, within the stated scatter."""

@@ -44,7 +44,7 @@ def answers(slave: ModbusTcpSlave, data: bytes) -> list[bytes]:
     addresses=st.lists(st.integers(0, 99), min_size=1, max_size=6),
     cuts=st.lists(st.integers(0, 72), max_size=5),
 )
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_slave_answers_every_request_however_they_are_cut(
     addresses: list[int], cuts: list[int]
 ) -> None:
@@ -64,7 +64,7 @@ def test_slave_answers_every_request_however_they_are_cut(
 
 
 @given(data=st.binary(max_size=300))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_slave_survives_any_bytes(data: bytes) -> None:
     """Whatever comes is answered or dropped, and nothing is kept for ever."""
     slave = ModbusTcpSlave(1, Registers())

@@ -145,7 +145,7 @@ def test_co2_suppresses_the_intermediate() -> None:
     assert conversion(matter) > 0.5
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.floats(0.1, 5.0),
     st.floats(0.1, 5.0),

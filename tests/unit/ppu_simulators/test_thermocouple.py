@@ -39,7 +39,7 @@ def test_emf_equals_its90_table(
     assert emf_mv(temperature, kind) == pytest.approx(expected, abs=0.5e-3)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(kind=st.sampled_from(["K", "S"]), position=st.floats(0.0, 1.0))
 def test_temperature_inverts_emf_over_the_whole_range(
     kind: ThermocoupleKind, position: float

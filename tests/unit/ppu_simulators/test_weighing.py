@@ -105,7 +105,7 @@ def test_drift_stays_within_its_amplitude() -> None:
     assert max(values) - min(values) > 3e-4
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     st.lists(st.floats(0.0, 400.0), max_size=12), st.floats(20.0, 300.0), st.integers(0)
 )

@@ -631,7 +631,7 @@ frames = st.binary(min_size=3, max_size=40)
 @given(
     data=st.text(st.characters(max_codepoint=127), min_size=1), seed=st.integers(0, 99)
 )
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_visibly_corrupt_text_is_never_text(data: str, seed: int) -> None:
     """No visible damage turns one text into another."""
     rng = np.random.default_rng(seed)
@@ -643,7 +643,7 @@ def test_visibly_corrupt_text_is_never_text(data: str, seed: int) -> None:
 
 
 @given(body=frames, seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_corrupt_rtu_frame_fails_its_checksum(body: bytes, seed: int) -> None:
     """Up to three damaged bits do not cancel each other."""
     frame = body + crc16(body).to_bytes(2, "little")
@@ -653,7 +653,7 @@ def test_corrupt_rtu_frame_fails_its_checksum(body: bytes, seed: int) -> None:
 
 
 @given(body=frames, seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_wrong_unit_is_rightly_signed(body: bytes, seed: int) -> None:
     """Only the address tells that another unit answered."""
     frame = body + crc16(body).to_bytes(2, "little")

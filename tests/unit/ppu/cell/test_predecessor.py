@@ -108,7 +108,7 @@ def test_guard_waits_when_a_cell_without_its_guard_still_drains(
     with asyncio.Runner(loop_factory=lambda: LabTimeLoop(1.0)) as runner:
         runner.run(end_it())
 
-    assert process.wait(10) == 0
+    assert process.wait(100) == 0
 
 
 def test_guard_kills_a_cell_that_does_not_end(
@@ -118,7 +118,7 @@ def test_guard_kills_a_cell_that_does_not_end(
     process = own()
     wait(store, 0.0)
 
-    assert process.wait(10) == -9
+    assert process.wait(100) == -9
     assert f"process {process.pid} does not end" in capsys.readouterr().err
 
 
@@ -133,7 +133,7 @@ def test_guard_ends_a_cell_of_an_older_ppu_in_the_tables_that_it_needs(
     with contextlib.closing(sqlite3.connect(store)) as connection:
         row = connection.execute("SELECT content FROM meta").fetchone()
 
-    assert process.wait(10) == -9
+    assert process.wait(100) == -9
     assert row == ("2",)
 
 

@@ -9,11 +9,9 @@ from typing import Any
 import pytest
 import typer
 
-from ppu.cli.exits import code_of
-from ppu.cli.main import attach_all
+from ppu.cli.main import app, run_command
 from ppu.cli.remedies import worded
-from ppu.core.errors import PPUError
-from ppu.core.notices import tell
+from ppu.core.notices import word_advice_with
 from ppu.store import cells, queue, steps
 from ppu.store.jobs import JobState
 from ppu.store.store import Store
@@ -40,8 +38,6 @@ Ppu = Callable[..., Ended]
 @pytest.fixture(scope="session")
 def command() -> Any:
     """The ``ppu`` command with all that hangs on it."""
-    app = typer.Typer()
-    attach_all(app)
     return typer.main.get_command(app)
 
 
@@ -61,13 +57,10 @@ def ppu(command: Any, store_path: Path, capsys: pytest.CaptureFixture[str]) -> P
 
     def run(*arguments: object) -> Ended:
         capsys.readouterr()
-        try:
-            code = command.main(list(map(str, arguments)), standalone_mode=False) or 0
-        except PPUError as exc:
-            tell(worded(f"error: {exc}", exc.advice))
-            code = code_of(exc)
+        word_advice_with(worded)
+        code = run_command(command, list(map(str, arguments)), prog_name="ppu")
         printed = capsys.readouterr()
-        return Ended(int(code), printed.out, printed.err)
+        return Ended(code, printed.out, printed.err)
 
     return run
 

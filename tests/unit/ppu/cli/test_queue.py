@@ -202,7 +202,8 @@ def test_followed_job_is_told_to_its_end(ppu: Ppu, cell: Any, small_lab: Path) -
         "sample s1 is quarantined: step 0 (take_container) is unsettled: nobody looked",
         "step 0, take container: crucible: failed: it slipped",
         "step 0, take container: crucible: failed: and now? (retry, abort)",
-        "job: state failed, was running, reason_code slip, reason_text it slipped",
+        "job: state failed, was running, reason_code slip, reason_text it slipped, "
+        "failure_class infeasible",
         f"sample s1 is quarantined: job {job_id} failed: it slipped",
     ]
 

@@ -136,7 +136,7 @@ def test_long_question_is_cut_in_tables_and_whole_where_it_is_answered(
     ppu: Ppu, job_id: int, cell: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No line of a table is longer than the terminal is wide."""
-    question = "the arm has stopped; " * 10 + "did it let go?"
+    question = "the arm has stopped; " * 30 + "did it let go?"
     unsure = {"has_happened": None, "text": question}
     cell.do(steps.settle_step, job_id, "2", unsure, cell.token)
     asked = ("question", f"{question}\nlook")
@@ -145,7 +145,7 @@ def test_long_question_is_cut_in_tables_and_whole_where_it_is_answered(
     tables = [ppu("jobs").out.splitlines(), ppu("samples").out.splitlines()]
 
     for lines in tables:
-        assert len(lines[-1]) == 90
+        assert "the arm has stopped; the arm" in lines[-2]
         assert lines[-1].endswith("\N{HORIZONTAL ELLIPSIS}")
         assert all(len(line) <= 90 for line in lines)
     for told in (ppu("job", job_id), ppu("recover"), ppu("samples", "s1")):

@@ -14,6 +14,7 @@ from ppu.cli.run import finishing_what_began, read_parameters
 from ppu.core import errors
 from ppu.core.errors import ConfigurationError
 from ppu.core.stopping import STOP_SIGNALS, Interrupted
+from ppu.plans.protocol import find_protocol
 
 
 @pytest.mark.parametrize(
@@ -35,26 +36,38 @@ def test_settings_win_over_the_file(tmp_path: Path) -> None:
     """Values are YAML, so lists and numbers can be given."""
     path = tmp_path / "parameters.json"
     path.write_text('{"a": 1, "b": "x"}')
-    found = read_parameters(path, ["a=2.5", "c=[1, two]", "d=", "e=x=y"])
+    settings = ["a=2.5", "c=[1, two]", "d=", "e=x=y", "container=12"]
+    found = read_parameters(find_protocol("fire_sample"), path, settings)
 
-    assert found == {"a": 2.5, "b": "x", "c": [1, "two"], "d": None, "e": "x=y"}
+    assert found.values == {
+        "a": 2.5,
+        "b": "x",
+        "c": [1, "two"],
+        "d": None,
+        "e": "x=y",
+        "container": "12",
+    }
+    assert found.places["a"] == "--set a"
+    assert found.places["b"] == f"--params {path} line 1, column 10"
 
 
 @pytest.mark.parametrize(
     ("content", "settings", "text"),
     [
         ("[1]", [], "should be a mapping"),
-        ("{", [], "parameters.yaml line 1: not YAML"),
-        ('{"a": 1, "a": 2}', [], "line 1: 'a' stands here twice"),
-        ("a: !!int x", [], "line 1: 'x': invalid literal"),
+        ("{", [], "parameters.yaml line 1, column 2: not YAML"),
+        ('{"a": 1, "a": 2}', [], "line 1, column 10: 'a' stands here twice"),
+        ("a: !!int 5", [], "line 1, column 4: '5': the tag .*:int is not read"),
         ("[" * 5000, [], "parameters.yaml: too deeply nested"),
         ("a: 1", ["a"], "should look like key=value"),
         ("a: 1", ["=1"], "should look like key=value"),
-        ("a: 1", ["a=["], "--set a line 1: not YAML"),
-        ("a: 1", ["a=2024-13-45"], "--set a line 1: '2024-13-45': month must be"),
-        ("a: 1", ["a=!!int abc"], "--set a line 1: 'abc': invalid literal"),
-        ("a: 1", ["a=!!timestamp abc"], "--set a line 1: 'abc'"),
+        ("a: 1", ["a=["], "--set a line 1, column 2: not YAML"),
+        ("a: 1", ["a=1e400"], "--set a: is too large for a number"),
+        ("a: 1", ["a=" + "9" * 20], "--set a: should be a whole number of at most 64"),
+        ("a: 1", ["a=" + "9" * 9999], "--set a: should be a whole number of at most"),
+        ("a: 1", ["a=x\x1b[2J"], r"--set a: has the character U\+001B at place 2"),
         ("a: 1", ["a=" + "[" * 5000], "--set a: too deeply nested"),
+        ("a: 1", ["a=" + "[" * 60 + "]" * 60], "--set a line 1, column 51: too deep"),
     ],
 )
 def test_parameters_are_refused_when_they_cannot_be_read(
@@ -64,7 +77,7 @@ def test_parameters_are_refused_when_they_cannot_be_read(
     path = tmp_path / "parameters.yaml"
     path.write_text(content)
     with pytest.raises(ConfigurationError, match=text):
-        read_parameters(path, settings)
+        read_parameters(find_protocol("fire_sample"), path, settings)
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)

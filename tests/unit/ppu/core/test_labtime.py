@@ -42,7 +42,7 @@ def look_from_outside(loop: LabTimeLoop, n_times: int) -> list[float]:
         answered = threading.Event()
         loop.call_soon_threadsafe(lambda: seen.append(loop.time()))
         loop.call_soon_threadsafe(answered.set)
-        assert answered.wait(5.0)
+        assert answered.wait(100.0)
     return seen
 
 
@@ -57,11 +57,11 @@ def test_jumping_loop_reaches_the_timer_exactly_when_nothing_else_is_left(
     play(asyncio.sleep(DAY_S))
 
     assert jumping.time() == DAY_S
-    assert jumping.wall_time() - wall < 1.0
+    assert jumping.wall_time() - wall < DAY_S / 1000
 
 
 @given(delays=st.lists(st.floats(0.0, 1e7), min_size=1, max_size=8))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_jumping_loop_runs_timers_in_order_whatever_their_delays(
     delays: list[float],
 ) -> None:
@@ -87,27 +87,32 @@ def test_scaled_loop_covers_lab_time_faster_when_scaled() -> None:
     """At pace 10000 an hour takes a third of a second."""
     loop = LabTimeLoop(10_000.0)
 
-    async def wait() -> tuple[float, float]:
-        started, wall = loop.time(), loop.wall_time()
+    async def wait() -> tuple[float, float, float]:
+        early = loop.wall_time()
+        started = loop.time()
+        late = loop.wall_time()
         await asyncio.sleep(3600.0)
-        return loop.time() - started, loop.wall_time() - wall
+        at_least = loop.wall_time() - late
+        lab_s = loop.time() - started
+        return at_least, lab_s, loop.wall_time() - early
 
-    lab_s, wall_s = run_on(loop, wait())
+    at_least, lab_s, at_most = run_on(loop, wait())
 
-    assert lab_s == pytest.approx(10_000.0 * wall_s, rel=0.05)
+    assert 10_000.0 * at_least - 1e-3 <= lab_s <= 10_000.0 * at_most + 1e-3
     assert lab_s >= 3600.0 - 1e-5
-    assert wall_s < 3.0
 
 
 def test_wall_loop_keeps_real_time_when_pace_is_one() -> None:
     """Lab time and real elapsed time are the same at pace 1."""
     loop = LabTimeLoop()
 
-    async def wait() -> float:
+    async def wait() -> tuple[float, float, float]:
         await asyncio.sleep(0.01)
-        return loop.time() - loop.wall_time()
+        return loop.wall_time(), loop.time(), loop.wall_time()
 
-    assert run_on(loop, wait()) == pytest.approx(0.0, abs=1e-3)
+    before, lab_s, after = run_on(loop, wait())
+
+    assert before - 1e-6 <= lab_s <= after + 1e-6
 
 
 def test_shared_loops_agree_on_lab_time_when_they_share_an_epoch() -> None:
@@ -193,7 +198,7 @@ def test_time_stands_still_when_nothing_is_active() -> None:
     with loop.active():
         done = threading.Event()
         loop.call_soon_threadsafe(loop.call_at, 1001.0, done.set)
-        assert done.wait(5.0)
+        assert done.wait(100.0)
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
@@ -335,7 +340,7 @@ def test_debt_keeps_time_until_the_bytes_were_read(
         st.tuples(st.sampled_from(["a", "b", "c"]), st.integers(-5, 5)), max_size=30
     )
 )
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_loop_counts_the_links_that_owe_whatever_happens_to_their_debts(
     changes: list[tuple[str, int]],
 ) -> None:

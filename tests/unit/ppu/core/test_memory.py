@@ -5,7 +5,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ppu.core.labtime import LabTimeLoop, running_loop
@@ -76,7 +76,6 @@ def test_bytes_arrive_together_at_the_lab_time_at_which_they_were_written(
 
 
 @given(pieces=st.lists(st.binary(max_size=5)), is_aborted=st.booleans())
-@settings(deadline=None)
 def test_all_that_was_written_arrives_before_the_end(
     pieces: list[bytes], is_aborted: bool
 ) -> None:

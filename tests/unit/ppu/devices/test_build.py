@@ -155,7 +155,7 @@ def test_lab_is_refused_with_line_and_hint_when_a_reference_leads_nowhere(
     assert any(
         at in line
         for number, line in enumerate(lines, 1)
-        if f"lab.yaml line {number}: " in told
+        if f"lab.yaml line {number}, column " in told
     )
 
 
@@ -223,7 +223,7 @@ def test_state_is_refused_when_the_driver_does_not_know_it(
         check_devices(load_lab(path), path)
     line = 1 + path.read_text().splitlines().index(f"    {key}: ramp_dwn")
 
-    assert f"lab.yaml line {line}: " in str(caught.value)
+    assert f"lab.yaml line {line}, column " in str(caught.value)
     assert (
         f"devices.furnace_1.{key}: 'ramp_dwn' is no state of Eurotherm3216; "
         "did you mean 'ramp_down'?"

@@ -27,7 +27,7 @@ CODES = Holding(2, codes={0: State.OFF, 5: State.ON})
 
 
 @given(register=st.integers(0, 0xFFFF), decimals=st.none() | st.integers(0, 3))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_register_survives_the_way_to_a_value_and_back(
     register: int, decimals: int | None
 ) -> None:
@@ -38,7 +38,7 @@ def test_register_survives_the_way_to_a_value_and_back(
 
 
 @given(value=st.floats(-3276.8, 3276.7))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_value_is_written_to_the_resolution_of_its_register(value: float) -> None:
     """What is read back differs by at most half a digit."""
     place = Holding(7, decimals=1, units="degC")

@@ -224,7 +224,7 @@ def test_job_that_is_cancelled_leaves_nothing_taken(loop: LabTimeLoop) -> None:
     assert run(loop, work) == frozenset()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(
@@ -354,3 +354,46 @@ def test_nobody_stands_still_for_ever_when_the_store_is_wrong(
         return log
 
     assert run(loop, work) == ["1", "2"]
+
+
+@pytest.mark.parametrize("kept", ["balance", "doser"])
+@pytest.mark.parametrize("other", ["balance", "doser", "pan", "station"])
+def test_what_was_left_at_work_is_nobody_elses(
+    loop: LabTimeLoop, kept: str, other: str
+) -> None:
+    """A step is over, what it began is not; the job may go on with anything else."""
+    reservations = of(loop, ONE, TWO)
+
+    async def work() -> tuple[frozenset[str] | None, bool]:
+        await reservations.take(ONE, [kept])
+        reservations.keep(ONE, frozenset([kept]))
+        more = await reservations.take(ONE, [other])
+        return more, reservations.can_take([kept])
+
+    more, is_free = run(loop, work)
+
+    assert more == frozenset({other} - {kept})
+    assert not is_free
+
+
+def test_jobs_that_left_at_work_what_the_other_wants_do_not_wait_for_ever(
+    loop: LabTimeLoop,
+) -> None:
+    """The second is told what to bring to rest, and the first goes on."""
+    reservations = of(loop, ONE, TWO)
+
+    async def work() -> tuple[frozenset[str] | None, str]:
+        for who, name in ((ONE, "balance"), (TWO, "doser")):
+            await reservations.take(who, [name])
+            reservations.keep(who, frozenset([name]))
+        first = asyncio.create_task(reservations.take(ONE, ["doser"]))
+        await asyncio.sleep(1.0)
+        with pytest.raises(InterlockError, match="bring it to rest first") as caught:
+            await reservations.take(TWO, ["balance"])
+        reservations.leave(TWO)
+        return await first, str(caught.value)
+
+    got, told = run(loop, work)
+
+    assert got == frozenset({"doser"})
+    assert "balance (job 1 has it)" in told

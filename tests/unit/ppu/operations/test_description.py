@@ -268,8 +268,9 @@ def test_parameters_that_are_no_mapping_are_refused_in_words(
 def test_faults_of_many_jobs_are_told_together(small_lab: Path) -> None:
     """Each with where it stands; limits alone are a matter of the lab."""
     lab, fire = description.describe_lab(str(small_lab)), find_protocol("fire_sample")
-    hot = checking.Wish({"temperature_degc": 1500.0}, "row 2", ("temperature_degc",))
-    wrong = checking.Wish({"temperature_degc": "warm"}, "row 3", ("temperature_degc",))
+    hot = checking.Wish({"temperature_degc": 1500.0}, "row 2")
+    cell = {"temperature_degc": "row 3, column temperature_degc"}
+    wrong = checking.Wish({"temperature_degc": "warm"}, "row 3", cell)
     with pytest.raises(LimitError, match=r"^row 2: furnace_1: segment 1: 1500 degC"):
         checking.compile_all(lab, fire, [hot])
     with pytest.raises(ConfigurationError) as caught:

@@ -17,7 +17,7 @@ from ppu.core.errors import (
 )
 from ppu.core.labfile import LabFile
 from ppu.core.remedies import Remedy, advise
-from ppu.store import cells, commands, custody, queue, steps
+from ppu.store import cells, commands, custody, queue, sample_history, steps
 from ppu.store.events import events_after
 from ppu.store.jobs import Effect, JobRequest, JobState
 from ppu.store.store import Store
@@ -70,6 +70,11 @@ class Bookkeeper:
         """Bring a job into another state."""
         options = {"token": self.token, "now": self.now, **options}
         self.do(queue.transition, job_id, state, **options)
+
+    def succeed(self) -> None:
+        """Let the first job end well."""
+        self.end_job(self.job_id, JobState.FINISHING)
+        self.end_job(self.job_id, JobState.SUCCEEDED, effect=Effect.FULL)
 
     def enter(self, *changes: Any, job_id: int | None = None) -> None:
         """Keep what a job changed."""
@@ -134,6 +139,7 @@ def test_two_jobs_never_share_the_name_of_a_sample(keeper: Bookkeeper) -> None:
 def test_later_job_takes_over_what_an_earlier_one_made(keeper: Bookkeeper) -> None:
     """The earlier identity ends and says what it has become."""
     keeper.enter(Claimed("cup_1", "powder"))
+    keeper.succeed()
     second = keeper.start_job()
     keeper.enter(Claimed("cup_1", "pellet"), job_id=second)
     found = keeper.samples()
@@ -143,6 +149,84 @@ def test_later_job_takes_over_what_an_earlier_one_made(keeper: Bookkeeper) -> No
     assert found["pellet"].places == {"cup_1": "rack.1"}
     assert keeper.is_used("cup_1")
     assert keeper.store.check() == []
+
+
+@pytest.mark.parametrize("n_before", [0, 1, 2, 3])
+@pytest.mark.parametrize("is_released", [False, True])
+def test_container_that_a_job_did_nothing_with_is_what_it_was(
+    keeper: Bookkeeper, n_before: int, is_released: bool
+) -> None:
+    """A sample is taken over by whoever works on it, not by whoever only meant to."""
+    keeper.enter(Claimed("cup_1", "powder"))
+    keeper.succeed()
+    if is_released:
+        keeper.do(custody.release_sample, "powder", "anna")
+    for _ in range(n_before + 1):
+        idle = keeper.start_job()
+        keeper.enter(Claimed("cup_1", f"idle-{idle}"), job_id=idle)
+        keeper.end_job(idle, JobState.FAILED, reason=("LimitError", "too hot"))
+    found = keeper.samples()
+
+    assert found["powder"].state == ("released" if is_released else "active")
+    assert found["powder"].places == ({} if is_released else {"cup_1": "rack.1"})
+    assert {s.state for s in found.values() if s.id != "powder"} == {"released"}
+    assert keeper.is_used("cup_1") is not is_released
+    assert keeper.store.check() == []
+
+
+LIVE = [
+    [],
+    [JobState.NEEDS_INPUT],
+    [JobState.PAUSED],
+    [JobState.FINISHING],
+    [JobState.NEEDS_INPUT, JobState.RUNNING],
+    [JobState.PAUSED, JobState.RUNNING],
+]
+OVER = [JobState.SUCCEEDED, JobState.FAILED, JobState.ABORTED]
+
+
+@pytest.mark.parametrize("states", LIVE)
+def test_container_of_a_job_that_has_not_ended_is_no_other_ones(
+    keeper: Bookkeeper, states: list[JobState]
+) -> None:
+    """Whatever it waits for, its crucible is not taken from it."""
+    keeper.enter(Claimed("cup_1", "powder"))
+    for state in states:
+        keeper.end_job(keeper.job_id, state)
+    with keeper.store.read() as connection:
+        held = custody.read_ledger(connection).held
+    with pytest.raises(InterlockError, match=f"of job {keeper.job_id}, which is"):
+        keeper.enter(Claimed("cup_1", "pellet"), job_id=keeper.start_job())
+
+    assert held == {"cup_1": "powder"}
+    assert keeper.samples()["powder"].places == {"cup_1": "rack.1"}
+    assert keeper.store.check() == []
+
+
+@pytest.mark.parametrize("state", OVER)
+def test_container_of_a_job_that_has_ended_is_nobodys(
+    keeper: Bookkeeper, state: JobState
+) -> None:
+    """However it ended."""
+    keeper.enter(Claimed("cup_1", "powder"))
+    if state is JobState.SUCCEEDED:
+        keeper.succeed()
+    else:
+        keeper.end_job(keeper.job_id, state, effect=Effect.PARTIAL)
+    with keeper.store.read() as connection:
+        assert custody.read_ledger(connection).held == {}
+
+
+def test_emptied_is_what_a_person_has_said_so_of(keeper: Bookkeeper) -> None:
+    """A container that a job gave back untouched holds what it held."""
+    idle = keeper.start_job()
+    keeper.enter(Claimed("cup_1", "powder"))
+    keeper.enter(Claimed("cup_2", "idle"), job_id=idle)
+    keeper.succeed()
+    keeper.end_job(idle, JobState.FAILED, reason=("LimitError", "too hot"))
+    keeper.do(custody.release_sample, "powder", "anna")
+    with keeper.store.read() as connection:
+        assert custody.read_ledger(connection).emptied == {"cup_1"}
 
 
 def test_sample_is_quarantined_while_a_step_is_unsettled(keeper: Bookkeeper) -> None:
@@ -235,7 +319,7 @@ def test_released_sample_frees_its_containers(keeper: Bookkeeper) -> None:
     end_well(keeper)
     waits = keeper.do(custody.ask_release, "s", "ann")
     with keeper.store.read() as connection:
-        sample, lines = custody.history(connection, "s")
+        sample, lines = sample_history.history_of(connection, "s")
     told = [(line.kind, line.container, line.by) for line in lines]
 
     assert waits is None
@@ -288,7 +372,7 @@ def test_person_corrects_where_a_container_is(keeper: Bookkeeper) -> None:
     waits = keeper.do(custody.ask_move, "cup_1", "rack.3", "ann")
     with keeper.store.read() as connection:
         ledger = custody.read_ledger(connection)
-        _, lines = custody.history(connection, "s")
+        _, lines = sample_history.history_of(connection, "s")
     last = lines[-1]
 
     assert waits is None

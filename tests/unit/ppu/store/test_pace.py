@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from ppu.store.queue import _HEADS
+from ppu.store.queue._claiming import _HEADS
 from ppu.store.store import Store
 
 

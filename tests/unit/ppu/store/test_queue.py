@@ -15,6 +15,7 @@ from ppu.core.custody import Change, Claimed, Left, Moved, StockUsed
 from ppu.core.errors import (
     ConfigurationError,
     ConflictError,
+    FailureClass,
     NotFoundError,
     PPUError,
     StaleTokenError,
@@ -102,10 +103,15 @@ def test_batch_comes_whole_or_not_at_all(store: Store) -> None:
     assert n_jobs == 3
 
 
+def test_request_with_what_cannot_be_kept_is_refused() -> None:
+    """It is refused where it is made, and names the parameter."""
+    with pytest.raises(ConfigurationError, match="x: should be a finite number"):
+        JobRequest("f", "1", {"x": float("nan")})
+
+
 @pytest.mark.parametrize(
     ("wanted", "kind", "what"),
     [
-        (JobRequest("f", "1", {"x": float("nan")}), ConfigurationError, "kept as JSON"),
         (JobRequest("f", "1", needs=(99,)), NotFoundError, "no job 99 to wait for"),
         (JobRequest("f", "1", parent_id=98), NotFoundError, "no job 98 to retry"),
     ],
@@ -365,6 +371,7 @@ def test_job_of_a_vanished_cell_is_lost_until_it_is_adopted(
     """It is never queued again by itself; the newer cell takes it over knowingly."""
     job_id = submit(store)
     claim(store, token)
+    change(store, job_id, JobState.RUNNING, token=token)
     newer = start_cell(store)
     lost = store.write(lambda connection: queue.lose_vanished(connection, 4.0))
     claimed = claim(store, newer, now=5.0)
@@ -387,6 +394,7 @@ def test_lost_job_can_be_ended_by_a_person(store: Store, token: int) -> None:
     """Somebody may say that it is over; no token is needed for what nobody owns."""
     job_id = submit(store)
     claim(store, token)
+    change(store, job_id, JobState.RUNNING, token=token)
     start_cell(store)
     store.write(lambda connection: queue.lose_vanished(connection, 4.0))
     job = change(
@@ -395,7 +403,7 @@ def test_lost_job_can_be_ended_by_a_person(store: Store, token: int) -> None:
         JobState.ABORTED,
         now=5.0,
         effect=Effect.PARTIAL,
-        is_retryable=True,
+        failure_class=FailureClass.RETRYABLE,
         reason=("person", "the crucible broke"),
     )
 
@@ -407,11 +415,12 @@ def test_lease_that_is_not_renewed_is_lost(store: Store, token: int) -> None:
     """A cell that renews keeps its jobs; one that does not is fenced off."""
     job_id = submit(store)
     claim(store, token)
+    change(store, job_id, JobState.RUNNING, token=token)
     store.write(lambda connection: queue.renew(connection, token, 50.0, 60.0))
     early = store.write(lambda connection: queue.lose_expired(connection, 100.0))
     late = store.write(lambda connection: queue.lose_expired(connection, 111.0))
     with pytest.raises(StaleTokenError, match="belongs to no cell"):
-        change(store, job_id, JobState.RUNNING, token=token)
+        change(store, job_id, JobState.PAUSED, token=token)
 
     assert early == []
     assert late == [job_id]
@@ -490,7 +499,7 @@ CANDIDATES = st.lists(
 
 
 @given(CANDIDATES, st.dictionaries(st.sampled_from("abc"), st.floats(0, 1e6)))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_heads_are_enough_to_know_the_first(
     candidates: list[Candidate], use_s: dict[str, float]
 ) -> None:
@@ -707,7 +716,7 @@ class Anybody:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_invariants_hold_whatever_is_done(data: st.DataObject) -> None:
     """After any sequence of acts, allowed or refused, the store's check is empty."""
     with memory_store() as connection:

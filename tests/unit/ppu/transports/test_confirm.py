@@ -78,7 +78,7 @@ def test_confirm_returns_the_last_of_what_agrees_within_noise() -> None:
 
 
 @given(st.lists(st.sampled_from("12xy"), min_size=12, max_size=12))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_confirm_returns_only_what_was_said_three_times_in_a_row(
     answers: list[str],
 ) -> None:

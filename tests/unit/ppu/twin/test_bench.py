@@ -69,8 +69,14 @@ def test_lab_file_is_refused_with_the_line_of_each_wrong_fault(
         bench_of(path)
     lines = str(refusal.value).splitlines()
 
-    assert f"line {first}: devices.balance.twin: unknown fault 'dorp'" in lines[0]
-    assert f"line {first + 2}: devices.balance.twin: fault 'drop': for_s" in lines[1]
+    assert (
+        f"line {first}, column 11: devices.balance.twin: unknown fault 'dorp'"
+        in lines[0]
+    )
+    assert (
+        f"line {first + 2}, column 11: devices.balance.twin: fault 'drop': for_s"
+        in lines[1]
+    )
 
 
 def test_bench_injects_from_now_and_clears(play: Play, small_lab: Path) -> None:
@@ -201,7 +207,7 @@ def test_control_socket_lends_hands(play: Play, small_lab: Path) -> None:
         (b'{"refill": "BaO", "mass_g": 1}', "no BaO in stock"),
         (b"drop the balance", "not JSON"),
         (b"[1]", "not a JSON object"),
-        (b"[" * 30000, "not JSON"),
+        (b"[" * 30000, "too deeply nested"),
         (b'"\xff"', "not JSON"),
         (b"{}", '{"incidents": true}'),
         (b'{"fault": "balance"}', "did you mean 'faults'?"),
@@ -210,7 +216,7 @@ def test_control_socket_lends_hands(play: Play, small_lab: Path) -> None:
         (b'{"device": {}, "fault": "drop"}', "no device"),
         (b'{"device": "balance"}', "'fault' is missing"),
         (b'{"device": "balance", "fault": {}}', "unknown fault"),
-        (b'{"device": "balance", "fault": "drop", "for_s": NaN}', "for_s should be"),
+        (b'{"device": "balance", "fault": "drop", "for_s": NaN}', "NaN is no number"),
         (b'{"device": "balance", "fault": "drop", "in_s": 3}', "unknown key 'in_s'"),
         (b'{"device": "balance", "clear": false}', "and nothing else"),
         (b'{"device": "balance", "clear": true, "at_s": 3}', "and nothing else"),

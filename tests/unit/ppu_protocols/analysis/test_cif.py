@@ -216,7 +216,7 @@ def test_cif_names_the_file_when_it_is_missing(tmp_path: Path) -> None:
 
 
 @given(text=st.text(max_size=300))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_cif_is_read_or_refused_when_the_text_is_anything(text: str) -> None:
     """Any text is either a structure or a refusal."""
     try:

@@ -154,7 +154,7 @@ def test_values_end_when_an_option_or_a_scan_follows() -> None:
 
 
 @given(values=st.lists(st.from_regex(r"[a-z]{1,5}\.cif", fullmatch=True), min_size=1))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_values_are_the_same_when_the_option_is_repeated_already(
     values: list[str],
 ) -> None:

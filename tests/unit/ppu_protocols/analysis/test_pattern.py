@@ -189,7 +189,7 @@ def test_lines_are_the_same_when_the_cell_is_doubled() -> None:
 
 
 @given(r=st.floats(0.3, 2.0))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_texture_keeps_the_sphere_of_normals(r: float) -> None:
     """March-Dollase over all directions averages to one: texture moves, not makes."""
     x = np.linspace(0.0, 1.0, 4001) ** 2  # cos² for evenly spread directions
@@ -241,7 +241,7 @@ def direct_sum(
 @given(
     lines=st.lists(st.floats(12.0, 118.0), min_size=1, max_size=8, unique=True),
 )
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_profiles_agree_with_voigt_functions_added_one_by_one(
     lines: list[float],
 ) -> None:

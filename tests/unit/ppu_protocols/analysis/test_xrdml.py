@@ -177,7 +177,7 @@ def test_scan_is_refused_when_arrays_do_not_match() -> None:
 
 
 @given(content=st.binary(max_size=200))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_scan_is_refused_when_the_file_is_any_bytes(content: bytes) -> None:
     """Garbage never gets through and never raises anything else."""
     with pytest.raises(AnalysisError):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from ppu.core.capabilities import Segment
+from ppu.core.capabilities import FiringRecord, Segment
 from ppu.devices.firing import DwellWatch
 
 PERIOD_S = 10.0
@@ -67,7 +67,7 @@ def watch(
 
 
 @given(program=segments, phase_s=st.floats(0.0, PERIOD_S))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_dwell_watch_measures_every_dwell_when_the_program_runs_as_asked(
     program: list[Segment], phase_s: float
 ) -> None:
@@ -84,7 +84,7 @@ def test_dwell_watch_measures_every_dwell_when_the_program_runs_as_asked(
     program=segments.filter(lambda found: any(s.dwell_s >= 60.0 for s in found)),
     factor=st.sampled_from([1 / 60, 60.0]),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_dwell_watch_finds_the_fault_when_the_unit_is_wrong(
     program: list[Segment], factor: float
 ) -> None:
@@ -99,7 +99,7 @@ def test_dwell_watch_finds_the_fault_when_the_unit_is_wrong(
 
 
 @given(program=segments.filter(lambda found: found[-1].dwell_s >= 60.0))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_dwell_watch_finds_the_fault_when_the_last_segment_is_not_run(
     program: list[Segment],
 ) -> None:
@@ -133,7 +133,7 @@ def watch_with_outage(
     part=st.floats(0.0, 1.0),
     index=st.integers(0, 7),
 )
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_dwell_watch_finds_no_fault_when_an_outage_hides_the_end_of_a_dwell(
     program: list[Segment], outage_s: float, part: float, index: int
 ) -> None:
@@ -156,7 +156,7 @@ def test_dwell_watch_finds_no_fault_when_an_outage_hides_the_end_of_a_dwell(
 
 
 @given(program=segments, part=st.floats(0.0, 1.0))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_dwell_watch_finds_the_fault_when_the_program_is_reset_on_its_way(
     program: list[Segment], part: float
 ) -> None:
@@ -240,7 +240,7 @@ def whole_duration_s(program: list[Segment]) -> float:
     0.0,
     0.5,
 )
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_dwell_watch_finds_no_fault_when_a_process_was_away_for_any_time(
     program: list[Segment], begin: float, length: float
 ) -> None:
@@ -267,7 +267,7 @@ def test_dwell_watch_finds_no_fault_when_a_process_was_away_for_any_time(
 
 
 @given(program=segments, part=st.floats(0.0, 0.99))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_dwell_watch_finds_no_fault_when_the_begin_was_not_seen(
     program: list[Segment], part: float
 ) -> None:
@@ -288,7 +288,7 @@ def test_dwell_watch_finds_no_fault_when_the_begin_was_not_seen(
 
 
 @given(program=segments, begin=st.floats(0.0, 1.0), part=st.floats(0.0, 0.9))
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 def test_dwell_watch_finds_the_fault_when_a_silence_had_no_room_for_the_rest(
     program: list[Segment], begin: float, part: float
 ) -> None:
@@ -306,3 +306,75 @@ def test_dwell_watch_finds_the_fault_when_a_silence_had_no_room_for_the_rest(
     fault = watching.judge(from_s + away_s + PERIOD_S, START_DEGC, is_running=False)
 
     assert fault is not None
+
+
+@given(
+    dwell_min=st.integers(10, 240),
+    begin=st.floats(0.0, 1.0),
+    length=st.floats(0.0, 1.2),
+    n_samples_in_gap=st.integers(0, 2),
+)
+@example(dwell_min=180, begin=0.0, length=0.95, n_samples_in_gap=2)
+@settings(deadline=None, max_examples=60)
+def test_dwell_watch_knows_how_much_of_a_dwell_nobody_heard(
+    dwell_min: int, begin: float, length: float, n_samples_in_gap: int
+) -> None:
+    """What falls into a silence is unheard, wherever it lies; and whatever is heard."""
+    program = (Segment(800.0, 10.0, 60.0 * dwell_min),)
+    ramp_s, dwell_s = (800.0 - START_DEGC) / 10.0 * 60.0, 60.0 * dwell_min
+    from_s = ramp_s + begin * dwell_s
+    until_s = from_s + length * dwell_s
+    heard = [n * PERIOD_S for n in range(math.ceil((ramp_s + dwell_s) / PERIOD_S) + 2)]
+    heard = [time for time in heard if not from_s < time < until_s]
+    heard += [
+        from_s + (n + 1) * (until_s - from_s) / (n_samples_in_gap + 1)
+        for n in range(n_samples_in_gap)
+    ]
+    watching = DwellWatch(program, PERIOD_S)
+    for time in sorted({*heard, max(until_s, ramp_s + dwell_s) + PERIOD_S}):
+        setpoint = setpoint_at(program, time)
+        shown = START_DEGC if setpoint is None else round(setpoint, 1)
+        assert watching.judge(time, shown, setpoint is not None) is None
+        if setpoint is None:
+            break
+    silent_s = max(min(until_s, ramp_s + dwell_s) - from_s, 0.0)
+
+    assert watching.measured_s == pytest.approx([dwell_s], abs=4 * PERIOD_S)
+    slack_s = (n_samples_in_gap + 3) * 2 * PERIOD_S
+    assert watching.unheard_s == pytest.approx([silent_s], abs=slack_s)
+
+
+RECORDS = [
+    ((10800.0,), (0.0,), 10800.0),
+    ((10800.0,), (1080.0,), 10800.0),
+    ((10800.0,), (1081.0,), None),
+    ((10800.0,), (10630.0,), None),
+    ((10800.0,), (10800.0,), None),
+    ((10800.0,), (), None),
+    ((0.0,), (0.0,), 0.0),
+    ((0.0,), (20.0,), None),
+    ((60.0,), (6.0,), 60.0),
+    ((60.0,), (7.0,), None),
+    ((600.0, 600.0), (0.0, 0.0), 1200.0),
+    ((600.0, 600.0), (60.0, 60.0), 1200.0),
+    ((600.0, 600.0), (61.0, 0.0), None),
+    ((600.0, 600.0), (0.0, 61.0), None),
+    ((600.0, 600.0), (0.0,), None),
+    ((600.0, 0.0), (0.0, 0.0), 600.0),
+    ((600.0, 0.0), (0.0, 10.0), None),
+    ((0.0, 600.0, 0.0), (0.0, 0.0, 0.0), 600.0),
+    ((600.0, 1200.0, 1800.0), (60.0, 120.0, 180.0), 3600.0),
+    ((600.0, 1200.0, 1800.0), (60.0, 120.0, 181.0), None),
+    ((), (), 0.0),
+]
+
+
+@pytest.mark.parametrize(("lasted", "unheard", "held"), RECORDS)
+def test_firing_says_how_long_it_held_only_if_it_was_heard(
+    lasted: tuple[float, ...], unheard: tuple[float, ...], held: float | None
+) -> None:
+    """More than a tenth of any dwell without a sample, and it is not measured."""
+    record = FiringRecord(0.0, 2e4, 801.0, 800.0, lasted, 17, unheard)
+
+    assert record.held_s == held
+    assert bool(record.not_measured()) is (held is None)

@@ -143,7 +143,7 @@ segments = st.tuples(
     period_s=st.sampled_from([5.0, 10.0, 30.0, 60.0]),
     n_crucibles=st.integers(0, 6),
 )
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_watch_finds_nothing_wrong_with_a_right_firing(
     program: Program, seed: int, period_s: float, n_crucibles: int
 ) -> None:
