@@ -92,17 +92,17 @@ campaign-soak: $(VENV)/.dev  ## Run jobs for a month, with a fault every hour (2
 	@PYTHONPATH=tests MALLOC_ARENA_MAX=2 $(BIN)/python tests/campaign/soak.py --days $(DAYS) \
 	  $(if $(filter 30,$(DAYS)),--page docs/performance.md)
 
-# The tests run eight of a gentler kind.
-JOBS ?= 300
-campaign-technician: $(VENV)/.dev  ## Three hundred jobs with a technician beside (40 min)
-	@PYTHONPATH=tests $(BIN)/python tests/campaign/technician.py --jobs $(JOBS) \
-	  $(if $(filter 300,$(JOBS)),--page docs/performance.md)
-
 # STORE_KILLS=4 is quick.
 STORE_KILLS ?= 40
 campaign-stores: $(VENV)/.dev  ## Lose, fill, stop and roll back the store of a hot lab (40 min, as root)
 	@PYTHONPATH=tests $(BIN)/python tests/campaign/stores.py --kills $(STORE_KILLS) \
 	  $(if $(filter 40,$(STORE_KILLS)),--page docs/performance.md)
+
+# The tests run eight of a gentler kind.
+JOBS ?= 300
+campaign-technician: $(VENV)/.dev  ## Three hundred jobs with a technician beside (40 min)
+	@PYTHONPATH=tests $(BIN)/python tests/campaign/technician.py --jobs $(JOBS) \
+	  $(if $(filter 300,$(JOBS)),--page docs/performance.md)
 
 docs: $(VENV)/.dev  ## Write the pages that are made from code
 	@$(BIN)/ppu instruments --markdown > docs/reference/instruments.md

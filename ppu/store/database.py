@@ -177,7 +177,12 @@ class Database:
         try:
             # A connection that failed is not used again, so none is kept.
             self.writing = create_engine(url, poolclass=NullPool, connect_args=options)
-            self.reading = create_engine(url, connect_args=options)
+            self.reading = create_engine(
+                url,
+                connect_args=options,
+                # One that a server has ended while nobody used it is made anew.
+                pool_pre_ping=self.path is None,
+            )
             self.locking = create_engine(
                 url, poolclass=NullPool, isolation_level="AUTOCOMMIT"
             )
