@@ -745,14 +745,19 @@ def test_firing_stops_when_its_program_is_changed_to_something_hotter(
     play(on_bench(scenario))
 
 
-def test_firing_may_begin_in_a_chamber_hotter_than_all_its_targets(
+def test_firing_may_begin_in_a_chamber_a_little_hotter_than_its_targets(
     play: Play,
 ) -> None:
     """A program that starts at the chamber's temperature was not tampered with."""
 
     async def scenario(bench: Bench) -> None:
         await bench.fire()
-        await bench.fire(FiringProfile((Segment(110.0, 10.0, 60.0),), 120.0))
+        chamber_degc = round(await bench.driver.process_value.get_value())
+        with pytest.raises(InterlockError, match="let it cool, then begin again"):
+            low = Segment(chamber_degc - 20.0, 10.0, 60.0)
+            await bench.fire(FiringProfile((low,), 120.0))
+        near = Segment(chamber_degc - 5.0, 10.0, 60.0)
+        await bench.fire(FiringProfile((near,), 120.0))
         record = bench.driver.last_firing
         assert record is not None
         assert list(record.dwell_s) == pytest.approx([60.0], abs=20.0)
