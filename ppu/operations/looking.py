@@ -388,17 +388,18 @@ def history(store: Store, job_id: int, after: int = 0) -> list[EventView]:
         found = events_after(connection, after, MOST_ROWS, job_id=job_id)
         return [event_of(one) for one in found]
 
-    _CHANGES: Final[Mapping[str, type[Change]]] = {
-        EventKind.JOB: StateChange,
-        EventKind.STEP: StepChange,
-        EventKind.WAIT: WaitChange,
-        EventKind.CUSTODY: CustodyChange,
-        EventKind.SAMPLE: SampleChange,
-        EventKind.STOCK: StockChange,
-        EventKind.INCIDENT: IncidentChange,
-        EventKind.SAFE_STATE: SafetyChange,
-        EventKind.UNSAFE: SafetyChange,
-    }
+
+_CHANGES: Final[Mapping[str, type[Change]]] = {
+    EventKind.JOB: StateChange,
+    EventKind.STEP: StepChange,
+    EventKind.WAIT: WaitChange,
+    EventKind.CUSTODY: CustodyChange,
+    EventKind.SAMPLE: SampleChange,
+    EventKind.STOCK: StockChange,
+    EventKind.INCIDENT: IncidentChange,
+    EventKind.SAFE_STATE: SafetyChange,
+    EventKind.UNSAFE: SafetyChange,
+}
 
 
 def event_of(event: Event) -> EventView:
