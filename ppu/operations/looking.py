@@ -172,7 +172,7 @@ def waits(store: Store, job_id: int) -> list[WaitView]:
     """
     with store.read() as connection:
         found = reasons_to_wait(connection, queue.get(connection, job_id))
-    return [WaitView(text=one.text, advice=one.advice) for one in found]
+        return [WaitView(text=one.text, advice=one.advice) for one in found]
 
 
 def has_ended(job: JobView) -> bool:
@@ -280,12 +280,12 @@ def recovery(store: Store, job_id: int | None = None) -> RecoveryView:
         if job_id is not None:
             queue.get(connection, job_id)
             lost = [one for one in lost if one.id == job_id]
-    cold = [one for one in waiting if one.reason_code == "restart"]
-    return RecoveryView(
-        questions=tuple(map(_question, asked)),
-        lost=tuple(map(view_of, lost)),
-        wait_to_heat=tuple(map(view_of, cold)),
-    )
+        cold = [one for one in waiting if one.reason_code == "restart"]
+        return RecoveryView(
+            questions=tuple(map(_question, asked)),
+            lost=tuple(map(view_of, lost)),
+            wait_to_heat=tuple(map(view_of, cold)),
+        )
 
 
 def _question(one: Question) -> QuestionView:
@@ -307,7 +307,7 @@ def samples(store: Store, *, with_released: bool = False) -> list[SampleView]:
     states += [custody.RELEASED] if with_released else []
     with store.read() as connection:
         found = custody.find_samples(connection, states=states)
-    return [SampleView(**asdict(one)) for one in found]
+        return [SampleView(**asdict(one)) for one in found]
 
 
 def sample(store: Store, name: str) -> SampleHistoryView:
@@ -318,15 +318,15 @@ def sample(store: Store, name: str) -> SampleHistoryView:
     """
     with store.read() as connection:
         found, lines = sample_history.history_of(connection, name)
-    entries = tuple(EntryView(**asdict(line), time=line.stamp) for line in lines)
-    return SampleHistoryView(**asdict(found), history=entries)
+        entries = tuple(EntryView(**asdict(line), time=line.stamp) for line in lines)
+        return SampleHistoryView(**asdict(found), history=entries)
 
 
 def tagged_out(store: Store) -> list[TaggedOutView]:
     """Return the devices that people have put out of service."""
     with store.read() as connection:
         found = find_tag_outs(connection)
-    return [TaggedOutView(**asdict(one)) for one in found]
+        return [TaggedOutView(**asdict(one)) for one in found]
 
 
 def stock(store: Store, powder: str | None = None) -> list[PowderView]:
@@ -337,13 +337,13 @@ def stock(store: Store, powder: str | None = None) -> list[PowderView]:
     """
     with store.read() as connection:
         found = find_stock(connection)
-    names = [one.name for one in found]
-    if powder is not None and powder not in names:
-        raise NotFoundError(
-            f"there is no powder '{powder}' in the ledger; {nearest(powder, names)}"
-        )
-    shown = [one for one in found if powder in (None, one.name)]
-    return [PowderView(**asdict(one)) for one in shown]
+        names = [one.name for one in found]
+        if powder is not None and powder not in names:
+            raise NotFoundError(
+                f"there is no powder '{powder}' in the ledger; {nearest(powder, names)}"
+            )
+        shown = [one for one in found if powder in (None, one.name)]
+        return [PowderView(**asdict(one)) for one in shown]
 
 
 def stock_changes(store: Store, powder: str) -> list[EventView]:
@@ -374,7 +374,7 @@ def events(
     """
     with store.read() as connection:
         found = events_after(connection, after, limit, kinds, job_id)
-    return [event_of(one) for one in found]
+        return [event_of(one) for one in found]
 
 
 def history(store: Store, job_id: int, after: int = 0) -> list[EventView]:
@@ -386,7 +386,7 @@ def history(store: Store, job_id: int, after: int = 0) -> list[EventView]:
     with store.read() as connection:
         queue.get(connection, job_id)
         found = events_after(connection, after, MOST_ROWS, job_id=job_id)
-    return [event_of(one) for one in found]
+        return [event_of(one) for one in found]
 
 
 _CHANGES: Final[Mapping[str, type[Change]]] = {

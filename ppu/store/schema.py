@@ -431,8 +431,12 @@ def version_of(connection: Connection) -> int:
     if "meta" in tables:
         query = select(meta.c.content).where(meta.c.key == "schema_version")
         found = connection.execute(query).scalar()
-        if found is not None:
+        if isinstance(found, str) and found.isdecimal():
             return int(found)
+        if found is not None:
+            raise NoStoreError(
+                f"it is damaged; restore a backup: its schema version is {found!r}"
+            )
     elif "journal" in tables:
         return 1
     elif not tables:

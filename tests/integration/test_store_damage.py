@@ -6,7 +6,7 @@ import logging
 import shutil
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,10 @@ def damage(path: Path, table: str, column: str, value: Any) -> None:
         except sqlite3.IntegrityError:  # it must be unique: one row, then
             newest = f"rowid = (SELECT max(rowid) FROM {table})"  # noqa: S608 - ours
             query = f'UPDATE OR REPLACE {table} SET "{column}" = ? WHERE {newest}'  # noqa: S608 - ours
-            connection.execute(query, (value,))
+            with suppress(
+                sqlite3.IntegrityError
+            ):  # SQLite itself takes none but a number
+                connection.execute(query, (value,))
         connection.commit()
 
 

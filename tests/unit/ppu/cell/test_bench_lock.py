@@ -220,7 +220,7 @@ def test_folder_that_cannot_be_written_is_told(
     """Without a lock nothing is opened, and the text says how to have one."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PPU_LOCKS", str(tmp_path / "file" / "locks"))
-    with pytest.raises(ConfigurationError, match=r"name another folder .* PPU_LOCKS"):
+    with pytest.raises(ConfigurationError, match=r"name another folder .*PPU_LOCKS"):
         BenchLock(PLACES, "lab small")
 
 
