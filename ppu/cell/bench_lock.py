@@ -28,6 +28,8 @@ BENCH_FDS: Final = "PPU_BENCH_FDS"
 LOCKS: Final = "PPU_LOCKS"
 """Environment variable that names another folder for the files that are locked."""
 _PROC: Final = Path("/proc")
+_HERE: Final[set[Path]] = set()
+"""Locks that this process has."""
 _EVERYBODY: Final = 0o666
 """Rights of a lock's file: whoever may use the instrument must see who has it."""
 
@@ -104,8 +106,10 @@ class BenchLock:
                     raise ConflictError(text) from None
                 self._held[path] = descriptor
                 if path not in self._is_mine:
+                    _HERE.add(path)
                     return
                 if _is_at(path, descriptor):
+                    _HERE.add(path)
                     os.ftruncate(descriptor, 0)
                     os.pwrite(descriptor, json.dumps(said).encode(), 0)
                     return
@@ -141,6 +145,7 @@ class BenchLock:
                 with contextlib.suppress(OSError):  # it may be another user's file
                     path.unlink()
             os.close(descriptor)
+        _HERE.difference_update(self._held)
         self._held.clear()
         for number in self._handed.values():
             os.close(number)
@@ -177,6 +182,11 @@ def _refusal(path: Path, descriptor: int, device: str, place: str) -> str:
         who, since, pid = str(said["who"]), iso(said["since"])[:19], int(said["pid"])
     except (ValueError, KeyError, TypeError):  # it is just being written
         who, since, pid = "another process", "a moment ago", 0
+    if path in _HERE:
+        return (
+            f"{device} ({place}) is this process's already: {who} has it since "
+            f"{since.replace('T', ' ')} UTC; use that one, or close it first"
+        )
     # Whoever took it may have died and left it to the cell that it had started.
     others = [one for one in _processes() if one != os.getpid() and has_open(one, path)]
     found = others or ([pid] if pid else [])

@@ -100,7 +100,7 @@ class Ending:
             await self._events.keep_incidents()
             await self._events.keep_made_safe(made, running.job.id)
             await self._events.keep_unsafe(unknown, running.job.id)
-            running.is_put_back, freed = await self._owner.fail(
+            running.is_put_back, freed, kept = await self._owner.fail(
                 running.job,
                 error,
                 running.claimed,
@@ -109,6 +109,7 @@ class Ending:
             )
             for container in freed:
                 self._lab.ledger.give_back(container)
+            self._lab.ledger.quarantined = kept.quarantined
             self._lab.resources.empties.look_again()
         except (StaleTokenError, StoreError) as exc:
             self._roster.fail(exc)

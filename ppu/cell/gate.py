@@ -90,7 +90,7 @@ class JobGate:
                 await self.set_state(JobState.PAUSED, reason)
                 await self.hold_devices()
                 await self._wait_for_change()
-            elif (hot := needs.names & roster.heaters) and not (
+            elif (hot := needs.used & roster.heaters) and not (
                 roster.may_heat or (goes_on and step.kind != "repeatable")
             ):
                 names = ", ".join(sorted(hot))

@@ -363,7 +363,7 @@ class Ownership:
         unsafe: str = "",
         *,
         is_untouched: bool = False,
-    ) -> tuple[bool, set[str]]:
+    ) -> tuple[bool, set[str], CustodyLedger]:
         """Note why *job* did not succeed, or put it back into the queue.
 
         One that has touched nothing goes back if it only lacks something, until the lab
@@ -377,7 +377,8 @@ class Ownership:
             is_untouched: Whether its plan has begun nothing.
 
         Returns:
-            Whether it went back, and the containers that are free again.
+            Whether it went back, the containers that are free again, and what is kept
+            of the lab now.
         """
         is_abort = isinstance(error, AbortedError)
         state = JobState.ABORTED if is_abort else JobState.FAILED
@@ -386,7 +387,7 @@ class Ownership:
         lack = replace(queue.Lack.of(known), text=told)
         advice = lack.advice or _advice_for(lack.failure_class, job.id, known)
 
-        def work(connection: Connection) -> tuple[bool, set[str]]:
+        def work(connection: Connection) -> tuple[bool, set[str], CustodyLedger]:
             now = self._loop.stamp()
             had = custody.containers_of_job(connection, job.id)
             is_whole = queue.get(connection, job.id).physical_effect is Effect.NONE
@@ -409,8 +410,8 @@ class Ownership:
                     failure_class=lack.failure_class,
                     field=lack.field,
                 )
-            freed = {*had, *claimed} - custody.read_ledger(connection).used
-            return is_back, freed
+            kept = custody.read_ledger(connection)
+            return is_back, {*had, *claimed} - kept.used, kept
 
         return await self.write(work)
 

@@ -5,10 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ppu.core.errors import InterlockError
+from ppu.core.remedies import Remedy, advise
+
 if TYPE_CHECKING:
     from ppu.core.labfile import LabFile
 
-__all__ = ["Change", "Claimed", "CustodyLedger", "Left", "Moved", "StockUsed"]
+__all__ = [
+    "Change",
+    "Claimed",
+    "CustodyLedger",
+    "Left",
+    "Moved",
+    "Quarantine",
+    "StockUsed",
+]
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,28 @@ class StockUsed:
 Change = Left | Moved | Claimed | StockUsed
 
 
+@dataclass(frozen=True)
+class Quarantine:
+    """Why nobody may go on with what a job that did not succeed left in a container.
+
+    Attributes:
+        sample: What it holds.
+        reason: Why, for people.
+    """
+
+    sample: str
+    reason: str
+
+    def refusal(self, container: str) -> InterlockError:
+        """Return what whoever wants *container* is told."""
+        return InterlockError(
+            f"{container} holds sample {self.sample}, which is quarantined: "
+            f"{self.reason}; look at it, then release it",
+            advice=[advise(Remedy.RELEASE_SAMPLE, sample=self.sample)],
+            field=container,
+        )
+
+
 @dataclass
 class CustodyLedger:
     """What PPU believes of the lab; all jobs of a lab share one.
@@ -71,6 +104,8 @@ class CustodyLedger:
         used: Containers that a sample uses.
         stock_g: How much of each powder there should be [g].
         held: Containers of jobs that have not ended, and the sample each is for.
+        quarantined: Containers that a person must look at before another job has them,
+            and what is known of each.
         emptied: Containers that people have emptied, whatever the lab file says was in
             them.
         closed: Devices that work on what stands in them: nothing is put in or taken
@@ -82,6 +117,7 @@ class CustodyLedger:
     used: set[str] = field(default_factory=set)
     stock_g: dict[str, float] = field(default_factory=dict)
     held: dict[str, str] = field(default_factory=dict)
+    quarantined: dict[str, Quarantine] = field(default_factory=dict)
     emptied: set[str] = field(default_factory=set)
     closed: set[str] = field(default_factory=set)
 
@@ -105,6 +141,7 @@ class CustodyLedger:
         self.places, self.under_way = other.places, other.under_way
         self.used, self.stock_g = other.used, other.stock_g
         self.held, self.emptied = other.held, other.emptied
+        self.quarantined = other.quarantined
         self.closed = other.closed
 
     def enter(self, change: Change) -> None:
@@ -124,6 +161,7 @@ class CustodyLedger:
     def release(self, container: str) -> None:
         """Take note that a person says: *container* is empty and clean again."""
         self.used.discard(container)
+        self.quarantined.pop(container, None)
         self.emptied.add(container)
 
     def let_go(self, sample: str) -> None:

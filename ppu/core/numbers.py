@@ -133,7 +133,9 @@ def _told(given: Any) -> str:
     if len(text) > _MOST_SHOWN:
         text = text[: _MOST_SHOWN - 3] + "..."
     plain = _plain_form(given) if isinstance(given, str) else None
-    return text if plain is None else f"{text} (write {plain} if that is meant)"
+    if plain is None or NUMBER.fullmatch(str(given)):  # written well, yet not allowed
+        return text
+    return f"{text} (write {plain} if that is meant)"
 
 
 def _plain_form(text: str) -> str | None:

@@ -239,11 +239,13 @@ class Lab:
             raise LimitError(f"{name} is empty; nothing to work on")
 
     def check_own(self, name: str) -> None:
-        """Refuse a container of a job that has not ended, unless it is the present one.
+        """Refuse a container that another job has, or left for people to look at.
 
         Raises:
-            InterlockError: If it is another job's.
+            InterlockError: If it is another job's, or quarantined.
         """
+        if (quarantine := self._ledger.quarantined.get(name)) is not None:
+            raise quarantine.refusal(name)
         holder = self.holder_of(name)
         if holder is not None:
             raise InterlockError(

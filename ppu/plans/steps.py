@@ -93,10 +93,17 @@ class Needs:
     Attributes:
         names: Devices and locations.
         containers: Containers that it acts on: where they stand is free for it.
+        at_rest: Those of `names` that nobody may use meanwhile, itself neither.
     """
 
     names: frozenset[str] = frozenset()
     containers: frozenset[str] = frozenset()
+    at_rest: frozenset[str] = frozenset()
+
+    @property
+    def used(self) -> frozenset[str]:
+        """What it uses, and not only keeps from others."""
+        return self.names - self.at_rest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +204,7 @@ def step(
     *,
     expected_s: Callable[..., float] | None = None,
     needs: Callable[..., Iterable[str | None]] | None = None,
+    at_rest: Callable[..., Iterable[str]] | None = None,
     rejoin: Callable[..., MsgGenerator[Any]] | None = None,
     evidence: Callable[..., MsgGenerator[Evidence]] | None = None,
     settled: Callable[..., MsgGenerator[None]] | None = None,
@@ -220,6 +228,9 @@ def step(
             told to people who wait.
         needs: Returns the names of devices and locations that it needs to itself,
             from the plan's own arguments; by default the devices among these.
+        at_rest: Returns the names of devices that it does not use and that nobody may
+            use meanwhile, such as the furnace that it reaches into: it needs them to
+            itself, too, but may begin while they must not heat.
         rejoin: Of a resumable step: the plan, with the same arguments, that joins
             what may still go on and returns what the step returns. If it raises a
             NothingToJoinError, a person is asked whether the step has happened.
@@ -270,7 +281,7 @@ def step(
                 digest=digest(arguments),
                 lab=args[0] if args else None,
                 expected_s=None if expected_s is None else expected_s(*args, **kwargs),
-                needs=functools.partial(_needs_of, needs, args, kwargs),
+                needs=functools.partial(_needs_of, needs, at_rest, args, kwargs),
                 seat=seat,
             )
             if begun.is_done:
@@ -356,7 +367,10 @@ class _Step:
 
 
 def _needs_of(
-    needs: Callable[..., Iterable[str | None]] | None, args: Any, kwargs: Any
+    needs: Callable[..., Iterable[str | None]] | None,
+    at_rest: Callable[..., Iterable[str]] | None,
+    args: Any,
+    kwargs: Any,
 ) -> Needs:
     """Return what a step with these arguments needs.
 
@@ -377,13 +391,16 @@ def _needs_of(
         names = {name for name in found if name is not None and name in lab.devices}
     else:
         names = {name for name in needs(*args, **kwargs) if name is not None}
+    resting = set() if at_rest is None else set(at_rest(*args, **kwargs))
+    names |= resting
+    if needs is not None or resting:
         known = {*lab.devices, *lab.file.locations}
         if unknown := names - known:
             raise ConfigurationError(
                 f"a step needs {', '.join(sorted(unknown))}, which is neither a device "
                 f"nor a location of lab {lab.name}"
             )
-    return Needs(frozenset(names), frozenset(containers))
+    return Needs(frozenset(names), frozenset(containers), frozenset(resting))
 
 
 def _join(

@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, select
 
-from ppu.core.custody import Change, Claimed, CustodyLedger, Left, Moved
+from ppu.core.custody import (
+    Change,
+    Claimed,
+    CustodyLedger,
+    Left,
+    Moved,
+    Quarantine,
+)
 from ppu.core.errors import (
     ConfigurationError,
     ConflictError,
@@ -203,10 +210,7 @@ def _take_over(connection: Connection, change: Claimed, held: str, now: float) -
             f"{job.state}; wait until it has ended"
         )
     if row.state == QUARANTINED:
-        raise InterlockError(
-            f"{change.container} holds sample {held}, which is quarantined: "
-            f"{row.reason}; look at it, then release it"
-        )
+        raise Quarantine(held, str(row.reason)).refusal(change.container)
     is_its = sample_containers.c.container == change.container
     connection.execute(sample_containers.delete().where(is_its))
     rest = select(sample_containers).where(sample_containers.c.sample == held)
@@ -308,6 +312,7 @@ def read_ledger(connection: Connection) -> CustodyLedger:
         .where(jobs.c.ended.is_(None))
     )
     found.held = {one.container: one.sample for one in connection.execute(query)}
+    found.quarantined = _read_quarantined(connection)
     said = (custody.c.kind == "released") & ~custody.c.by.like("job %")
     found.emptied = set(
         connection.execute(select(custody.c.container).where(said).distinct()).scalars()
@@ -315,6 +320,20 @@ def read_ledger(connection: Connection) -> CustodyLedger:
     for row in connection.execute(select(stock)):
         found.stock_g[row.powder] = row.mass_g
     return found
+
+
+def _read_quarantined(connection: Connection) -> dict[str, Quarantine]:
+    """Return what jobs that have ended left for people to look at."""
+    query = (
+        select(sample_containers.c.container, samples.c.id, samples.c.reason)
+        .join(samples, samples.c.id == sample_containers.c.sample)
+        .join(jobs, jobs.c.id == samples.c.job_id)
+        .where(jobs.c.ended.is_not(None), samples.c.state == QUARANTINED)
+    )
+    return {
+        one.container: Quarantine(one.id, str(one.reason))
+        for one in connection.execute(query)
+    }
 
 
 def _left_from(connection: Connection, container: str) -> str:

@@ -100,7 +100,7 @@ def take_container(
 
 
 def _needs_to_move(lab: Lab, container: str, destination: str) -> set[str]:
-    """Return who carries, what is opened, both places, and the furnace of either.
+    """Return who carries, what is opened, and both places.
 
     Nobody else goes to the home of a container, so it need not be reserved.
     """
@@ -114,14 +114,21 @@ def _needs_to_move(lab: Lab, container: str, destination: str) -> set[str]:
     names = {transporter.name} | {door.name for door in doors}
     if hand is not None:
         names.add(hand.name)
-    # Nobody reaches into a furnace that another job has.
-    furnaces = {one.name for place in places if (one := lab.furnace_at(place))}
-    return names | furnaces | places - {lab.home_of(container)}
+    return names | places - {lab.home_of(container)}
+
+
+def _furnaces_reached_into(lab: Lab, container: str, destination: str) -> set[str]:
+    """Return the furnaces at both places, which no other job may have meanwhile."""
+    places = {lab.left_from(container), destination}
+    if len(places) == 1:
+        return set()
+    return {one.name for place in places if (one := lab.furnace_at(place))}
 
 
 @step(
     kind="irreversible",
     needs=_needs_to_move,
+    at_rest=_furnaces_reached_into,
     evidence=find_carried,
     settled=leave_carried,
 )

@@ -125,7 +125,7 @@ def test_job_ends_or_waits_by_the_class_of_what_it_met(
         assert claimed is not None
         await owner.change(claimed.id, JobState.RUNNING, effect=ends.effect)
         tried = replace(claimed, n_tries=ends.n_tries)
-        is_back, _ = await owner.fail(tried, ends.error, is_untouched=True)
+        is_back, *_ = await owner.fail(tried, ends.error, is_untouched=True)
         with store.read() as connection:
             return queue.get(connection, claimed.id), is_back
 

@@ -241,7 +241,7 @@ def test_no_door_opens_a_bench_that_another_has(port: str, tmp_path: Path) -> No
             path = lab_at(tmp_path / f"other{n}.yaml", name)
             with (
                 open_lab(str(path), "hardware", only=("balance",)).closing() as opened,
-                pytest.raises(ConflictError, match=r"balance .* is another's"),
+                pytest.raises(ConflictError, match=r"balance .* is this process's"),
             ):
                 opened.connect()
             with pytest.raises(ConflictError, match="lab first"):
@@ -255,3 +255,12 @@ def test_bench_is_free_again_when_a_lab_is_closed(port: str, tmp_path: Path) -> 
         lab = open_lab(str(path), "hardware", only=("furnace_1", "balance"))
         with pytest.raises(ConnectError):
             lab.open()
+
+
+def test_bench_that_this_process_has_is_closed_and_nobody_is_killed() -> None:
+    """In a notebook a lab is opened twice by mistake; its own kernel stays alive."""
+    with BenchLock(PLACES, "lab a-lab (a.yaml)"):
+        with pytest.raises(ConflictError, match="close it first") as refusal:
+            BenchLock(PLACES, "lab a-lab (a.yaml)")
+        assert "kill" not in str(refusal.value)
+    BenchLock(PLACES, "lab a-lab (a.yaml)").close()

@@ -312,3 +312,18 @@ def test_other_readers_differ() -> None:
     assert float("1_000") == 1000.0
     assert Recipe.model_validate({"mass_g": "0750"}).mass_g == 750.0
     assert Recipe.model_validate({"mass_g": True}).mass_g == 1.0
+
+
+@given(plain)
+def test_what_is_written_well_is_never_proposed_instead_of_itself(text: str) -> None:
+    """A number that is refused for its size is not told to be written as it is."""
+    readers: list[Any] = [read_number, read_integer, read_scalar]
+    assert not any("if that is meant" in _refusal(read, text) for read in readers)
+
+
+def _refusal(read: Any, text: str) -> str:
+    try:
+        read(text)
+    except NotPlainError as exc:
+        return str(exc)
+    return ""
