@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -125,7 +126,7 @@ def test_readme_is_followed(reader: Reader) -> None:
     )
     runs = list(Path("runs").iterdir())
 
-    assert len(runs) == 3
+    assert len(runs) == 2
     assert all((run / "report.html").is_file() for run in runs)
 
 
@@ -141,7 +142,23 @@ def test_protocol_of_the_how_to_runs_as_it_stands(reader: Reader) -> None:
         reader.monkeypatch.syspath_prepend(str(reader.folder))
         found.update(vars(__import__("drying")))
 
-    follow(WRITE_A_PROTOCOL, reader, {'"""drying.py"""': module})
+    def package(block: Block) -> None:
+        """See that the entry leads to the module: tests install nothing."""
+        entries = tomllib.loads(block.text)["project"]["entry-points"]
+        assert entries == {"ppu.protocols": {"drying": "drying"}}
+
+    def install(block: Block) -> None:
+        assert block.lines == ["pip install -e ."]
+
+    follow(
+        WRITE_A_PROTOCOL,
+        reader,
+        {
+            '"""drying.py"""': module,
+            "[project]": package,
+            "pip install": install,
+        },
+    )
     dry_sample = found["dry_sample"]
     assert isinstance(dry_sample, RegisteredProtocol)
     with open_lab("a-lab") as lab:
