@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,10 +27,15 @@ settings.register_profile("seeded", derandomize=True, deadline=None)
 settings.register_profile("explore", max_examples=300, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "seeded"))
 
-# A developer's own store is no test's, nor are the locks and marks of this computer.
+# A developer's own store is no test's.
 os.environ.pop("PPU_STORE", None)
-_HOST = tempfile.TemporaryDirectory(prefix="ppu-tests-")
-os.environ["PPU_LOCKS"] = os.environ["PPU_STATE"] = _HOST.name
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the locks and marks of tests apart from those of this computer."""
+    host = tempfile.mkdtemp(prefix="ppu-tests-")
+    os.environ["PPU_LOCKS"] = os.environ["PPU_STATE"] = host
+    config.add_cleanup(lambda: shutil.rmtree(host))
 
 
 @pytest.fixture(autouse=True)

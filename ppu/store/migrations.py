@@ -138,6 +138,13 @@ def add_failure_classes(connection: Connection) -> None:
             if name not in there:
                 column = f"ALTER TABLE {table} ADD COLUMN {name} {kind}"
                 connection.execute(text(column))
+    connection.execute(text("DROP INDEX IF EXISTS jobs_claimable"))
+    connection.execute(
+        text(
+            "CREATE INDEX jobs_claimable ON jobs (state, is_held, n_unmet_needs, "
+            "is_set_aside, priority, campaign, rank, not_before, id)"
+        )
+    )
     for name, column, where in (
         ("jobs_set_aside", "id", "is_set_aside"),
         ("jobs_tried_again", "not_before", "not_before IS NOT NULL"),

@@ -157,7 +157,8 @@ jobs = Table(
     Column("not_before", Double),
     Index(
         "jobs_claimable",
-        *("state", "is_held", "n_unmet_needs", "priority", "campaign", "rank", "id"),
+        *("state", "is_held", "n_unmet_needs", "is_set_aside", "priority", "campaign"),
+        *("rank", "not_before", "id"),
     ),
     # Partial, so that their size is that of the queue and not that of the history.
     Index(

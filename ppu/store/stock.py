@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -112,7 +111,6 @@ def allocate(
 
     Raises:
         LimitError: If there is not enough of a powder, naming each.
-        ConfigurationError: If a mass is negative or no number.
     """
     rows = [
         {"job_id": job_id, "powder": powder, "mass_g": mass_g}
@@ -124,10 +122,6 @@ def allocate(
     asked: dict[str, float] = {}
     for _, powders in wanted:
         for powder, mass_g in powders.items():
-            if not 0 <= mass_g < math.inf:
-                raise ConfigurationError(
-                    f"{mass_g} g of {powder} cannot be allocated; give 0 or more"
-                )
             asked[powder] = asked.get(powder, 0.0) + mass_g
     free = free_stock(connection)
     lacking = [

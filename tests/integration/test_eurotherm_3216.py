@@ -753,11 +753,13 @@ def test_firing_may_begin_in_a_chamber_a_little_hotter_than_its_targets(
     async def scenario(bench: Bench) -> None:
         await bench.fire()
         chamber_degc = round(await bench.driver.process_value.get_value())
+        low, near = (
+            FiringProfile((Segment(chamber_degc - by_k, 10.0, 60.0),), 120.0)
+            for by_k in (20.0, 5.0)
+        )
         with pytest.raises(InterlockError, match="let it cool, then begin again"):
-            low = Segment(chamber_degc - 20.0, 10.0, 60.0)
-            await bench.fire(FiringProfile((low,), 120.0))
-        near = Segment(chamber_degc - 5.0, 10.0, 60.0)
-        await bench.fire(FiringProfile((near,), 120.0))
+            await bench.fire(low)
+        await bench.fire(near)
         record = bench.driver.last_firing
         assert record is not None
         assert list(record.dwell_s) == pytest.approx([60.0], abs=20.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -118,6 +119,11 @@ def _check_bounds(one: JobRequest) -> None:
         bounded_deadline(one.deadline)
     if one.deadline_s is not None:
         bounded_deadline_s(one.deadline_s)
+    for powder, mass_g in one.stock.items():
+        if not 0 <= mass_g < math.inf:
+            raise ConfigurationError(
+                f"{mass_g} g of {powder} cannot be allocated; give 0 or more"
+            )
 
 
 def retry(connection: Connection, job_id: int, now: float) -> Job:

@@ -131,7 +131,8 @@ def test_guard_ends_a_cell_of_an_older_ppu_in_the_tables_that_it_needs(
         connection.execute("UPDATE meta SET content = '2' WHERE key = 'schema_version'")
     wait(store, 0.0)
     with contextlib.closing(sqlite3.connect(store)) as connection:
-        row = connection.execute("SELECT content FROM meta").fetchone()
+        query = "SELECT content FROM meta WHERE key = 'schema_version'"
+        row = connection.execute(query).fetchone()
 
     assert process.wait(100) == -9
     assert row == ("2",)

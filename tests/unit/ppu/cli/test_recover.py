@@ -389,5 +389,5 @@ def test_store_is_checked_and_copied(
     assert (good.code, "in order" in good.out) == (0, True)
     assert (copied.code, twice.code) == (0, 2)
     assert bad.code == 4
-    assert "samples are in a state that there is not: s1 eaten" in bad.out
+    assert "row s1 of samples: state is none of active, " in bad.out
     assert copy.code == 0

@@ -99,7 +99,7 @@ def test_no_printer_lets_a_text_act(text: str, other: str) -> None:
     kept = io.StringIO()
     SeenStream(kept).write(text)
     lines = [kept.getvalue().replace("\n", "").replace("\t", "")]
-    lines += [fitted(text), with_reason(text, other)]
+    lines += [fitted(text), *with_reason(text, other).split("\n")]
     for line in lines:
         assert all(unicodedata.category(letter)[0] != "C" for letter in line)
         assert line.isprintable()

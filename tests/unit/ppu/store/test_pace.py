@@ -11,7 +11,9 @@ from ppu.store.store import Store
 def test_claim_looks_only_at_jobs_that_wait(tmp_path: Path) -> None:
     """However many jobs have ended, an index leads past them."""
     with Store(tmp_path / "store.sqlite") as store, store.read() as connection:
-        query = str(_HEADS.compile(connection, compile_kwargs={"literal_binds": True}))
+        literally = {"literal_binds": True}
+        heads = _HEADS.params(now=1.0)
+        query = str(heads.compile(connection, compile_kwargs=literally))
         plan = [
             row.detail
             for row in connection.execute(text(f"EXPLAIN QUERY PLAN {query}"))

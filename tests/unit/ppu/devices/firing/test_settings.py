@@ -67,8 +67,9 @@ def test_lab_file_is_refused_with_the_line_of_the_period(
     with pytest.raises(ConfigurationError) as caught:
         check_devices(load_lab(path), path)
 
-    told = f"line {line}: devices.furnace_1.settings.sample_period_s: should be at most"
-    assert told in str(caught.value)
+    told = str(caught.value)
+    assert f"line {line}, column " in told
+    assert "devices.furnace_1.settings.sample_period_s: should be at most" in told
 
 
 FURNACE = FurnaceSpecification(
