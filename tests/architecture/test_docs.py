@@ -195,7 +195,7 @@ def test_instrument_of_the_how_to_is_added(reader: Reader) -> None:
         tests/system/test_new_driver.py.
         """
         new, there, install, tried = block.lines
-        reader.type(f"{new} --into {reader.folder}")  # this is PPU's own checkout
+        reader.type(new)
         reader.type(there)
         assert (install, tried) == ("pip install -e '.[test]'", "pytest")
         reader.monkeypatch.syspath_prepend(str(folder / "src"))
