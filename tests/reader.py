@@ -131,11 +131,24 @@ class Terminal:
         assert match is not None
         return match
 
+    def say(self, line: str) -> None:
+        """Type a line that the program has asked for."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
     def end(self, number: signal.Signals) -> int:
         """Send the program a signal; return its code when it has ended."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(PATIENCE_WALL_S)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Return the program's code when it has ended by itself."""
+        code = self.process.wait(PATIENCE_WALL_S)
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        return code
 
 
 @dataclass
@@ -221,7 +234,7 @@ class Reader:
         assert words[0] == "ppu"
         process = subprocess.Popen(  # noqa: S603 - what our own page says
             [sys.executable, "-P", "-m", *words],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

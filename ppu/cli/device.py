@@ -16,6 +16,7 @@ Name = Annotated[
 
 device_app = typer.Typer(
     help="Put devices out of service, and return them to it.",
+    epilog="Example: ppu device list",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 lab_app = typer.Typer(
-    help="Check lab files.", no_args_is_help=True, rich_markup_mode=None
+    help="Check lab files.",
+    epilog="Example: ppu lab check my-lab.yaml",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 

@@ -18,6 +18,7 @@ from ppu.core.errors import ConfigurationError
 
 new_app = typer.Typer(
     help="Write the files of something new.",
+    epilog="Example: ppu new driver ika_ret --wire serial --into ..",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

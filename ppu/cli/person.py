@@ -15,7 +15,7 @@ _LOOK_EVERY_WALL_S: Final = 0.5
 
 def attach(app: typer.Typer) -> None:
     """Add the command to *app*."""
-    app.command(epilog="Example: ppu person --control 127.0.0.1:40321 --done")(person)
+    app.command(epilog="Example: ppu person --control 127.0.0.1:40321")(person)
 
 
 def person(
@@ -34,9 +34,9 @@ def person(
 ) -> None:
     """Play a person of a bench that `ppu sim --play PERSON` serves.
 
-    Without an answer it waits for what is asked, and asks you. What you say is done is
-    done in the simulated world; if the world does not allow it, you are told why, and
-    asked again.
+    Without --done or --refuse it waits for what is asked, and asks you, until Ctrl-C.
+    What you say is done is done in the simulated world; if the world does not allow it,
+    you are told why, and asked again.
     """
     address = read_address(control)
     if done and refuse is not None:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from ppu.store.store import Store
 
 store_app = typer.Typer(
-    help="Look after a store.", no_args_is_help=True, rich_markup_mode=None
+    help="Look after a store.",
+    epilog="Example: ppu store check --store /data/lab.sqlite",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 

@@ -197,7 +197,11 @@ def test_run_tells_people_what_matters(
             3,
             ["operator allows up to 250 degC"],
         ),
-        (["fire_sample", "--set=hold_s=2024-13-45"], 2, ["month must be in 1..12"]),
+        (
+            ["fire_sample", "--set=hold_s=2024-13-45"],
+            2,
+            ["should be a number", "given was '2024-13-45'"],
+        ),
         (["fire_sample", "--target=hardware"], 2, ["say --attended"]),
         (
             ["fire_sample", "--target=hardware", "--attended"],

@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = {"ppu", "ppu_drivers", "ppu_simulators", "ppu_protocols"}
 
 
-def run(*command: str | Path, cwd: Path, timeout: float = 600.0) -> str:
+def run(*command: str | Path, cwd: Path, timeout: float = 1800.0) -> str:
     """Run a command and return what it prints; its errors end the check."""
     done = subprocess.run(  # noqa: S603 - our own commands
         [str(word) for word in command],

@@ -12,9 +12,12 @@ import typer
 
 from ppu.core.numbers import number_option
 
+_EXAMPLE = "Example: ppu calibrate diffractometer lab6.xrdml --date 2026-12-01"
+
 app = typer.Typer(
     name="calibrate",
     help="Check instruments against certified standards.",
+    epilog=_EXAMPLE,
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -26,7 +29,7 @@ def _calibrate() -> None:
     """Check instruments against certified standards."""
 
 
-@app.command("diffractometer")
+@app.command("diffractometer", epilog=_EXAMPLE)
 def calibrate_diffractometer(
     scan: Annotated[
         Path, typer.Argument(help="Scan of the pure standard.", metavar="SCAN")

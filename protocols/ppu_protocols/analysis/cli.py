@@ -39,9 +39,14 @@ _SCAN_ENDINGS = frozenset(
     )
 )
 
+_EXAMPLE = (
+    "Example: ppu analyse xrd scan.xrdml --cif BaTiO3.cif BaCO3.cif --plot fit.svg"
+)
+
 app = typer.Typer(
     name="analyse",
     help="Analyse measured data files.",
+    epilog=_EXAMPLE,
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -89,11 +94,6 @@ def repeat_option(args: list[str], option: str) -> list[str]:
             result.append(arg)
             n_values = -1
     return result
-
-
-_EXAMPLE = (
-    "Example:  ppu analyse xrd scan.xrdml --cif BaTiO3.cif BaCO3.cif --plot fit.svg"
-)
 
 
 @app.command("xrd", cls=_ManyCifs, epilog=_EXAMPLE)
