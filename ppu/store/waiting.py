@@ -13,7 +13,7 @@ from ppu.core.labtime import iso
 from ppu.core.remedies import Advice, Remedy, advise, read_advice
 from ppu.store.cells import doubt_of, is_owned
 from ppu.store.jobs import ACTIVE, BEFORE_START, ENDED, Job, JobState
-from ppu.store.schema import commands, events, job_needs, jobs
+from ppu.store.schema import cells, commands, events, job_needs, jobs
 from ppu.store.steps import questions
 
 __all__ = ["Wait", "WaitCode", "Waited", "reasons_to_wait", "waits_of"]
@@ -84,6 +84,9 @@ class Waited:
 def waits_of(connection: Connection, job_id: int, until: float) -> list[Waited]:
     """Return when a job did not go on, and what it waited for, the oldest first.
 
+    Before the first cell of a store there was no lab time: that of a twin may begin in
+    another year than the one in which its first jobs were submitted.
+
     Args:
         connection: A transaction of the store.
         job_id: The job.
@@ -94,10 +97,12 @@ def waits_of(connection: Connection, job_id: int, until: float) -> list[Waited]:
         .where(events.c.job_id == job_id, events.c.kind.in_(["job", "wait"]))
         .order_by(events.c.sequence)
     )
+    began = connection.execute(select(func.min(cells.c.started))).scalar() or 0.0
     state = why = kept_by = ""
     since, now_for = 0.0, None
     found = []
-    for stamp, kind, content in connection.execute(query):
+    for said_at, kind, content in connection.execute(query):
+        stamp = max(said_at, began)
         said = json.loads(content)
         if kind == "wait":
             kept_by = str(said["for"])
