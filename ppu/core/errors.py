@@ -31,7 +31,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 
 from ppu.core.remedies import Advice
@@ -63,6 +63,7 @@ __all__ = [
     "TakenOverError",
     "TransportError",
     "UnencodableRequest",
+    "causes",
     "nearest",
 ]
 
@@ -260,6 +261,19 @@ class AbortedError(PPUError):
 
 class InternalError(PPUError):
     """PPU made a mistake; please report it."""
+
+
+def causes(exc: BaseException) -> Iterator[BaseException]:
+    """Yield *exc* and what is behind it, the deepest last and each once.
+
+    An error that several jobs are told of may stand behind itself.
+    """
+    seen = set[int]()
+    cause: BaseException | None = exc
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

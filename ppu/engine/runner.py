@@ -30,6 +30,7 @@ from ppu.core.errors import (
     PPUError,
     StaleTokenError,
     StoreError,
+    causes,
 )
 from ppu.core.failure import FailurePolicy
 from ppu.core.labtime import LabTimeLoop
@@ -668,12 +669,5 @@ def _changes_of(lab: Any) -> list[Change]:
 
 def cause_of(exc: BaseException) -> BaseException:
     """Return the error of PPU's tree behind *exc*, or what caused it."""
-    cause: BaseException | None = exc
-    while cause is not None:
-        if isinstance(cause, PPUError):
-            return cause
-        deeper = cause.__cause__ or cause.__context__
-        if deeper is None:
-            return cause
-        cause = deeper
-    return exc
+    *_, deepest = found = list(causes(exc))
+    return next((one for one in found if isinstance(one, PPUError)), deepest)

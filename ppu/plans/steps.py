@@ -20,6 +20,7 @@ from ppu.core.errors import (
     InstrumentError,
     InternalError,
     NothingToJoinError,
+    causes,
 )
 from ppu.core.failure import FailurePolicy
 from ppu.core.labels import label_of
@@ -439,12 +440,8 @@ def _join(
 
 def _nothing_to_join(exc: BaseException) -> NothingToJoinError | None:
     """Return the error behind *exc* that says that there is nothing to join, if any."""
-    cause: BaseException | None = exc
-    while cause is not None:
-        if isinstance(cause, NothingToJoinError):
-            return cause
-        cause = cause.__cause__ or cause.__context__
-    return None
+    found = (one for one in causes(exc) if isinstance(one, NothingToJoinError))
+    return next(found, None)
 
 
 def earlier_samples(stream: str) -> MsgGenerator[dict[str, list[float]]]:
