@@ -395,6 +395,8 @@ def test_arm_of_the_tutorial_takes_over_from_the_person(reader: Reader) -> None:
                 person.say(answer.strip())
                 continue
             pattern = re.escape(told.strip()) + "$"
+            job = "\n".join(one.text for one in where["run"].lines.all)
+            assert where["run"].process.poll() in (None, 0), job
             person.read(pattern, n_read)
             n_read = person.lines.find(pattern, n_read).number
         where["run"].read(r"lost 0\.00 %$")
