@@ -27,7 +27,7 @@ from ppu.core.yaml_document import YamlDocument
 __all__ = ["Block", "Reader", "Terminal", "blocks_of", "follow"]
 
 ROOT: Final = Path(__file__).parents[1]
-PATIENCE_WALL_S: Final = 120.0
+PATIENCE_WALL_S: Final = 240.0
 _FENCE: Final = re.compile(
     r"^(?P<indent> *)```(?P<language>\w*)\n(?P<text>.*?)^ *```$",
     re.DOTALL | re.MULTILINE,

@@ -395,7 +395,11 @@ def test_arm_of_the_tutorial_takes_over_from_the_person(reader: Reader) -> None:
                 person.say(answer.strip())
                 continue
             pattern = re.escape(told.strip()) + "$"
-            person.read(pattern, n_read)
+            try:
+                person.read(pattern, n_read)
+            except AssertionError as exc:
+                job = "\n".join(one.text for one in where["run"].lines.all)
+                raise AssertionError(f"{exc}\nthe job says:\n{job}") from exc
             n_read = person.lines.find(pattern, n_read).number
         where["run"].read(r"lost 0\.00 %$")
         where["run"].read(r"^incidents: none$")
