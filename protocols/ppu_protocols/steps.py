@@ -56,6 +56,8 @@ from ppu_protocols.evidence import (
 
 _ZERO_WITHIN_G = 0.01
 """How far from zero an emptied pan may be; drift and noise are far less."""
+_NOISE_K = 0.5
+"""How far over a limit a furnace may read that has cooled to just that limit."""
 
 __all__ = [
     "carry_home",
@@ -188,10 +190,11 @@ def _check_cool(lab: Lab, place: str, transporter: Transporter) -> MsgGenerator[
     reading = yield from bps.read(furnace)
     degc = reading[furnace.temperature_key]["value"]
     for name, allowed in _allowed_degc(transporter, door).items():
-        # A reading that is no number must not pass either.
-        if not degc <= allowed:
+        # A firing may end just there, and a reading has noise. One that is no number
+        # must not pass either.
+        if not degc <= allowed + _NOISE_K:
             raise InterlockError(
-                f"{furnace.name} is at {degc:.0f} degC; {name} allows up to "
+                f"{furnace.name} is at {degc:.1f} degC; {name} allows up to "
                 f"{allowed:g} degC to reach {place}. Let it cool, then run again"
             )
 

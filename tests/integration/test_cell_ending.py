@@ -241,7 +241,7 @@ def test_cell_insists_until_an_adopted_furnace_is_safe(
     said = capsys.readouterr().err
     assert f"job {one}: furnace_1: NOT in its abort state" in said
     assert "furnace_1: NOT in its abort state" in str(job(life, one).reason_text)
-    (other,) = submit(life, {"kind": "bare"})
+    (other,) = submit(life, {"kind": "bare", "degc": 120.0})
     ask(life, AllowHeat())
     life.advance(10.0)
     with life.store.read() as connection:

@@ -63,7 +63,7 @@ def test_nobody_reaches_into_a_furnace_that_is_hot(
     """With a door or without, by an arm or by hand: it is read before."""
     with open_lab(lab_name) as lab:
         make_hot(lab, furnace)
-        told = rf"{furnace} is at \d+ degC; {who} allows up to {limit} degC"
+        told = rf"{furnace} is at [\d.]+ degC; {who} allows up to {limit} degC"
         with pytest.raises(InterlockError, match=told):
             lab.run_protocol(
                 "solid_state_synthesis", tmp_path / "1", furnace=furnace, **SHORT
