@@ -135,6 +135,10 @@ def explained(name: str) -> Iterator[None]:
         yield
     except SQLAlchemyError as exc:
         raise explain(exc, name) from exc
+    except UnicodeDecodeError as exc:  # SQLite's complaint quotes what is damaged
+        raise StoreDamagedError(
+            f"store {name}: it is damaged; restore a backup: its schema is no text"
+        ) from exc
 
 
 class Database:

@@ -24,6 +24,7 @@ from ppu.core.errors import (
     StoreBusyError,
     StoreDamagedError,
     StoreDiskError,
+    StoreError,
 )
 from ppu.core.labtime import LabTimeLoop
 from ppu.core.notices import tell
@@ -31,7 +32,6 @@ from ppu.store.check import find_faults
 from ppu.store.database import (
     BUSY_WALL_S,
     Database,
-    explain,
     explained,
     sync_folder,
 )
@@ -272,13 +272,14 @@ class Store:
     def check(self) -> list[str]:
         """Return what is wrong in the store, a sentence each; empty if nothing is."""
         try:
-            faults = self._faults_of_the_file()
-            with self._database.reading.begin() as connection:
-                faults += unsound_rows(connection)
-                # What asks for more would stumble over them.
-                return faults or find_faults(connection)
-        except SQLAlchemyError as exc:
-            return [str(explain(exc, self.name))]
+            with explained(self.name):
+                faults = self._faults_of_the_file()
+                with self._database.reading.begin() as connection:
+                    faults += unsound_rows(connection)
+                    # What asks for more would stumble over them.
+                    return faults or find_faults(connection)
+        except StoreError as exc:
+            return [str(exc)]
 
     def backup(self, path: Path) -> None:
         """Copy the store as it is now to a new file, while others read and write.
