@@ -35,13 +35,15 @@ def truth_of(life: MortalCell) -> dict[str, str | None]:
 
 
 def put_right(life: MortalCell) -> None:
-    """Say of each container where it is, as a person does who has looked."""
+    """Say of each container where it is, as one who has looked, and carry it home."""
     with life.store.read() as connection:
         rows = connection.execute(containers.select()).all()
     believed = {row.name: row.location for row in rows}
     for name, place in truth_of(life).items():
         if place is not None and believed[name] != place:
             ask(life, MoveContainer(container=name, location=place))
+            home = life.lab.file.containers[name].at
+            ask(life, MoveContainer(container=name, location=home))
 
 
 def restore(life: MortalCell, copy: Path) -> None:
