@@ -222,5 +222,7 @@ def test_main_job_stops_before_dosing_when_the_crucible_is_not_empty() -> None:
         protocol = find_protocol("solid_state_synthesis")
         execution = Execution(lab, protocol, {}, Path(out) / "job")
         execution.check()
-        with pytest.raises(InterlockError, match=r"weighs \+0\.(0999|1000|1001) g more"):
+        with pytest.raises(
+            InterlockError, match=r"weighs \+0\.(0999|1000|1001) g more"
+        ):
             execution.run(float)
