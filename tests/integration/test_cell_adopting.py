@@ -151,8 +151,8 @@ def test_drain_lets_nobody_begin_with_what_a_drained_job_gives_back(
     life.end()
 
     assert job(life, one).state is JobState.LOST
-    assert job(life, other).state is JobState.LOST
-    assert set(steps_of(life, other)) == before
+    assert job(life, other).state is JobState.QUEUED  # it had touched nothing
+    assert set(steps_of(life, other)) <= before
     life.start()
     life.advance(6000.0)
 
