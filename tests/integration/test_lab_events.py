@@ -25,6 +25,7 @@ from ppu.operations.looking import event_of
 from ppu.operations.views import SafetyChange
 from ppu.plans import Lab, ProtocolResult, protocol
 from ppu.plans.protocol import find_protocol
+from ppu.store import queue
 from ppu.store.events import Event, EventKind, events_after
 from ppu.store.jobs import JobState
 from ppu.store.requests import Abort
@@ -51,6 +52,13 @@ def with_weak_cup() -> dict[str, Any]:
     return dict(containers)
 
 
+def only_job(store: Store) -> int:
+    """Return the number of the one job in a store."""
+    with store.read() as connection:
+        (job,) = queue.find(connection)
+    return job.id
+
+
 def test_incident_of_a_single_run_is_an_event_of_its_store(tmp_path: Path) -> None:
     """Fingers that lose what they hold: device, lab time and job are on record."""
     content = yaml.safe_load(find_lab("a-lab").read_text(encoding="utf-8"))
@@ -66,10 +74,10 @@ def test_incident_of_a_single_run_is_an_event_of_its_store(tmp_path: Path) -> No
         happened = list(lab.bench.world.incidents)
         ended_s = lab.host.loop.time()
     with Store(tmp_path / "job" / "store.sqlite") as store:
-        found = events_of(store, "incident")
+        found, job_id = events_of(store, "incident"), only_job(store)
 
     assert [one.kind for one in happened] == ["drop"]
-    assert [event.job_id for event in found] == [1]
+    assert [event.job_id for event in found] == [job_id]
     assert found[0].content == {
         "device": happened[0].device,
         "lab_time_s": happened[0].lab_time_s,
@@ -93,10 +101,10 @@ def test_failed_single_run_keeps_what_was_made_safe(tmp_path: Path) -> None:
         with pytest.raises(PPUError):
             execution.run(float)
     with Store(tmp_path / "job" / "store.sqlite") as store:
-        found = events_of(store, "safe state")
+        found, job_id = events_of(store, "safe state"), only_job(store)
 
     furnace = [one for one in found if one.content["device"] == "furnace_1"]
-    assert [event.job_id for event in furnace] == [1]
+    assert [event.job_id for event in furnace] == [job_id]
     assert furnace[0].content["is_reached"]
     assert furnace[0].content["lab_time_s"] >= 3000.0
 
@@ -120,9 +128,9 @@ def test_single_run_that_ends_well_keeps_what_was_brought_to_rest(
     with OpenLab(load_lab(path), path, target="twin", pace=None) as lab:
         Execution(lab, forget_gas, {}, tmp_path / "job").run(float)
     with Store(tmp_path / "job" / "store.sqlite") as store:
-        (found,) = events_of(store, "safe state", "unsafe")
+        (found,), job_id = events_of(store, "safe state", "unsafe"), only_job(store)
 
-    assert (found.kind, found.job_id) == ("safe state", 1)
+    assert (found.kind, found.job_id) == ("safe state", job_id)
     assert (found.content["device"], found.content["is_reached"]) == ("gas_2", True)
 
 
