@@ -4,7 +4,7 @@ A guard, its cell and a simulated bench are processes; the world counts what can
 undone. Required: nothing is repeated, nothing heats by itself, firings end as their
 programs say, and the cell goes on without a person where none is needed.
 
-Run by `make campaign-stores`; `tests/system/test_stores.py` runs a short form.
+Run by `make campaign-stores`.
 """
 
 from __future__ import annotations
