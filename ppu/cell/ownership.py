@@ -284,12 +284,12 @@ class Ownership:
 
     async def next_try_s(self) -> float | None:
         """Return after how long a job that failed is tried again [s], if one is."""
-        at = await self.store.aread(queue.next_try)
+        at = await self.read(queue.next_try)
         return None if at is None else max(at - self._loop.stamp(), 0.0)
 
     async def has_set_aside(self) -> bool:
         """Return whether a job waits until the lab has changed."""
-        return await self.store.aread(queue.has_set_aside)
+        return await self.read(queue.has_set_aside)
 
     def lost(self) -> list[Job]:
         """Return the jobs that were under way when their cell ended."""
