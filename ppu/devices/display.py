@@ -18,7 +18,12 @@ from typing import Final
 
 from typing_extensions import override
 
-from ppu.core.errors import InstrumentError, LimitError, MalformedReply
+from ppu.core.errors import (
+    ConfigurationError,
+    InstrumentError,
+    LimitError,
+    MalformedReply,
+)
 from ppu.devices.address import InvalidReading
 from ppu.devices.modbus import Holding
 from ppu.transports.modbus import ModbusMaster, Probe
@@ -157,6 +162,17 @@ class DisplayMaster(ModbusMaster):
         self._witness = None
         sampled = self.display.sampled
         return (await self.read_shown(sampled.start, len(sampled))).decimals
+
+    async def ask_resolution_k(self) -> float:
+        """Ask anew how temperatures are shown; return the least step of one [K].
+
+        Raises:
+            ConfigurationError: If they are not in degC.
+        """
+        try:
+            return 10.0 ** -(await self.ask_display())
+        except InvalidReading as exc:
+            raise ConfigurationError(str(exc)) from exc
 
     async def _has_stayed(self) -> bool:
         """Ask how the display is; return whether it was so before."""

@@ -17,7 +17,7 @@ from ppu.core.errors import (
     PPUError,
 )
 from ppu.core.labtime import LabTimeLoop
-from ppu.engine.reservations import Claimant, Reservations
+from ppu.engine.reservations import Claimant, Reservations, wait_patiently
 from ppu.plans.seats import Role, Seat, Turn
 
 __all__ = ["Firings"]
@@ -148,21 +148,19 @@ class Firings:
         Raises:
             InterlockError: If it waited too long.
         """
-        while True:
-            try:
-                async with asyncio.timeout(self.patience_s):
-                    return await asyncio.shield(candidate.seated)
-            except TimeoutError:
-                if candidate.seated.done() or any(
-                    self._reservations.is_tagged_out(name) for name in candidate.slots
-                ):
-                    continue
-                raise InterlockError(
-                    f"{candidate.container} waited {self.patience_s:g} s for a place "
-                    f"in {' or '.join(candidate.slots)}; is one kept occupied?",
-                    field=min(candidate.slots),
-                    failure_class=FailureClass.NO_RESOURCE,
-                ) from None
+        try:
+            return await wait_patiently(
+                candidate.seated,
+                self.patience_s,
+                lambda: any(map(self._reservations.is_tagged_out, candidate.slots)),
+            )
+        except TimeoutError:
+            raise InterlockError(
+                f"{candidate.container} waited {self.patience_s:g} s for a place "
+                f"in {' or '.join(candidate.slots)}; is one kept occupied?",
+                field=min(candidate.slots),
+                failure_class=FailureClass.NO_RESOURCE,
+            ) from None
 
     def note_entered(self) -> None:
         """Take note that another job is there, which may want a place, too."""

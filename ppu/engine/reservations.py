@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from ppu.core.capabilities import CAPABILITIES, Door, Gripper, Transporter
 from ppu.core.custody import CustodyLedger
@@ -21,7 +21,16 @@ from ppu.core.errors import FailureClass, InterlockError, InternalError
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import LabTimeLoop
 
-__all__ = ["GATHER_S", "PERSON", "UNSAFE", "Claimant", "Reservations"]
+__all__ = [
+    "GATHER_S",
+    "PERSON",
+    "UNSAFE",
+    "Claimant",
+    "Reservations",
+    "wait_patiently",
+]
+
+T = TypeVar("T")
 
 _HANDS = (Transporter, Gripper, Door)
 GATHER_S: Final = 1e-3
@@ -267,19 +276,18 @@ class Reservations:
         Raises:
             InterlockError: If it waited too long.
         """
-        while True:
-            try:
-                async with asyncio.timeout(self.patience_s):
-                    return await asyncio.shield(waiter.granted)
-            except TimeoutError:
-                if waiter.names & self._tags.keys():
-                    continue
-                raise InterlockError(
-                    f"{waiter.what} waited {self.patience_s:g} s for "
-                    f"{self._why(waiter)}",
-                    field=min(waiter.names),
-                    failure_class=FailureClass.NO_RESOURCE,
-                ) from None
+        try:
+            return await wait_patiently(
+                waiter.granted,
+                self.patience_s,
+                lambda: not waiter.names.isdisjoint(self._tags),
+            )
+        except TimeoutError:
+            raise InterlockError(
+                f"{waiter.what} waited {self.patience_s:g} s for {self._why(waiter)}",
+                field=min(waiter.names),
+                failure_class=FailureClass.NO_RESOURCE,
+            ) from None
 
     def keep(self, who: Claimant, names: frozenset[str]) -> None:
         """Let *who* have *names* until it gives them back, whatever its steps take."""
@@ -434,6 +442,28 @@ class Reservations:
             elif not self._is_free(name, waiter.containers):
                 told.append(f"{name} ({self._standing(name)} stands there)")
         return ", ".join(told) or f"{_listed(waiter.names)} (others go first)"
+
+
+async def wait_patiently(
+    granted: asyncio.Future[T], patience_s: float | None, lasts: Callable[[], bool]
+) -> T:
+    """Return what is *granted*, also at the last moment.
+
+    Args:
+        granted: What is waited for; it outlives whoever waits.
+        patience_s: How long to wait [s], None for ever.
+        lasts: Whether that begins anew when it is over: something is out of service.
+
+    Raises:
+        TimeoutError: If it was not in time.
+    """
+    while True:
+        try:
+            async with asyncio.timeout(patience_s):
+                return await asyncio.shield(granted)
+        except TimeoutError:
+            if not (granted.done() or lasts()):
+                raise
 
 
 def _had_by(owners: Iterable[int]) -> str:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import override
 
 from ppu.core.capabilities import Segment
-from ppu.core.errors import ConfigurationError, ConnectError, InstrumentError
+from ppu.core.errors import ConnectError, InstrumentError
 from ppu.core.labfile import DeviceEntry
 from ppu.devices import (
     Display,
@@ -20,7 +20,6 @@ from ppu.devices import (
     DriverFacts,
     Holding,
     Identity,
-    InvalidReading,
     SignalR,
     SignalRW,
     write,
@@ -381,24 +380,12 @@ class Eurotherm3216(ProgrammedFurnace):
                 f"{stranger}its status word (75) and the inverse (76) do not match"
             )
         if self.identity is None:
-            await self._ask_display()
+            self._firing.resolution_k = await self._master.ask_resolution_k()
         return Identity(
             model=f"3200 series (type {model})",
             serial_number=str(customer),
             firmware=decode_firmware(version),
         )
-
-    async def _ask_display(self) -> None:
-        """Ask how temperatures are shown.
-
-        Raises:
-            ConfigurationError: If they are not in degC.
-        """
-        try:
-            decimals = await self._master.ask_display()
-        except InvalidReading as exc:
-            raise ConfigurationError(str(exc)) from exc
-        self._firing.resolution_k = 10.0**-decimals
 
     # -- the program ---------------------------------------------------------------
 
@@ -455,7 +442,7 @@ class Eurotherm3216(ProgrammedFurnace):
 
     @override
     async def _compare_safety(self) -> None:
-        await self._ask_display()
+        self._firing.resolution_k = await self._master.ask_resolution_k()
         await super()._compare_safety()
 
     def _encode(self, segments: tuple[Segment, ...]) -> list[int]:
@@ -464,7 +451,7 @@ class Eurotherm3216(ProgrammedFurnace):
     @override
     async def _write_program(self, segments: tuple[Segment, ...]) -> None:
         # Unchanged registers are not written (EEPROM).
-        await self._ask_display()
+        self._firing.resolution_k = await self._master.ask_resolution_k()
         wanted = self._encode(segments)
         present = await self._master.read_holding(PROGRAM_FROM, len(wanted))
         for first in range(0, len(wanted), SEGMENT_SIZE):

@@ -9,14 +9,13 @@ from typing import Any, ClassVar, Final
 from typing_extensions import override
 
 from ppu.core.capabilities import FiringUnderWay, Segment
-from ppu.core.errors import ConfigurationError, ConnectError, InstrumentError
+from ppu.core.errors import ConnectError, InstrumentError
 from ppu.core.labfile import DeviceEntry
 from ppu.core.labtime import running_loop
 from ppu.devices import (
     DisplayMaster,
     DriverFacts,
     Identity,
-    InvalidReading,
     SignalR,
     execute,
 )
@@ -225,7 +224,7 @@ class EurothermEpc3016(EpcRegisters):
             )
         self._firmware = firmware
         if self.identity is None:
-            await self._ask_display()
+            self._firing.resolution_k = await self._master.ask_resolution_k()
         return Identity(
             model=f"EPC3000 series (company {company}, type {model})",
             serial_number=str(number),
@@ -239,18 +238,6 @@ class EurothermEpc3016(EpcRegisters):
             (low,) = await self._master.read_holding(_NUMBER)
             return low
         return high << 16 | low
-
-    async def _ask_display(self) -> None:
-        """Ask how temperatures are sent.
-
-        Raises:
-            ConfigurationError: If they are not in degC.
-        """
-        try:
-            decimals = await self._master.ask_display()
-        except InvalidReading as exc:
-            raise ConfigurationError(str(exc)) from exc
-        self._firing.resolution_k = 10.0**-decimals
 
     # -- joining -------------------------------------------------------------------
 
@@ -372,7 +359,7 @@ class EurothermEpc3016(EpcRegisters):
 
     @override
     async def _compare_safety(self) -> None:
-        await self._ask_display()
+        self._firing.resolution_k = await self._master.ask_resolution_k()
         await super()._compare_safety()
 
     def _encode(self, segments: tuple[Segment, ...]) -> dict[int, int]:
@@ -383,7 +370,7 @@ class EurothermEpc3016(EpcRegisters):
 
     @override
     async def _write_program(self, segments: tuple[Segment, ...]) -> None:
-        await self._ask_display()
+        self._firing.resolution_k = await self._master.ask_resolution_k()
         wanted = self._encode(segments)
         present = await self._read_program()
         for register, value in wanted.items():
