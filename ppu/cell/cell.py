@@ -363,7 +363,7 @@ class Cell:
             is_helped = technician is not None and technician.is_at_work
             is_stuck = roster.waiting >= roster.jobs.keys() and again_s is None
             if until_idle and is_stuck and not is_helped:
-                self._tell_what_waits()
+                await self._tell_what_waits()
                 return
             await self._wait(again_s)
 
@@ -371,10 +371,10 @@ class Cell:
         """Return whether a job runs, or waits until the lab has changed."""
         return bool(self.roster.jobs) or await self.owner.has_set_aside()
 
-    def _tell_what_waits(self) -> None:
+    async def _tell_what_waits(self) -> None:
         """Tell of the jobs that cannot go on before a person has done something."""
-        with self.store.read() as connection:
-            queued = queue.find(connection, states=[JobState.QUEUED], limit=10**6)
+        find = partial(queue.find, states=[JobState.QUEUED], limit=10**6)
+        queued = await self.owner.read(find)
         for job in sorted(queued, key=lambda job: job.id):
             if job.is_set_aside:
                 tell(f"job {job.id} waits: {job.reason_text}", *job.advice)
