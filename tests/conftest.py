@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -41,6 +42,18 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True)
 def every_test_leaves_nothing(nothing_leaks: None) -> None:
     """Fail a test that leaves a task, a descriptor or a thread behind."""
+
+
+@pytest.fixture(autouse=True)
+def log_lines_go_where_they_went() -> Iterator[None]:
+    """Undo what a command did to the loggers: its standard error ends with the test."""
+    names = ("ppu.link", "ppu.wire", "bluesky", "pymodbus")
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(one.handlers, one.level, one.propagate) for one in loggers]
+    yield
+    for logger, (handlers, level, propagate) in zip(loggers, before, strict=True):
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(level)
 
 
 SMALL_LAB = """\

@@ -188,7 +188,10 @@ class Database:
                 pool_pre_ping=self.path is None,
             )
             self.locking = create_engine(
-                url, poolclass=NullPool, isolation_level="AUTOCOMMIT"
+                url,
+                poolclass=NullPool,
+                connect_args=options,
+                isolation_level="AUTOCOMMIT",
             )
         except ModuleNotFoundError as exc:
             raise ConfigurationError(

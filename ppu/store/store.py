@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from sqlalchemy import Connection, make_url, text
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from ppu.core.errors import (
     ConfigurationError,
@@ -452,7 +452,14 @@ class Store:
         connection = self._database.locking.connect()
         ends.callback(_let_go, connection)
         self._locking = connection
-        return bool(connection.execute(text(_OWN)).scalar())
+        connection.execute(text("SET lock_timeout = '2s'"))
+        try:
+            connection.execute(text(_OWN))
+        except DBAPIError as exc:
+            if getattr(exc.orig, "sqlstate", None) == _WAITED_IN_VAIN:
+                return False
+            raise
+        return True
 
     def close(self) -> None:
         """Do what waits to be written, then close the database."""
@@ -523,5 +530,8 @@ def _let_go(connection: Connection) -> None:
     connection.close()
 
 
-# Beside the lock of writers, which has the number before.
-_OWN = "SELECT pg_try_advisory_lock(5263446, hashtext(current_schema()))"
+# Beside the lock of writers, which has the number before. It is waited for, as a server
+# notices a little later that a cell's connection has ended.
+_OWN = "SELECT pg_advisory_lock(5263446, hashtext(current_schema()))"
+_WAITED_IN_VAIN = "55P03"
+"""SQLSTATE ``lock_not_available`` (PostgreSQL manual, appendix A)."""

@@ -82,7 +82,7 @@ def test_job_whose_crucible_stands_in_a_hot_furnace_says_what_to_do(
         for node in ("element", "lining", "insulation", "crucible", "thermocouple"):
             setattr(model, f"{node}_kelvin", HOT_KELVIN)
         lab.run(iter([bps.sleep(60.0).send(None)]))  # until the controller knows
-        told = rf"{furnace} is at \d+ degC; .* Let it cool, then run again"
+        told = rf"{furnace} is at [\d.]+ degC; .* Let it cool, then run again"
         with pytest.raises(InterlockError, match=told):
             lab.run_protocol("fire_sample", tmp_path / "out", **GENTLE)
         assert lab.view().location_of("crucible_04") == f"{furnace}.slot_1"

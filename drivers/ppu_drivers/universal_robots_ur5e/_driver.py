@@ -538,7 +538,9 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
                     state.state,
                 )
             if state.state == "STOPPED":
-                await self._check_program_end(about, program, elapsed)
+                # At most so long: it may have ended since the last look.
+                lasted = last_heard - started
+                await self._check_program_end(about, program, lasted)
                 return
             if elapsed > patience_s:
                 raise InstrumentError(
@@ -547,16 +549,16 @@ class UniversalRobotsUr5e(Instrument, Transporter, PowderStation, Recalling):
                 )
 
     async def _check_program_end(
-        self, about: str, program: Program, elapsed: float
+        self, about: str, program: Program, lasted: float
     ) -> None:
         """Refuse an end that is not the end of the program."""
         mode = await self._ask_confirmed("robotmode", field_named("Robotmode"))
         if mode != "RUNNING":
             raise InstrumentError(f"{about} ended, but the robot mode is {mode}", mode)
         self._is_ours = False
-        if elapsed < program.duration_s * self.settings.haste:
+        if lasted < program.duration_s * self.settings.haste:
             raise InstrumentError(
-                f"{about} ended after {elapsed:.0f} s; the lab file says "
+                f"{about} ended after {lasted:.0f} s; the lab file says "
                 f"{program.duration_s:g} s: was it stopped at the pendant?"
             )
 
