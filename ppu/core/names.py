@@ -54,7 +54,7 @@ def shown(text: str, keep: str = "") -> str:
         a\x1b[2J\nb; two
         lines
     """
-    if text.isprintable():
+    if text.translate(dict.fromkeys(map(ord, keep))).isprintable():
         return text
     return "".join(
         letter
