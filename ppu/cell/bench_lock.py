@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from ppu.core.errors import ConfigurationError, ConflictError
+from ppu.core.host_folders import named_folder
 from ppu.core.labtime import iso, wall_stamp
 
 __all__ = ["BENCH_FDS", "LOCKS", "BenchLock", "handed_on", "has_open", "locks_folder"]
@@ -35,9 +36,13 @@ _EVERYBODY: Final = 0o666
 
 
 def locks_folder() -> Path:
-    """Return where the locks of this computer are: one folder for all its users."""
-    if named := os.environ.get(LOCKS):
-        return Path(named)
+    """Return where the locks of this computer are: one folder for all its users.
+
+    Raises:
+        ConfigurationError: If a folder is named that is another one in each place.
+    """
+    if named := named_folder(LOCKS):
+        return named
     usual = Path("/run/lock")
     return usual if usual.is_dir() else Path("/tmp")  # noqa: S108 - never $TMPDIR, which users have of their own
 

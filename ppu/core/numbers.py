@@ -129,7 +129,7 @@ def not_a_whole_number(given: Any) -> str:
 
 
 def _told(given: Any) -> str:
-    text = repr(given)
+    text = "nothing" if given is None else repr(given)
     if len(text) > _MOST_SHOWN:
         text = text[: _MOST_SHOWN - 3] + "..."
     plain = _plain_form(given) if isinstance(given, str) else None

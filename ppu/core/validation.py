@@ -198,7 +198,7 @@ def _wrong(error: Any) -> str:
         wrong = "should be true or false"
     if kind == "tuple_type":
         wrong = "should be a list, such as [A, B]"
-    told = repr(given)
+    told = "nothing" if given is None else repr(given)
     return f"{wrong}; given was {told if len(told) <= 60 else told[:57] + '...'}"
 
 

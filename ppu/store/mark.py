@@ -16,6 +16,7 @@ from typing import Final
 
 from sqlalchemy import Connection, select
 
+from ppu.core.host_folders import named_folder
 from ppu.core.notices import tell
 from ppu.store.database import sync_folder
 from ppu.store.events import encode, last_event
@@ -65,11 +66,15 @@ def _event(connection: Connection, sequence: int) -> Mark | None:
 
 
 def marks_folder() -> Path:
-    """Return where marks are kept, which a restart of the computer leaves alone."""
-    if named := os.environ.get(STATE):
-        return Path(named)
-    state = os.environ.get("XDG_STATE_HOME")
-    return Path(state or Path.home() / ".local" / "state") / "ppu"
+    """Return where marks are kept, which a restart of the computer leaves alone.
+
+    Raises:
+        ConfigurationError: If a folder is named that is another one in each place.
+    """
+    if named := named_folder(STATE):
+        return named
+    state = named_folder("XDG_STATE_HOME")
+    return (state or Path.home() / ".local" / "state") / "ppu"
 
 
 class HighWaterMark:

@@ -232,7 +232,12 @@ class Store:
             thaw = loop.freeze("the store commits")
             # Comes after the answer's own callback: time starts with it on the loop.
             future.add_done_callback(lambda _: thaw())
-        return await asyncio.shield(answer)
+        try:
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            # Nobody asks any more how it ends, and asyncio should not complain of that.
+            answer.add_done_callback(lambda end: end.cancelled() or end.exception())
+            raise
 
     # -- reading -------------------------------------------------------------------
 

@@ -7,19 +7,26 @@ import pty
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from conftest import SMALL_LAB
-from ppu.cell.bench_lock import BENCH_FDS, BenchLock, handed_on
+from ppu.cell.bench_lock import (
+    BENCH_FDS,
+    LOCKS,
+    BenchLock,
+    handed_on,
+    locks_folder,
+)
 from ppu.cell.open_lab import open_lab
 from ppu.cell.orphans import Orphans
 from ppu.core.errors import ConfigurationError, ConflictError, ConnectError
 from ppu.core.labfile import load_lab
 from ppu.devices.build import places_of
+from ppu.store.mark import STATE, marks_folder
 from ppu.transports.http import HttpConnection
 from ppu.transports.places import host_places, port_places
 from ppu.transports.serial import SerialConnection
@@ -222,6 +229,25 @@ def test_folder_that_cannot_be_written_is_told(
     monkeypatch.setenv("PPU_LOCKS", str(tmp_path / "file" / "locks"))
     with pytest.raises(ConfigurationError, match=r"name another folder .*PPU_LOCKS"):
         BenchLock(PLACES, "lab small")
+
+
+@pytest.mark.parametrize(
+    ("variable", "find"),
+    [
+        (LOCKS, locks_folder),
+        (STATE, marks_folder),
+        ("XDG_STATE_HOME", marks_folder),
+    ],
+)
+def test_folder_that_is_another_wherever_one_stands_is_refused(
+    variable: str, find: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two programs that look in two places would both have the bench."""
+    for name in (LOCKS, STATE, "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, "locks")
+    with pytest.raises(ConfigurationError, match=f"{variable}=locks: give a path that"):
+        find()
 
 
 def lab_at(path: Path, port: str) -> Path:
