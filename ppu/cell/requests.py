@@ -169,7 +169,7 @@ class Requests:
             return f"{commands.REFUSED}it was said before this cell began"
         tell(f"{command.by} asks the cell to end: draining")
         self._roster.drain(awaits_firings=wanted.awaits_firings)
-        return "draining"
+        return "done"
 
     async def _accept_store(self, command: commands.Command) -> str | None:
         """Let jobs go on, if it was said of this cell."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,9 +10,8 @@ import typer
 
 from ppu.cli.options import STORE, JsonOption, StoreOption
 from ppu.cli.remedies import worded
-from ppu.cli.store import open_store, when, who
+from ppu.cli.store import ask_cell, open_store, when, who
 from ppu.cli.table import fitted, with_reason
-from ppu.core.errors import ConflictError
 from ppu.core.numbers import integer_option
 
 if TYPE_CHECKING:
@@ -156,16 +154,14 @@ def drain(
     What is under way ends and is kept, what waits goes on with the next cell. A guard
     ends with its cell.
     """
-    from ppu.operations import access, control
+    from ppu.operations import control
 
-    with open_store(store) as opened:
-        asked = control.drain(opened, who(), awaits_firings=not now)
-        (came,) = asyncio.run(access.await_outcomes(opened, [asked]))
-    if came.is_refused:
-        raise ConflictError(f"the cell refused: {came.outcome}", advice=came.advice)
     ends = "what moves has ended" if now else "firings have ended"
-    heard = "" if came.is_done else "; it was asked, and has not said so yet"
-    typer.echo(f"no job and no further step begins, the cell ends when {ends}{heard}")
+    ask_cell(
+        store,
+        lambda opened: [control.drain(opened, who(), awaits_firings=not now)],
+        [f"no job and no further step begins, the cell ends when {ends}"],
+    )
 
 
 def retry(ids: Ids, store: StoreOption = STORE) -> None:

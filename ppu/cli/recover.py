@@ -9,7 +9,7 @@ import typer
 
 from ppu.cli.options import STORE, JsonOption, StoreOption
 from ppu.cli.remedies import worded
-from ppu.cli.store import open_store, when, who
+from ppu.cli.store import ask_cell, open_store, when, who
 from ppu.core.errors import ConfigurationError
 from ppu.core.numbers import integer_option
 
@@ -81,13 +81,9 @@ def recover(
         if answers or id_ is not None or (may_heat and accept_store):
             option = "--may-heat" if may_heat else "--accept-store"
             raise ConfigurationError(f"{option} is said to the cell, alone")
-        with open_store(store) as opened:
-            if may_heat:
-                control.allow_heat(opened, who(), note)
-                typer.echo("furnaces may be heated again")
-            else:
-                control.accept_store(opened, who(), note)
-                typer.echo("jobs go on")
+        act = control.allow_heat if may_heat else control.accept_store
+        words = "furnaces may be heated again" if may_heat else "jobs go on"
+        ask_cell(store, lambda opened: [act(opened, who(), note)], [words])
         return
     if not answers:
         _list(store, id_, as_json=json_)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import getpass
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +20,7 @@ from ppu.core.remedies import Advice
 
 if TYPE_CHECKING:
     from ppu.operations.people import Correction
+    from ppu.operations.views import AskedView
     from ppu.store.store import Store
 
 store_app = typer.Typer(
@@ -108,8 +109,6 @@ def open_store(where: str, *, may_be_new: bool = False) -> Iterator[Store]:
 def say(where: str, said: Sequence[Correction], words: Sequence[str]) -> None:
     """Keep what a person says, and tell what came of each.
 
-    A cell that listens is waited for, so that whoever asks reads a refusal at once.
-
     Args:
         where: The store.
         said: What is said.
@@ -118,11 +117,30 @@ def say(where: str, said: Sequence[Correction], words: Sequence[str]) -> None:
     Raises:
         ConflictError: If the cell refuses one of them.
     """
-    from ppu.operations import access, people
+    from ppu.operations import people
+
+    ask_cell(where, lambda store: people.say(store, said, who()), words)
+
+
+def ask_cell(
+    where: str, ask: Callable[[Store], list[AskedView]], words: Sequence[str]
+) -> None:
+    """Ask the cell of a store for something, and tell what came of each request.
+
+    A cell that listens is waited for, so that whoever asks reads a refusal at once.
+
+    Args:
+        where: The store.
+        ask: Asks.
+        words: What was asked for, for people, one request after the other.
+
+    Raises:
+        ConflictError: If the cell refuses one of them.
+    """
+    from ppu.operations import access
 
     with open_store(where) as store:
-        asked = people.say(store, said, who())
-        asked = asyncio.run(access.await_outcomes(store, asked))
+        asked = asyncio.run(access.await_outcomes(store, ask(store)))
     refusals: list[str] = []
     advice: list[Advice] = []
     for text, one in zip(words, asked, strict=True):

@@ -188,6 +188,7 @@ def accept_store(store: Store, by: str, note: str = "") -> AskedView:
     Raises:
         ConflictError: If no cell works on the store.
     """
+    checked_text("note", note)
     return _ask_cell(
         store, AcceptStore(note=note), by, "look at the bench when one has started"
     )

@@ -108,7 +108,7 @@ def test_cell_drains_when_it_is_asked_to(live: MakeLife) -> None:
 
     assert outcomes(life, stale, asked) == [
         "refused: it was said before this cell began",
-        "draining",
+        "done",
     ]
     assert (was_draining, life.cell.roster.is_draining) == (False, True)
 

@@ -280,6 +280,49 @@ def test_what_a_listening_cell_makes_of_it_is_told_at_once(
 
 
 @pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["drain"], "the cell ends when firings have ended"),
+        (["drain", "--now"], "the cell ends when what moves has ended"),
+        (["recover", "--may-heat"], "furnaces may be heated again"),
+        (["recover", "--accept-store"], "jobs go on"),
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize(
+    ("outcome", "code", "says"),
+    [
+        ("done", 0, "{told}"),
+        ("nothing was to be done", 0, "nothing was to be done"),
+        ("refused: look again", 2, "{told}: the cell refused: look again"),
+        (None, 0, "{told}: the cell was asked to take note, and has not said so yet"),
+    ],
+    ids=["done", "otherwise", "refused", "not heard"],
+)
+def test_request_to_the_cell_tells_what_that_made_of_it_and_no_more(
+    ppu: Ppu,
+    job_id: int,
+    cell: Any,
+    store_path: Path,
+    words: list[str],
+    told: str,
+    outcome: str | None,
+    code: int,
+    says: str,
+) -> None:
+    """Nobody reads that furnaces may be heated when the cell has refused that."""
+    if outcome is None:
+        ended = ppu(*words)
+    else:
+        with answering(cell, store_path, outcome):
+            ended = ppu(*words)
+
+    assert ended.code == code
+    assert says.format(told=told) in ended.out + ended.err
+    assert (told in ended.out) == (outcome in ("done", None))
+
+
+@pytest.mark.parametrize(
     ("options", "text"),
     [
         (["--move=crucible_01"], "should look like crucible_01=rack_1.1"),
