@@ -36,12 +36,15 @@ demo: $(VENV)/.run  ## Make barium titanate on the simulated lab and open nothin
 
 # loadfile: the tests of one file share what they computed (loadgroup does nothing with
 # pytest 9.2 and xdist 3.8).
-# COVERAGE=1 also measures which lines ran in the tests that look at one thing each and in
-# those that start processes, child processes too, and fails below the floor of
-# pyproject.toml. Measuring doubles what a test takes, so whole labs run without it.
-RUN_TESTS := pytest -n 2 --dist loadfile -q
-MEASURED  := tests/contract tests/system tests/transcripts tests/unit ppu drivers simulators \
-  protocols
+# COVERAGE=1 also measures which lines ran in the tests that look at one thing each, an
+# instrument for one, and in those that start processes, child processes too, and fails
+# below the floor of pyproject.toml. Measuring doubles what a test takes, so whole labs
+# run without it.
+RUN_TESTS   := pytest -n 2 --dist loadfile -q
+INSTRUMENTS := alicat eurotherm furnace_faults hands gate_rules labman lines mettler \
+  operator panalytical played_person scales
+MEASURED    := tests/contract tests/system tests/transcripts tests/unit ppu drivers simulators \
+  protocols $(wildcard $(INSTRUMENTS:%=tests/integration/test_%*.py))
 test: $(VENV)/.dev  ## Run all tests
 ifdef COVERAGE
 	@rm -rf build/coverage
