@@ -50,7 +50,7 @@ def build_report(record: RunRecord, sections: Sequence[Section]) -> str:
         body=body,
         watermark=_WATERMARK if is_simulated else "",
     )
-    return shown(page, keep="\n\t\N{NO-BREAK SPACE}\N{THIN SPACE}")
+    return shown(page, keep="\n\t\N{NO-BREAK SPACE}\N{THIN SPACE}\N{EM SPACE}")
 
 
 def _result(record: RunRecord) -> Section:
@@ -94,7 +94,7 @@ def _timeline(record: RunRecord) -> Section:
     )
     rows = [
         (
-            "\u2003" * step.path.count(".") + step.label,
+            "\N{EM SPACE}" * step.path.count(".") + step.label,
             step.kind,
             duration(max(step.begun_s - record.started_s, 0.0)),
             duration((step.ended_s or step.begun_s) - step.begun_s),
@@ -200,15 +200,20 @@ def _energy(record: RunRecord) -> Section | None:
     rows = [
         (
             one["furnace"],
-            ", ".join(map(str, one["jobs"])),
-            _shown(one["energy_kwh"]),
-            _shown(one["own_energy_kwh"]),
+            ", ".join(map(str, one["jobs"])) if len(one["jobs"]) > 1 else "this one",
+            _energy_shown(one["energy_kwh"]),
+            _energy_shown(one["own_energy_kwh"]),
             one["energy_source"],
         )
         for one in firings
     ]
     head = ("furnace", "jobs", "energy [kWh]", "of this job [kWh]", "how it is known")
     return Section("Energy of firings", table(head, rows))
+
+
+def _energy_shown(kwh: float | None) -> str:
+    """Return an energy with the digits that a reported output lets one know."""
+    return "-" if kwh is None else f"{kwh:.3g}"
 
 
 def _incidents(record: RunRecord) -> Section:

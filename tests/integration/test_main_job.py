@@ -172,6 +172,15 @@ def test_report_stands_alone_and_is_watermarked_when_simulated() -> None:
         assert f"<h2>{heading}</h2>" in page
 
 
+def test_inner_steps_stand_below_the_long_one_in_the_timeline() -> None:
+    """Set in by a blank that a browser keeps, and not by the name of one."""
+    page = demonstration().page
+
+    assert ">weigh in: crucible_01<" in page
+    assert ">\N{EM SPACE}tare balance: balance<" in page
+    assert "\\u" not in page
+
+
 def test_fluffy_powder_spills_and_is_an_incident_when_denser_is_declared() -> None:
     """PPU cannot know that a powder is fluffier than declared; the world records it."""
     content = lab_content()
