@@ -328,11 +328,6 @@ section {{
 figure {{ margin: 0 0 1rem; overflow-x: auto; }}
 figure svg {{ width: 100%; height: auto; display: block; }}
 .narrow {{ display: none; }}
-@media screen and (max-width: 600px) {{
-  .narrow {{ display: block; }} .wide {{ display: none; }}
-  section {{ padding: .75rem; }} table {{ font-size: .78rem; }}
-  th, td {{ padding: .25rem .3rem; }}
-}}
 figcaption {{ position: sticky; left: 0; }}
 figure text {{ font-family: system-ui, sans-serif !important; }}
 .scroll {{ overflow-x: auto; }}
@@ -345,8 +340,14 @@ th.number, td.number {{ text-align: right; }}
 td.number {{ font-variant-numeric: tabular-nums; white-space: nowrap; }}
 .verdict {{ font-size: 1.1rem; font-weight: 600; }}
 ul.reasons {{ margin: .3rem 0 0; padding-left: 1.2rem; }}
+@media screen and (max-width: 600px) {{
+  .narrow {{ display: block; }} .wide {{ display: none; }}
+  body {{ padding: .6rem; }} section {{ padding: .6rem; }}
+  table {{ font-size: .74rem; }} th, td {{ padding: .25rem .2rem; }}
+}}
 @media print {{
-  body {{ padding: 0; }}
+  html, body {{ padding: 0; background: none; }}
+  figure svg {{ max-height: 10.5cm; }} .watermark {{ font-size: 5rem; }}
   h2, .note, .verdict, caption, thead {{ break-after: avoid; }}
   figure, tr, .note, .simulated {{ break-inside: avoid; }}
   section {{ border: 0; padding: 0; }} figure, .scroll {{ overflow: visible; }}
