@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import gemmi
 import numpy as np
@@ -271,31 +271,40 @@ def _read_cell(
     return a, b, c, alpha, beta, gamma
 
 
+_SITE_TAGS: Final = (
+    "_atom_site_fract_x",
+    "_atom_site_fract_y",
+    "_atom_site_fract_z",
+    "_atom_site_label",
+    "_atom_site_type_symbol",
+    "_atom_site_occupancy",
+    "_atom_site_B_iso_or_equiv",
+    "_atom_site_U_iso_or_equiv",
+)
+
+
 def _read_sites(
     block: gemmi.cif.Block, source: str
 ) -> tuple[list[Atom], bool, list[str]]:
     """Return the sites, whether all displacements are stated, and notes."""
     columns = {
         tag: [gemmi.cif.as_string(text) for text in block.find_values(tag)]
-        for tag in (
-            "_atom_site_label",
-            "_atom_site_type_symbol",
-            "_atom_site_fract_x",
-            "_atom_site_fract_y",
-            "_atom_site_fract_z",
-            "_atom_site_occupancy",
-            "_atom_site_B_iso_or_equiv",
-            "_atom_site_U_iso_or_equiv",
-        )
+        for tag in _SITE_TAGS
     }
     n_sites = len(columns["_atom_site_fract_x"])
-    if n_sites == 0 or any(
-        len(columns[f"_atom_site_fract_{axis}"]) != n_sites for axis in "xyz"
-    ):
+    if not all(columns[f"_atom_site_fract_{axis}"] for axis in "xyz"):
         raise AnalysisError(
             f"{source}: lists no atoms; a loop with _atom_site_label and "
             "_atom_site_fract_x, _y and _z is needed"
         )
+    for tag in _SITE_TAGS:
+        if columns[tag] and _neighbours(block, tag) != _neighbours(
+            block, _SITE_TAGS[0]
+        ):
+            raise AnalysisError(
+                f"{source}: {tag} stands in another loop than {_SITE_TAGS[0]}; which "
+                "row belongs to which atom is not known, put them into one loop"
+            )
     anisotropic = _anisotropic_b(block)
     sites = []
     bare: list[str] = []
@@ -346,6 +355,12 @@ def _read_sites(
     if assumed:
         notes.append(f"unknown occupancy of {_some(assumed)} taken as 1")
     return sites, not bare, notes
+
+
+def _neighbours(block: gemmi.cif.Block, tag: str) -> list[str]:
+    """Return the tags of the loop in which *tag* stands; none if it is in no loop."""
+    # Its annotation forgets that it is None for a tag that stands alone.
+    return list(getattr(block.find_values(tag).get_loop(), "tags", ()))
 
 
 def _some(labels: Sequence[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import ppu_protocols
 from ppu_protocols.analysis.cif import (
     DEFAULT_B_ISO,
     Phase,
@@ -352,3 +355,65 @@ def test_cif_names_what_it_assumes_and_what_contradicts_itself(
 
     assert any(note in text for text in phase.notes)
     assert not phase.has_displacements
+
+
+def test_columns_of_two_loops_are_not_put_together_by_chance() -> None:
+    """Nothing says which occupancy is whose."""
+    body = CUBIC + "_space_group_name_H-M_alt 'F m -3 m'\n" + SITES
+    body += "Mg1 0 0 0\nO1 0.5 0.5 0.5\nloop_\n_atom_site_occupancy\n1\n0.5\n"
+    with pytest.raises(AnalysisError, match="_atom_site_occupancy stands in another"):
+        parsed(body)
+
+
+BROKEN_WORDS = [
+    *("?", ".", "nan", "inf", "-1", "0", "1e400", "9" * 400, "1,5", "(3)", "1/0"),
+    *("'", '"', ";", "\n;\n", "loop_\n", "\ndata_y\n", "save_", "#", "$", "[", "\r"),
+    *("\x00", "\u00e9", "_cell_length_a", "x,y,z", "-x+1/3", "P 1", "F m -3 m"),
+    *("Uiso", "0.5Ti + 0.5Zr", "D", "Xx"),
+]
+N_MUTATIONS = int(os.environ.get("PPU_MUTATIONS", "1500"))
+"""``PPU_MUTATIONS=10000`` breaks ten thousand structures."""
+
+
+def broken_cif(text: str, draw: random.Random) -> str:
+    """Return *text* with words cut, doubled or replaced, and lines exchanged."""
+    for _ in range(draw.choice((1, 1, 1, 2, 3, 6))):
+        at = draw.randrange(len(text) + 1)
+        end = at + draw.randrange(1, 30)
+        kind = draw.randrange(5)
+        if kind == 0:
+            text = text[:at] + text[end:]
+        elif kind == 1:
+            text = text[:at] + draw.choice(BROKEN_WORDS) + text[at:]
+        elif kind == 2:
+            text = text[:at] + draw.choice(BROKEN_WORDS) + text[end:]
+        elif kind == 3:
+            lines = text.split("\n")
+            one, other = draw.randrange(len(lines)), draw.randrange(len(lines))
+            lines[one], lines[other] = lines[other], lines[one]
+            text = "\n".join(lines)
+        else:
+            words = text.split(" ")
+            words[draw.randrange(len(words))] = draw.choice(BROKEN_WORDS)
+            text = " ".join(words)
+    return text
+
+
+def test_broken_structure_is_read_or_refused_and_never_crashes() -> None:
+    """Whoever brings it reads an `AnalysisError`, or has a finite structure."""
+    library = Path(ppu_protocols.__path__[0]) / "phases"
+    paths = [*sorted(library.glob("*.cif")), *sorted(DATA.glob("*.cif"))]
+    texts = [path.read_text("utf-8") for path in paths]
+    draw = random.Random(12)  # noqa: S311 - the same mutations every time
+    n_read = 0
+    for _ in range(N_MUTATIONS):
+        text = broken_cif(draw.choice(texts), draw)
+        try:
+            phase = parse_cif(text, name="x", source="x.cif")
+        except AnalysisError:
+            continue
+        n_read += 1
+        assert np.isfinite(phase.density)
+        assert all(np.isfinite(atom.position).all() for atom in phase.atoms)
+
+    assert 0 < n_read < N_MUTATIONS
