@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import gemmi
 import numpy as np
 
 from ppu_protocols.analysis.absorption import (
@@ -13,28 +14,42 @@ from ppu_protocols.analysis.absorption import (
     mass_attenuation_of_element,
 )
 from ppu_protocols.analysis.errors import AnalysisError
+from ppu_protocols.stoichiometry import parse_formula
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ppu_protocols.analysis.quantify import Quantification
+    from ppu_protocols.analysis.scan import Scan
 
 
 @dataclass(frozen=True)
 class Absolute:
-    """Weight fractions of the whole specimen, a spike taken off.
+    """Weight fractions of the whole, a spike taken off.
 
     Attributes:
         fractions: Of each phase by name.
         standard_errors: Of these.
         amorphous: What shows no line.
         amorphous_error: One standard deviation of it.
+        whole: Of what these are fractions.
     """
 
     fractions: Mapping[str, float]
     standard_errors: Mapping[str, float]
     amorphous: float
     amorphous_error: float
+    whole: str
+
+    @property
+    def doubt(self) -> str:
+        """Why the fractions cannot be; empty if they can."""
+        if self.amorphous > -2.0 * self.amorphous_error:
+            return ""
+        return (
+            "more than the whole is crystalline: the standard is not the pure phase in "
+            "the amount for which it was taken, or was not measured as the sample was"
+        )
 
 
 def absolute_by_spike(
@@ -82,7 +97,53 @@ def absolute_by_spike(
         standard_errors={names[i]: float(errors[i]) for i in others},
         amorphous=amorphous,
         amorphous_error=math.sqrt(max(float(total @ logs @ total), 0.0)),
+        whole="the sample before the spike",
     )
+
+
+def absolute_by_external(
+    result: Quantification, pure: Quantification, formula: str
+) -> Absolute:
+    """Return absolute fractions by a scan of a pure standard on the same instrument.
+
+    Args:
+        result: Of the specimen.
+        pure: Of the standard, one phase, fully crystalline, measured alike.
+        formula: What the whole specimen is made of, its amorphous part included.
+
+    Raises:
+        AnalysisError: If they were not measured alike, as far as their files tell, or
+            the standard is no pure phase.
+        ConfigurationError: If the formula is none.
+    """
+    scan, other = result.fitted.scan, pure.fitted.scan
+    for what, one, two, unit in (
+        ("time a point", scan.counting_time, other.counting_time, "s"),
+        ("wavelength", scan.k_alpha_1, other.k_alpha_1, "angstrom"),
+        ("polarization", scan.polarization, other.polarization, ""),
+        ("step", _step(scan), _step(other), "deg"),
+    ):
+        if not math.isclose(one, two, rel_tol=1e-3, abs_tol=1e-9):
+            raise AnalysisError(
+                f"{other.source}: its {what} is {two:g} {unit}".rstrip()
+                + f", that of {scan.source} {one:g} {unit}".rstrip()
+                + "; an external standard must be measured as the sample was"
+            )
+    masses = {
+        element: n_atoms * gemmi.Element(element).weight
+        for element, n_atoms in parse_formula(formula).items()
+    }
+    whole = sum(masses.values())
+    return absolute_by_constant(
+        result,
+        instrument_constant(pure),
+        {element: mass / whole for element, mass in masses.items()},
+    )
+
+
+def _step(scan: Scan) -> float:
+    """Return the mean step of a scan [deg]."""
+    return float(np.ptp(scan.two_theta)) / (scan.two_theta.size - 1)
 
 
 def instrument_constant(result: Quantification) -> float:
@@ -138,4 +199,5 @@ def absolute_by_constant(
         standard_errors=dict(zip(names, map(float, errors), strict=True)),
         amorphous=1.0 - float(fractions.sum()),
         amorphous_error=float(np.sqrt((errors**2).sum())),
+        whole="the sample",
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from ppu.core.errors import ConfigurationError
 from ppu.core.numbers import NotPlainError, integer_option, read_number
 
 if TYPE_CHECKING:
@@ -148,6 +149,23 @@ def analyse_xrd(
             metavar="NAME=PERCENT",
         ),
     ] = None,
+    external: Annotated[
+        str | None,
+        typer.Option(
+            help="Scan of a pure, crystalline standard, measured as the sample was, "
+            "and its structure: SCAN=CIF. Gives absolute fractions and the amorphous "
+            "part; needs --composition.",
+            metavar="SCAN=CIF",
+        ),
+    ] = None,
+    composition: Annotated[
+        str | None,
+        typer.Option(
+            help="Formula of the whole sample, its amorphous part included, for "
+            "--external.",
+            metavar="FORMULA",
+        ),
+    ] = None,
     graphite: Annotated[
         bool,
         typer.Option(
@@ -176,12 +194,22 @@ def analyse_xrd(
     # Numerical libraries take a second to load; `ppu --help` must not wait for them.
     from ppu_protocols.analysis.errors import AnalysisError  # noqa: PLC0415 # see above
 
+    standard = _Standard(spike, external, composition)
     try:
-        asked = _Asked(cif, number, grain or [], spike, graphite, calibration)
+        asked = _Asked(cif, number, grain or [], standard, graphite, calibration)
         _run(scan, asked, as_json=as_json, plot_path=plot, verbose=verbose)
-    except AnalysisError as error:
+    except (AnalysisError, ConfigurationError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(code=2) from error
+
+
+@dataclass(frozen=True)
+class _Standard:
+    """By what fractions of the whole are asked for, if by anything."""
+
+    spike: str | None
+    external: str | None
+    composition: str | None
 
 
 @dataclass(frozen=True)
@@ -191,7 +219,7 @@ class _Asked:
     candidates: list[str]
     number: int | None
     grains: list[str]
-    spike: str | None
+    standard: _Standard
     graphite: bool
     calibration: Path | None
 
@@ -206,7 +234,6 @@ def _run(
 ) -> None:
     # See analyse_xrd for why these imports are here.
     from ppu_protocols.analysis import plot  # noqa: PLC0415 # slow import
-    from ppu_protocols.analysis.absolute import absolute_by_spike  # noqa: PLC0415 # slow
     from ppu_protocols.analysis.files import describe  # noqa: PLC0415 # slow import
     from ppu_protocols.analysis.replicates import combine  # noqa: PLC0415 # slow import
 
@@ -219,10 +246,7 @@ def _run(
             typer.echo(f"{scan.source}: {describe(scan)}", err=True)
     results = [_quantify(scan, phases, asked) for scan in measured]
     scan, result = measured[0], results[0]
-    standard = _pair(asked.spike, "--spike") if asked.spike else None
-    absolute = None
-    if standard is not None:
-        absolute = absolute_by_spike(result, standard[0], standard[1] / 100.0)
+    absolute = _absolute(result, asked)
     together = combine(results) if len(results) > 1 else None
     if as_json:
         report = to_json(scan, result, absolute, together)
@@ -231,6 +255,34 @@ def _run(
         typer.echo(to_table(scan, result, absolute, together, sources=verbose))
     if plot_path is not None:
         plot.write_plot(scan, result, plot_path)
+
+
+def _absolute(result: Quantification, asked: _Asked) -> Absolute | None:
+    """Return the fractions of the whole, if a standard is there."""
+    from ppu_protocols.analysis.absolute import (  # noqa: PLC0415 # slow import
+        absolute_by_external,
+        absolute_by_spike,
+    )
+    from ppu_protocols.analysis.errors import AnalysisError  # noqa: PLC0415 # slow
+
+    given = asked.standard
+    if (given.external is None) != (given.composition is None) or (
+        given.external is not None and given.spike is not None
+    ):
+        raise AnalysisError(
+            "give --external with --composition, or --spike: by one standard"
+        )
+    if given.spike is not None:
+        name, percent = _pair(given.spike, "--spike")
+        return absolute_by_spike(result, name, percent / 100.0)
+    if given.external is None or given.composition is None:
+        return None
+    path, _, structure = given.external.rpartition("=")
+    if not path or not structure:
+        raise AnalysisError(f"--external {given.external}: SCAN=CIF is needed")
+    alone = replace(asked, grains=[], number=None)
+    pure = _quantify(_read(Path(path), alone), [_candidate(structure)], alone)
+    return absolute_by_external(result, pure, given.composition)
 
 
 def _read(path: Path, asked: _Asked) -> Scan:
@@ -363,6 +415,8 @@ def to_json(
             "standard_errors": dict(absolute.standard_errors),
             "amorphous": absolute.amorphous,
             "amorphous_error": absolute.amorphous_error,
+            "fractions_of": absolute.whole,
+            "doubt": absolute.doubt,
         }
     if together is not None:
         report["replicates"] = {
@@ -450,9 +504,10 @@ def _absolute_lines(absolute: Absolute | None) -> list[str]:
         for name, share in absolute.fractions.items()
     )
     return [
-        f"absolute    {found} wt% of the sample before the spike",
+        f"absolute    {found} wt% of {absolute.whole}",
         f"amorphous   {100 * absolute.amorphous:.1f} +- "
         f"{100 * absolute.amorphous_error:.1f} wt%",
+        *([f"  - {absolute.doubt}"] if absolute.doubt else []),
     ]
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ppu_protocols.analysis.absolute import (
     absolute_by_constant,
+    absolute_by_external,
     absolute_by_spike,
     instrument_constant,
 )
@@ -65,6 +68,42 @@ def test_constant_of_an_instrument_gives_absolute_fractions() -> None:
 
     assert found.fractions["TiO2-rutile"] == pytest.approx(0.6, abs=0.12)
     assert abs(found.amorphous - 0.4) < 3.0 * found.amorphous_error
+
+
+@pytest.mark.parametrize("glass", [0.0, 0.2, 0.4, 0.7])
+def test_external_standard_finds_the_amorphous_part(glass: float) -> None:
+    """Of rutile with any glass, by a scan of pure corundum."""
+    pure = analysed((("Al2O3", 1.0),), 0.0, 4)
+    sample = analysed((("TiO2-rutile", 1.0 - glass),), glass, 5)
+
+    found = absolute_by_external(sample, pure, "TiO2")
+
+    assert abs(found.amorphous - glass) < 3.0 * found.amorphous_error
+    assert found.amorphous_error < 0.15
+    assert found.whole == "the sample"
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"counting_time": 2.0}, "time a point is 2 s, that of .* 1 s"),
+        ({"k_alpha_1": 1.7890}, "wavelength is 1.789 angstrom, that of .* 1.54"),
+        ({"polarization": 0.8}, "polarization is 0.8, that of .* 1;"),
+        ({"two_theta": np.linspace(5.0, 100.0, 5000)}, "step is 0.019"),
+    ],
+)
+def test_external_standard_that_was_measured_otherwise_is_refused(
+    change: dict[str, Any], what: str
+) -> None:
+    """Its constant belongs to one way of measuring."""
+    pure = analysed((("Al2O3", 1.0),), 0.0, 4)
+    other = replace(
+        pure,
+        fitted=replace(pure.fitted, scan=replace(pure.fitted.scan, **change)),
+    )
+    sample = analysed((("TiO2-rutile", 1.0),), 0.0, 5)
+    with pytest.raises(AnalysisError, match=what):
+        absolute_by_external(sample, other, "TiO2")
 
 
 def test_standard_that_is_not_there_is_refused() -> None:

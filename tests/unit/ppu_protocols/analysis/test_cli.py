@@ -191,6 +191,45 @@ def test_command_gives_absolute_fractions_when_there_is_a_spike() -> None:
     assert code == 0
     assert abs(absolute["amorphous"]) < 2.0 * absolute["amorphous_error"]
     assert absolute["weight_fractions"]["in2o3"] == pytest.approx(1.0, abs=0.2)
+    assert absolute["doubt"] == ""
+
+
+def test_command_doubts_an_external_standard_that_is_not_pure() -> None:
+    """A mixture that is taken for pure zinc oxide makes more than all crystalline."""
+    options = [SCAN, "--cif", ZNO, IN2O3, "--external", f"{SCAN}={ZNO}"]
+    options += ["--composition", "Zn6In4O12"]
+    code, stdout, _ = run(*options, "--json")
+    _, table, _ = run(*options)
+    absolute = json.loads(stdout)["absolute"]
+
+    assert code == 0
+    assert absolute["fractions_of"] == "the sample"
+    assert absolute["amorphous"] < 0.0
+    assert "more than the whole is crystalline" in absolute["doubt"]
+    assert absolute["doubt"] in table
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--external", f"{SCAN}={ZNO}"], "give --external with --composition"),
+        (["--composition", "ZnO"], "give --external with --composition"),
+        (
+            ["--external=a=b", "--composition=ZnO", "--spike=zno_p1=3"],
+            "or --spike: by one standard",
+        ),
+        (["--external", "a.xy", "--composition", "ZnO"], "SCAN=CIF is needed"),
+        (["--external", f"{SCAN}={ZNO}", "--composition", "Zx"], "no element Zx"),
+        (["--external", f"none.xy={ZNO}", "--composition", "ZnO"], "none.xy"),
+    ],
+)
+def test_command_refuses_an_external_standard_that_it_cannot_use(
+    options: list[str], message: str
+) -> None:
+    """With what is needed."""
+    code, _, stderr = run(SCAN, "--cif", ZNO, IN2O3, *options)
+
+    assert (code, message in stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
