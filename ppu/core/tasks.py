@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 __all__ = [
+    "BEGINS_WITHIN_K",
     "Carry",
     "DoorState",
     "Dose",
@@ -41,6 +42,10 @@ class Segment:
     target_degc: float
     ramp_degc_per_min: float
     dwell_s: float
+
+
+BEGINS_WITHIN_K: Final = 10.0
+"""How much hotter than a firing gets a chamber may be when it begins [K]."""
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,11 @@ class Resources:
         without words when that ends."""
         self.failure_policies = dict(file.failure_policies)
         self.reservations = Reservations(loop, file, ledger)
-        self.reservations.on_wait = self._note_wait
+        self.reservations.on_wait = self.note_wait
         self.firings = Firings(
             loop, self.reservations, scheduling.share_wait, scheduling.patience_s
         )
-        self.empties = Empties(loop, scheduling.patience_s, self._note_wait)
+        self.empties = Empties(loop, scheduling.patience_s, self.note_wait)
 
     def be_patient(self) -> None:
         """Let everybody wait for ever.
@@ -54,7 +54,8 @@ class Resources:
         self.firings.note_entered()
         self.empties.look_again()
 
-    def _note_wait(self, who: Claimant, text: str, *advice: Advice) -> None:
+    def note_wait(self, who: Claimant, text: str, *advice: Advice) -> None:
+        """Take note of what *who* waits for, in words; of nothing when that ends."""
         if text == self.waits.get(who.id, ""):
             return
         if text:

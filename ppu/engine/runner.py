@@ -153,6 +153,7 @@ class Runner:
             "compute": self._compute,
             "earlier_samples": self._earlier_samples,
             "keep_changes": self._keep_changes,
+            "wait_noted": self._note_wait,
             "take_container": self._take_container,
             "seat_request": self._request_seat,
             "seat_loaded": self._load_seat,
@@ -276,6 +277,8 @@ class Runner:
         self._is_called = False
         for thaw in self._thaws:
             thaw()
+        if self.resources is not None:
+            self.resources.waits.pop(self._who.id, None)
         self._recorder = None
         self._gate = None
         self._on_first_message = None
@@ -595,6 +598,10 @@ class Runner:
         if self._recorder is not None:
             changes = _changes_of(msg.kwargs["lab"])
             await self._recorder.keep(changes, self.loop.time())
+
+    async def _note_wait(self, msg: Msg) -> None:
+        """Let people see what the plan waits for."""
+        self._shared.note_wait(self._who, msg.kwargs["text"])
 
     async def _take_container(self, msg: Msg) -> str:
         """Claim a container as soon as it is to be had; answer its name."""

@@ -467,6 +467,11 @@ def keep_changes(lab: Lab) -> MsgGenerator[None]:
     yield Msg("keep_changes", None, lab=lab)
 
 
+def note_wait(text: str) -> MsgGenerator[None]:
+    """Say what the job waits for, if nothing else says it; "" when that ends."""
+    yield Msg("wait_noted", None, text=text)
+
+
 def take_empty(lab: Lab, kind: str) -> MsgGenerator[str]:
     """Wait for an empty container at its home, and claim it for the sample.
 

@@ -32,6 +32,7 @@ from ppu.core.errors import (
     PPUError,
 )
 from ppu.core.remedies import Remedy, advise
+from ppu.core.tasks import BEGINS_WITHIN_K
 from ppu.plans import Lab, MsgGenerator, bps, step
 from ppu.plans.messages import utils
 from ppu.plans.seats import (
@@ -44,7 +45,13 @@ from ppu.plans.seats import (
     request_seat,
     wait_for_load,
 )
-from ppu.plans.steps import earlier_samples, keep_changes, take_empty, take_named
+from ppu.plans.steps import (
+    earlier_samples,
+    keep_changes,
+    note_wait,
+    take_empty,
+    take_named,
+)
 from ppu_protocols.evidence import (
     LIGHTEST,
     doors_between,
@@ -58,6 +65,8 @@ _ZERO_WITHIN_G = 0.01
 """How far from zero an emptied pan may be; drift and noise are far less."""
 _NOISE_K = 0.5
 """How far over a limit a furnace may read that has cooled to just that limit."""
+_LOOK_EVERY_S = 60.0
+"""How often a furnace is looked at that must cool before it is used [s]."""
 
 __all__ = [
     "carry_home",
@@ -187,8 +196,7 @@ def _check_cool(lab: Lab, place: str, transporter: Transporter) -> MsgGenerator[
     furnace, door = lab.furnace_at(place), lab.door_before(place)
     if furnace is None:
         return
-    reading = yield from bps.read(furnace)
-    degc = reading[furnace.temperature_key]["value"]
+    degc = yield from _chamber_degc(furnace)
     for name, allowed in _allowed_degc(transporter, door).items():
         # A firing may end just there, and a reading has noise. One that is no number
         # must not pass either.
@@ -569,8 +577,42 @@ def _see_through(
 def take_seat(
     lab: Lab, container: str, profile: FiringProfile, furnaces: Sequence[str]
 ) -> MsgGenerator[Seat]:
-    """Wait for a place in a firing along *profile*; return it."""
-    return (yield from request_seat(lab, container, profile, furnaces))
+    """Wait for a place in a firing along *profile*, and for the chamber to cool to it.
+
+    After an abort that takes hours, in which a hand is free for others.
+    """
+    seat = yield from request_seat(lab, container, profile, furnaces)
+    yield from _await_cool(lab, container, seat)
+    return seat
+
+
+def _await_cool(lab: Lab, container: str, seat: Seat) -> MsgGenerator[None]:
+    """Wait until a container may be put into a furnace, and not too hot a one."""
+    furnace, door = lab.the(Furnace, seat.furnace), lab.door_before(seat.slot)
+    transporter = lab.transporter(lab.home_of(container), seat.slot)
+    highest = max(segment.target_degc for segment in seat.profile.segments)
+    allowed = min(
+        *(degc + _NOISE_K for degc in _allowed_degc(transporter, door).values()),
+        highest + BEGINS_WITHIN_K,
+    )
+    degc = yield from _chamber_degc(furnace)
+    if not degc > allowed:  # what is no number is refused where it is reached into
+        return
+    yield from note_wait(
+        f"{furnace.name} is at {degc:.0f} degC; {container} is put in below "
+        f"{allowed:.0f} degC"
+    )
+    while degc > allowed:
+        yield from bps.sleep(_LOOK_EVERY_S)
+        degc = yield from _chamber_degc(furnace)
+    yield from note_wait("")
+
+
+def _chamber_degc(furnace: Furnace) -> MsgGenerator[float]:
+    """Read how hot a chamber is [degC]."""
+    reading = yield from bps.read(furnace)
+    degc: float = reading[furnace.temperature_key]["value"]
+    return degc
 
 
 @step(kind="repeatable")

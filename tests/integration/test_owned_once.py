@@ -71,6 +71,14 @@ def test_job_takes_its_crucible_from_where_it_stands(
         assert lab.view().location_of("crucible_04") == "rack_1.4"
 
 
+def heat_chambers(lab: Any, kelvin: float) -> None:
+    """Let both furnaces be as hot as after a firing that was given up."""
+    for furnace in ("furnace_1", "furnace_2"):
+        model = lab.bench.instruments[furnace].chamber._model
+        for node in ("element", "lining", "insulation", "crucible", "thermocouple"):
+            setattr(model, f"{node}_kelvin", kelvin)
+
+
 @pytest.mark.parametrize("furnace", ["furnace_1", "furnace_2"])
 def test_job_whose_crucible_stands_in_a_hot_furnace_says_what_to_do(
     furnace: str, tmp_path: Path
@@ -78,14 +86,41 @@ def test_job_whose_crucible_stands_in_a_hot_furnace_says_what_to_do(
     """It is not reached into, and nobody is told of an internal error."""
     with open_lab("a-lab", links="memory") as lab:
         lab.carry("crucible_04", f"{furnace}.slot_1")
-        model = lab.bench.instruments[furnace].chamber._model  # type: ignore[union-attr]  # the twin's
-        for node in ("element", "lining", "insulation", "crucible", "thermocouple"):
-            setattr(model, f"{node}_kelvin", HOT_KELVIN)
+        heat_chambers(lab, HOT_KELVIN)
         lab.run(iter([bps.sleep(60.0).send(None)]))  # until the controller knows
         told = rf"{furnace} is at [\d.]+ degC; .* Let it cool, then run again"
         with pytest.raises(InterlockError, match=told):
             lab.run_protocol("fire_sample", tmp_path / "out", **GENTLE)
         assert lab.view().location_of("crucible_04") == f"{furnace}.slot_1"
+
+
+@pytest.mark.parametrize(
+    ("chamber_degc", "wanted_degc", "is_waited_for"),
+    [
+        (40.0, 60.0, False),  # nothing keeps it
+        (
+            190.0,
+            300.0,
+            False,
+        ),  # warm, but the arm may go in, and the firing gets hotter
+        (190.0, 150.0, True),  # hotter than the firing gets
+        (600.0, 800.0, True),  # too hot for the arm
+    ],
+)
+def test_job_waits_until_a_hot_furnace_has_cooled(
+    chamber_degc: float, wanted_degc: float, is_waited_for: bool, tmp_path: Path
+) -> None:
+    """One that was given up hot costs the jobs behind it time, and none its sample."""
+    asked = GENTLE | {"temperature_degc": wanted_degc}
+    with open_lab("a-lab", links="memory") as lab:
+        heat_chambers(lab, chamber_degc + 273.15)
+        told: list[str] = []
+        lab.resources.on_wait = lambda _, text, *__: told.append(text)
+        result = lab.run_protocol("fire_sample", tmp_path / "out", **asked)
+
+    assert result["incidents"] == []
+    assert any("is put in below" in text for text in told) == is_waited_for
+    assert not told or told[-1] == ""
 
 
 def test_way_that_nobody_knows_is_told_with_what_to_do(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from ppu.core.specifications import (
     FurnaceSpecification,
     ProgramRoom,
 )
+from ppu.core.tasks import BEGINS_WITHIN_K
 from ppu.devices.firing._controller import (
     ProgramSettings,
     apply_settings,
@@ -47,8 +48,6 @@ from ppu.transports.link import Link
 __all__ = ["ProgramStates", "ProgrammedFurnace"]
 
 _SLOWEST_DEGC_PER_MIN: Final = 0.1
-_HOTTER_K: Final = 10.0
-"""How much hotter than a firing gets a chamber may be before it [K]."""
 
 
 @dataclass(frozen=True)
@@ -315,7 +314,7 @@ class ProgrammedFurnace(Instrument, Furnace):
         """
         highest = max(segment.target_degc for segment in profile.segments)
         temperature = await self.process_value.get_value()
-        if temperature > highest + _HOTTER_K:
+        if temperature > highest + BEGINS_WITHIN_K:
             raise InterlockError(
                 f"{self.name} reads {temperature:.0f} degC before the firing, and "
                 f"{highest:g} degC are asked: it does not cool what stands in it; let "
