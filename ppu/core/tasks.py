@@ -209,6 +209,8 @@ class GripRecord:
     """Whether they held something when the watch ended."""
     width_mm: float
     """Opening at which they held it; the last opening if they held nothing [mm]."""
+    unseen_s: float = 0.0
+    """Longest time between two looks; what was held for less may be unseen [s]."""
 
 
 DoorState = Literal["open", "closed"]

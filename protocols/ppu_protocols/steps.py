@@ -65,6 +65,8 @@ _ZERO_WITHIN_G = 0.01
 """How far from zero an emptied pan may be; drift and noise are far less."""
 _NOISE_K = 0.5
 """How far over a limit a furnace may read that has cooled to just that limit."""
+_SHORTEST_CARRY_S = 5.0
+"""How long fingers hold at least what is carried from one place to another [s]."""
 _LOOK_EVERY_S = 60.0
 """How often a furnace is looked at that must cool before it is used [s]."""
 
@@ -228,7 +230,9 @@ def _carry_watched(
     way = f"{carry.container} on the way from {carry.origin} to {carry.destination}"
     if grip.has_dropped:
         raise InstrumentError(f"{hand.name} dropped {way}; look for it and clean up")
-    if not grip.has_grasped:
+    # Fingers that nobody looked at for long enough may have held it meanwhile; then the
+    # arm's word counts, as that of an arm does whose hand tells nothing.
+    if not grip.has_grasped and grip.unseen_s < _SHORTEST_CARRY_S:
         raise InstrumentError(
             f"{hand.name} gripped nothing ({grip.width_mm:.0f} mm) where it should "
             f"hold {way}; is it really at {carry.origin}?"

@@ -369,6 +369,27 @@ def test_arm_refuses_a_way_it_was_not_taught(on_cell: OnCell) -> None:
     on_cell(scenario)
 
 
+@pytest.mark.parametrize("sample_s", [0.5, 1.0, 2.0, 1000.0])
+def test_gripper_says_for_how_long_nobody_looked(
+    on_cell: OnCell, sample_s: float
+) -> None:
+    """What was held meanwhile may be unseen, so it is not said to be nothing."""
+
+    async def scenario(cell: Cell) -> None:
+        cell.gripper.settings = cell.gripper.settings.model_copy(
+            update={"sample_period_s": sample_s}
+        )
+        grip = await cell.carry(RACK, PAN)
+        assert cell.crucible_at == PAN
+        assert grip.has_grasped == (sample_s < 1000.0)
+        if sample_s < 1000.0:
+            assert sample_s <= grip.unseen_s < sample_s + 0.5
+        else:
+            assert grip.unseen_s >= 39.0
+
+    on_cell(scenario)
+
+
 def test_gripper_feels_nothing_when_nothing_stands_there(on_cell: OnCell) -> None:
     """The fingers close to the program's width, and the record says so."""
 

@@ -123,6 +123,19 @@ def test_job_waits_until_a_hot_furnace_has_cooled(
     assert not told or told[-1] == ""
 
 
+def test_carry_that_nobody_watched_is_not_said_to_have_failed(tmp_path: Path) -> None:
+    """A busy computer looked at the fingers before and after: they were open."""
+    with open_lab("a-lab", links="memory") as lab:
+        gripper: Any = lab.devices["gripper"]
+        gripper.settings = gripper.settings.model_copy(
+            update={"sample_period_s": 1000.0}
+        )
+        result = lab.run_protocol("fire_sample", tmp_path / "out", **GENTLE)
+
+    assert result["incidents"] == []
+    assert result["sample"]["mass_after_g"] == pytest.approx(2.0, abs=0.01)
+
+
 def test_way_that_nobody_knows_is_told_with_what_to_do(tmp_path: Path) -> None:
     """From where no program leads home a person must carry."""
     with open_lab("a-lab", links="memory") as lab:

@@ -92,7 +92,13 @@ class DhGripperSettings(BaseModel):
     )
     force_percent: int = Field(default=30, ge=20, le=100, description="Register 0x0101")
     speed_percent: int = Field(default=50, ge=1, le=100, description="Register 0x0104")
-    sample_period_s: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    sample_period_s: float = Field(
+        default=1.0,
+        gt=0,
+        le=2,
+        allow_inf_nan=False,
+        description="How often the fingers are looked at; a grip of 5 s must be seen",
+    )
     max_silence_s: float = Field(
         default=10.0,
         gt=0,
@@ -382,7 +388,8 @@ class DhGripper(Instrument, Gripper):
     async def _watch_fingers(self) -> GripRecord:
         """Look at the fingers every period, and once more at the end."""
         loop = running_loop()
-        last_heard = loop.time()
+        last_heard = looked = loop.time()
+        unseen_s = 0.0
         until: float | None = None
         """When the end is no longer put off, once it is due."""
         has_grasped = has_dropped = False
@@ -393,6 +400,7 @@ class DhGripper(Instrument, Gripper):
             is_last = self._has_to_end.is_set()
             if is_last and until is None:
                 until = loop.time() + _STILL_S
+            begun = loop.time()
             try:
                 code, position = await self._master.read_holding(_GRIP_FROM, 2)
                 state = self._parse_grip(code, position)
@@ -402,6 +410,7 @@ class DhGripper(Instrument, Gripper):
                     raise
             else:
                 last_heard = loop.time()
+                unseen_s, looked = max(unseen_s, last_heard - looked), begun
                 width_mm = opening_mm(position, self._closed_at, self._stroke_mm)
                 if state is GripState.GRASPED:
                     has_grasped, held_mm = True, width_mm
@@ -416,6 +425,7 @@ class DhGripper(Instrument, Gripper):
                     has_dropped=has_dropped,
                     is_holding=state is GripState.GRASPED,
                     width_mm=width_mm if held_mm is None else held_mm,
+                    unseen_s=unseen_s,
                 )
             try:
                 async with asyncio.timeout(self.settings.sample_period_s):
