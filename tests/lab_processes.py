@@ -71,7 +71,10 @@ class Lines:
     Args:
         stream: The reading end of the pipe.
         elapsed: The clock.
-        news: Notified at each line.
+        news: Notified at each line, and at the end.
+
+    Attributes:
+        has_ended: Whether nobody can write any more.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class Lines:
         news: threading.Condition,
     ) -> None:
         self.all: list[Line] = []
+        self.has_ended = False
         self._stream = stream
         self._elapsed = elapsed
         self._news = news
@@ -94,6 +98,9 @@ class Lines:
                     number = len(self.all)
                     self.all.append(Line(number, self._elapsed(), text.rstrip("\n")))
                     self._news.notify_all()
+        with self._news:
+            self.has_ended = True
+            self._news.notify_all()
 
     def find(self, pattern: str, after: int = -1) -> Line | None:
         """Return the first line that *pattern* is found in, of those *after* one."""

@@ -121,7 +121,7 @@ class Terminal:
         """
         with self.news:
             self.news.wait_for(
-                lambda: self.lines.find(pattern, after) or self.process.poll(),
+                lambda: self.lines.find(pattern, after) or self.lines.has_ended,
                 PATIENCE_WALL_S,
             )
         line = self.lines.find(pattern, after)

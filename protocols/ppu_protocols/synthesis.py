@@ -218,8 +218,8 @@ class Sample(BaseModel):
         """Return the line that tells people of it."""
         return (
             f"sample {self.id} in {self.container}: {self.mass_before_g:.4f} g before, "
-            f"{self.mass_after_g:.4f} g after: lost {self.loss_percent:.2f} % "
-            f"(complete reaction: {self.expected_loss_percent:.2f} %)"
+            f"{self.mass_after_g:.4f} g after: lost {self.loss_percent:z.2f} % "
+            f"(complete reaction: {self.expected_loss_percent:z.2f} %)"
         )
 
 
