@@ -34,6 +34,7 @@ from ppu.core.errors import (
 )
 from ppu.core.failure import FailurePolicy
 from ppu.core.labtime import LabTimeLoop
+from ppu.core.notices import tell
 from ppu.engine.recorder import JobRecorder
 from ppu.engine.reservations import Claimant
 from ppu.engine.resources import Resources
@@ -601,7 +602,10 @@ class Runner:
 
     async def _note_wait(self, msg: Msg) -> None:
         """Let people see what the plan waits for."""
-        self._shared.note_wait(self._who, msg.kwargs["text"])
+        text = msg.kwargs["text"]
+        self._shared.note_wait(self._who, text)
+        if text and self._shared.on_wait is None:
+            tell(text)  # no cell keeps it for those who look
 
     async def _take_container(self, msg: Msg) -> str:
         """Claim a container as soon as it is to be had; answer its name."""

@@ -1,5 +1,6 @@
 """A container belongs to one job, and a furnace fires what it is said to fire."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,18 @@ def test_job_waits_until_a_hot_furnace_has_cooled(
     assert result["incidents"] == []
     assert any("is put in below" in text for text in told) == is_waited_for
     assert not told or told[-1] == ""
+
+
+def test_run_alone_tells_that_it_waits_for_a_furnace(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever sits at the terminal sees hours of silence explained."""
+    with open_lab("a-lab", links="memory") as lab:
+        heat_chambers(lab, HOT_KELVIN)
+        lab.run_protocol("fire_sample", tmp_path / "out", **GENTLE)
+
+    told = r"^furnace_1 is at 62\d degC; crucible_04 is put in below 70 degC$"
+    assert re.search(told, capsys.readouterr().err, re.MULTILINE)
 
 
 def test_carry_that_nobody_watched_is_not_said_to_have_failed(tmp_path: Path) -> None:
