@@ -170,7 +170,7 @@ def add_failure_classes(connection: Connection) -> None:
 _CLASSES_OF_OLD = {
     "retryable": (
         *("ConnectError", "ReplyTimeout", "LinkBroken", "TransportError"),
-        *("MalformedReply", "InstrumentError", "InterlockError"),
+        *("MalformedReply", "InstrumentError", "InvalidReading", "InterlockError"),
         *("StoreError", "StoreBusyError", "StoreDiskError"),
     ),
     "rejected": ("ConflictError", "DivergedError", "StoreDamagedError"),

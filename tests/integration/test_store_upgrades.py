@@ -15,9 +15,13 @@ from cell_life import answer, ask, job, release_one, submit
 from exercise import LAB, exercise
 from mortal import MortalCell
 from ppu.core.errors import (
+    AbortedError,
     ConfigurationError,
+    FailureClass,
+    NoResourceError,
     NotFoundError,
     PPUError,
+    StaleTokenError,
     StoreBusyError,
     StoreDamagedError,
 )
@@ -100,6 +104,60 @@ def test_old_store_can_be_opened_by_the_older_ppu_again(tmp_path: Path) -> None:
         pass
     with closing(sqlite3.connect(f"{path}.schema-2.backup")) as connection:
         assert list(connection.iterdump()) == before
+
+
+def kinds_of(root: type[PPUError]) -> Iterator[type[PPUError]]:
+    """Yield an error and all that are of its kind."""
+    yield root
+    for kind in root.__subclasses__():
+        yield from kinds_of(kind)
+
+
+NEVER_OF_A_FAILED_JOB = (AbortedError, NoResourceError, StaleTokenError)
+"""Another state says the first; the others were there later, or end a cell, no job."""
+FAILED = [
+    ("failed", kind.__name__, kind.failure_class)
+    for kind in kinds_of(PPUError)
+    if kind.__module__.startswith("ppu.")
+    and not issubclass(kind, NEVER_OF_A_FAILED_JOB)
+]
+ENDED_OTHERWISE = [
+    ("succeeded", "", None),
+    ("queued", "", None),
+    ("aborted", "AbortedError", FailureClass.ABORTED),
+    ("cancelled", "", FailureClass.ABORTED),
+    ("expired", "", FailureClass.REJECTED),
+    ("lost", "", FailureClass.LOST),
+    ("failed", "ZeroDivisionError", FailureClass.INFEASIBLE),
+]
+
+
+def test_jobs_of_an_older_ppu_say_what_a_program_may_do_about_them(
+    tmp_path: Path,
+) -> None:
+    """By the kind of error that they failed with, as new ones do."""
+    path = tmp_path / "lab.sqlite"
+    write_old(path)
+    wanted = [*FAILED, *ENDED_OTHERWISE]
+    with closing(sqlite3.connect(path)) as connection:
+        connection.row_factory = sqlite3.Row
+        like = dict(connection.execute("SELECT * FROM jobs LIMIT 1").fetchone())
+        for number, (state, reason, _) in enumerate(wanted, 1000):
+            like |= {"id": number, "key": None, "state": state, "reason_code": reason}
+            marks = ", ".join("?" * len(like))
+            connection.execute(
+                f"INSERT INTO jobs ({', '.join(like)}) VALUES ({marks})",  # noqa: S608 - the table's own columns
+                list(like.values()),
+            )
+        connection.commit()
+    with Store(path) as store, store.read() as connection:
+        found = [
+            queue.get(connection, number).failure_class
+            for number in range(1000, 1000 + len(wanted))
+        ]
+
+    assert len(FAILED) >= 20
+    assert found == [failure_class for _, _, failure_class in wanted]
 
 
 def test_second_upgrade_keeps_the_copy_of_the_first(tmp_path: Path) -> None:
