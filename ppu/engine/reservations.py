@@ -20,6 +20,7 @@ from ppu.core.custody import CustodyLedger
 from ppu.core.errors import FailureClass, InterlockError, InternalError
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import LabTimeLoop
+from ppu.core.remedies import Advice, Remedy, advise
 
 __all__ = [
     "GATHER_S",
@@ -86,12 +87,13 @@ class Reservations:
         loop: The lab's loop.
         file: The lab file.
         ledger: Where containers are believed to be.
-        on_wait: Told who waits for what, in words, and with nothing when it ends.
+        on_wait: Told who waits for what, in words, and what can be done about it; with
+            nothing when it ends.
     """
 
     def __init__(self, loop: LabTimeLoop, file: LabFile, ledger: CustodyLedger) -> None:
         self.ledger = ledger
-        self.on_wait: Callable[[Claimant, str], None] = _tell_nobody
+        self.on_wait: Callable[..., None] = _tell_nobody
         self._loop = loop
         self.patience_s: float | None = file.scheduling.patience_s
         """How long anybody waits before it fails [s]; None is for ever."""
@@ -408,7 +410,7 @@ class Reservations:
             if waiter.granted.done():
                 continue
             if not self._is_resumed(waiter):
-                self.on_wait(waiter.who, f"{waiter.what} waits for {self._why(waiter)}")
+                self._tell_wait(waiter)
                 continue
             # Whoever has something is never kept by whoever has nothing: those might
             # wait for it. All others wait in line, so that nobody waits for ever.
@@ -423,10 +425,25 @@ class Reservations:
                 continue
             if not waiter.has_something:
                 claimed |= waiter.names
-            self.on_wait(waiter.who, f"{waiter.what} waits for {self._why(waiter)}")
+            self._tell_wait(waiter)
         if self._is_stuck():
             self._resuming.clear()
             self._grant_soon()
+
+    def _tell_wait(self, waiter: _Waiter) -> None:
+        """Tell for what a waiter waits, and what a person can do about it."""
+        in_the_way = [
+            self._standing(name)
+            for name in sorted(waiter.names)
+            if name not in self._owners and not self._is_free(name, waiter.containers)
+        ]
+        advice = [
+            advise(Remedy.MOVE_CONTAINER, container=container)
+            for container in in_the_way
+            if container is not None
+        ]
+        text = f"{waiter.what} waits for {self._why(waiter)}"
+        self.on_wait(waiter.who, text, *advice)
 
     def _why(self, waiter: _Waiter) -> str:
         """Return in words what a waiter waits for, and who has it."""
@@ -478,9 +495,9 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))
 
 
-def _tell_nobody(who: Claimant, text: str) -> None:
+def _tell_nobody(who: Claimant, text: str, *advice: Advice) -> None:
     """Tell nobody."""
-    del who, text
+    del who, text, advice
 
 
 def _tell_none() -> None:

@@ -14,6 +14,7 @@ from ppu.core.custody import CustodyLedger
 from ppu.core.errors import InterlockError, InternalError
 from ppu.core.labfile import LabFile
 from ppu.core.labtime import LabTimeLoop
+from ppu.core.remedies import Advice, Remedy, advise
 from ppu.engine.reservations import Claimant, Reservations
 
 T = TypeVar("T")
@@ -148,6 +149,27 @@ def test_location_is_free_when_its_container_left(loop: LabTimeLoop) -> None:
         return was_waiting
 
     assert run(loop, work)
+
+
+def test_who_waits_for_a_place_is_told_how_it_becomes_free(loop: LabTimeLoop) -> None:
+    """Whose container stands there, and that it may be carried away."""
+    reservations = of(loop, ONE)
+    reservations.ledger.places["cup"] = "pan"
+    told: list[tuple[str, tuple[Advice, ...]]] = []
+    reservations.on_wait = lambda _, text, *advice: told.append((text, advice))
+
+    async def work() -> None:
+        waiting = asyncio.create_task(reservations.take(ONE, ["pan"]))
+        await asyncio.sleep(1.0)
+        reservations.ledger.places["cup"] = "rack"
+        reservations.look_again()
+        await waiting
+
+    run(loop, work)
+    text, advice = told[0]
+    assert "pan (cup stands there)" in text
+    assert advice == (advise(Remedy.MOVE_CONTAINER, container="cup"),)
+    assert told[-1] == ("", ())
 
 
 def test_whoever_has_hands_must_not_wait(loop: LabTimeLoop) -> None:
@@ -320,7 +342,7 @@ def test_wait_for_what_was_under_way_is_told(loop: LabTimeLoop) -> None:
     reservations = of(loop, ONE, TWO)
     reservations.note_under_way(TWO, ["3"])
     told: list[str] = []
-    reservations.on_wait = lambda _, text: told.append(text)
+    reservations.on_wait = lambda _, text, *__: told.append(text)
 
     async def work() -> None:
         waiting = asyncio.create_task(reservations.take(ONE, ["arm"], path="7"))
