@@ -67,6 +67,8 @@ _NOISE_K = 0.5
 """How far over a limit a furnace may read that has cooled to just that limit."""
 _SHORTEST_CARRY_S = 5.0
 """How long fingers hold at least what is carried from one place to another [s]."""
+_ROOM_AT_MOST_DEGC = 35.0
+"""To what a chamber cools in any room [degC]."""
 _LOOK_EVERY_S = 60.0
 """How often a furnace is looked at that must cool before it is used [s]."""
 
@@ -597,6 +599,8 @@ def _await_cool(lab: Lab, container: str, seat: Seat) -> MsgGenerator[None]:
     highest = max(segment.target_degc for segment in seat.profile.segments)
     allowed = min(
         *(degc + _NOISE_K for degc in _allowed_degc(transporter, door).values()),
+        # What begins hotter than its dwell is not measured; no room cools for ever.
+        max(highest, _ROOM_AT_MOST_DEGC),
         highest + BEGINS_WITHIN_K,
     )
     degc = yield from _chamber_degc(furnace)

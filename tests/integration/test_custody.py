@@ -62,12 +62,12 @@ def test_nobody_reaches_into_a_furnace_that_is_hot(
 ) -> None:
     """With a door or without, by an arm or by hand: it is read before."""
     with open_lab(lab_name) as lab:
+        lab.carry("crucible_04", f"{furnace}.slot_1")
         make_hot(lab, furnace)
+        lab.run(bps.sleep(60.0))  # until the controller knows
         told = rf"{furnace} is at [\d.]+ degC; {who} allows up to {limit} degC"
         with pytest.raises(InterlockError, match=told):
-            lab.run_protocol(
-                "solid_state_synthesis", tmp_path / "1", furnace=furnace, **SHORT
-            )
+            lab.run_protocol("fire_sample", tmp_path / "1")
         assert lab.bench is not None
         assert lab.bench.world.incidents == []
 

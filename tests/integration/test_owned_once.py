@@ -132,7 +132,7 @@ def test_run_alone_tells_that_it_waits_for_a_furnace(
         heat_chambers(lab, HOT_KELVIN)
         lab.run_protocol("fire_sample", tmp_path / "out", **GENTLE)
 
-    told = r"^furnace_1 is at 62\d degC; crucible_04 is put in below 70 degC$"
+    told = r"^furnace_1 is at 62\d degC; crucible_04 is put in below 60 degC$"
     assert re.search(told, capsys.readouterr().err, re.MULTILINE)
 
 

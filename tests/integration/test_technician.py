@@ -16,7 +16,8 @@ def test_jobs_in_random_order_with_aborts_leave_truth_and_belief_equal(
     succeeded = [job for job in jobs if job.state is JobState.SUCCEEDED]
 
     assert found.wrong == []
-    assert not incidents
+    # A trace of the sample before stays on a tool; only the world can see it.
+    assert set(incidents) <= {"contamination"}
     assert len(succeeded) > 3
     assert found.n_losses == len(succeeded)
     assert found.n_firings >= len(succeeded)
