@@ -99,11 +99,7 @@ def test_job_whose_crucible_stands_in_a_hot_furnace_says_what_to_do(
     ("chamber_degc", "wanted_degc", "is_waited_for"),
     [
         (40.0, 60.0, False),  # nothing keeps it
-        (
-            190.0,
-            300.0,
-            False,
-        ),  # warm, but the arm may go in, and the firing gets hotter
+        (190.0, 300.0, False),  # warm: the arm may go in, the firing gets hotter
         (190.0, 150.0, True),  # hotter than the firing gets
         (600.0, 800.0, True),  # too hot for the arm
     ],

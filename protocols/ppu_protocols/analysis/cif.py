@@ -297,10 +297,9 @@ def _read_sites(
             f"{source}: lists no atoms; a loop with _atom_site_label and "
             "_atom_site_fract_x, _y and _z is needed"
         )
+    together = _neighbours(block, _SITE_TAGS[0])
     for tag in _SITE_TAGS:
-        if columns[tag] and _neighbours(block, tag) != _neighbours(
-            block, _SITE_TAGS[0]
-        ):
+        if columns[tag] and _neighbours(block, tag) != together:
             raise AnalysisError(
                 f"{source}: {tag} stands in another loop than {_SITE_TAGS[0]}; which "
                 "row belongs to which atom is not known, put them into one loop"

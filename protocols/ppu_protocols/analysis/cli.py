@@ -239,6 +239,7 @@ def _run(
 
     if plot_path is not None:
         plot.check_plot_path(plot_path)
+    _check_standard(asked.standard)
     measured = [_read(path, asked) for path in paths]
     phases = [_candidate(text) for text in asked.candidates]
     if verbose:
@@ -257,6 +258,18 @@ def _run(
         plot.write_plot(scan, result, plot_path)
 
 
+def _check_standard(given: _Standard) -> None:
+    """Refuse half a standard, or two, before anything is fitted."""
+    from ppu_protocols.analysis.errors import AnalysisError  # noqa: PLC0415 # slow
+
+    if (given.external is None) != (given.composition is None) or (
+        given.external is not None and given.spike is not None
+    ):
+        raise AnalysisError(
+            "give --external with --composition, or --spike: by one standard"
+        )
+
+
 def _absolute(result: Quantification, asked: _Asked) -> Absolute | None:
     """Return the fractions of the whole, if a standard is there."""
     from ppu_protocols.analysis.absolute import (  # noqa: PLC0415 # slow import
@@ -266,12 +279,6 @@ def _absolute(result: Quantification, asked: _Asked) -> Absolute | None:
     from ppu_protocols.analysis.errors import AnalysisError  # noqa: PLC0415 # slow
 
     given = asked.standard
-    if (given.external is None) != (given.composition is None) or (
-        given.external is not None and given.spike is not None
-    ):
-        raise AnalysisError(
-            "give --external with --composition, or --spike: by one standard"
-        )
     if given.spike is not None:
         name, percent = _pair(given.spike, "--spike")
         return absolute_by_spike(result, name, percent / 100.0)
