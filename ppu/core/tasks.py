@@ -60,6 +60,11 @@ class FiringProfile:
     gas_flow_ml_per_min: float = 0.0
     """How much of that gas flows, from before the start until it has cooled."""
 
+    @property
+    def highest_degc(self) -> float:
+        """To what it heats at most."""
+        return max(segment.target_degc for segment in self.segments)
+
 
 @dataclass(frozen=True)
 class FiringUnderWay:

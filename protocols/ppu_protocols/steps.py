@@ -596,7 +596,7 @@ def _await_cool(lab: Lab, container: str, seat: Seat) -> MsgGenerator[None]:
     """Wait until a container may be put into a furnace, and not too hot a one."""
     furnace, door = lab.the(Furnace, seat.furnace), lab.door_before(seat.slot)
     transporter = lab.transporter(lab.home_of(container), seat.slot)
-    highest = max(segment.target_degc for segment in seat.profile.segments)
+    highest = seat.profile.highest_degc
     allowed = min(
         *(degc + _NOISE_K for degc in _allowed_degc(transporter, door).values()),
         # What begins hotter than its dwell is not measured; no room cools for ever.

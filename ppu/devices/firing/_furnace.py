@@ -312,7 +312,7 @@ class ProgrammedFurnace(Instrument, Furnace):
 
         What stands in it would be fired at another temperature than was asked.
         """
-        highest = max(segment.target_degc for segment in profile.segments)
+        highest = profile.highest_degc
         temperature = await self.process_value.get_value()
         if temperature > highest + BEGINS_WITHIN_K:
             raise InterlockError(
